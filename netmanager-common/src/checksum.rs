@@ -1,0 +1,163 @@
+//! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
+//!
+//! Sums are of words as they lie in memory: ones' complement addition gives the same bytes in either byte order, so
+//! nothing is ever swapped.
+
+use crate::wire::{Be16, Ip4, Ipv4};
+
+/// What has changed below a checksum: the ones' complement sum of all new words and of the complements of the old
+/// ones. The same as the kernel's `__wsum` difference, which `bpf_l4_csum_replace` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Difference(u32);
+
+impl Difference {
+    /// Nothing has changed.
+    pub const NONE: Self = Self(0);
+
+    /// Adds that an address has been replaced.
+    #[must_use]
+    #[inline(always)]
+    pub const fn replace(self, old: Ip4, new: Ip4) -> Self {
+        Self(add(add(self.0, !old.word()), new.word()))
+    }
+
+    /// Adds that a pair of neighbouring bytes at an even offset has been replaced.
+    #[must_use]
+    #[inline(always)]
+    pub const fn replace_pair(self, old: [u8; 2], new: [u8; 2]) -> Self {
+        Self(add(add(self.0, word(old) ^ 0xffff), word(new)))
+    }
+
+    /// The value for `bpf_l4_csum_replace` with a size of 0.
+    #[must_use]
+    #[inline(always)]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+/// The checksum after the change.
+#[must_use]
+#[inline(always)]
+pub const fn update(checksum: Be16, difference: Difference) -> Be16 {
+    Be16((!fold(add(word(checksum.0) ^ 0xffff, difference.0))).to_ne_bytes())
+}
+
+/// The checksum of an IPv4 header, whatever its checksum field holds.
+#[must_use]
+#[inline(always)]
+pub const fn of_header(header: &Ipv4) -> Be16 {
+    let mut sum = word([header.version_and_length, header.tos]);
+    sum += word(header.total_length.0);
+    sum += word(header.identification.0);
+    sum += word(header.fragment.0);
+    sum += word([header.ttl, header.protocol]);
+    Be16((!fold(add(add(sum, header.source.word()), header.destination.word()))).to_ne_bytes())
+}
+
+#[inline(always)]
+const fn word(bytes: [u8; 2]) -> u32 {
+    u16::from_ne_bytes(bytes) as u32
+}
+
+#[inline(always)]
+const fn add(sum: u32, word: u32) -> u32 {
+    let (sum, carry) = sum.overflowing_add(word);
+    sum.wrapping_add(carry as u32)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "two additions leave no bit above the sixteenth")]
+#[inline(always)]
+const fn fold(sum: u32) -> u16 {
+    let once = (sum & 0xffff) + (sum >> 16);
+    // At most 0x1_fffe by now, so that the second carry is the last.
+    ((once & 0xffff) + (once >> 16)) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Difference, of_header, update};
+    use crate::wire::{Be16, Ip4, Ipv4};
+    use proptest::prelude::*;
+
+    /// The textbook's: big-endian words in a wide sum, folded at the end.
+    fn reference(bytes: &[u8]) -> u16 {
+        let mut sum: u64 = bytes.chunks(2).map(|pair| u64::from(pair[0]) << 8 | u64::from(pair[1])).sum();
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        !u16::try_from(sum).unwrap()
+    }
+
+    /// 0 and 0xffff are the same number in ones' complement: a receiver takes either for the other.
+    fn same(left: u16, right: u16) -> bool {
+        left == right || [left, right].iter().all(|sum| [0, 0xffff].contains(sum))
+    }
+
+    fn bytes(header: &Ipv4) -> Vec<u8> {
+        let mut bytes = vec![header.version_and_length, header.tos];
+        bytes.extend(header.total_length.0);
+        bytes.extend(header.identification.0);
+        bytes.extend(header.fragment.0);
+        bytes.extend([header.ttl, header.protocol, 0, 0]);
+        bytes.extend(header.source.0);
+        bytes.extend(header.destination.0);
+        bytes
+    }
+
+    fn header() -> impl Strategy<Value = Ipv4> {
+        (any::<[u8; 12]>(), any::<[u8; 4]>(), any::<[u8; 4]>()).prop_map(|(start, source, destination)| {
+            Ipv4 {
+                version_and_length: start[0],
+                tos: start[1],
+                total_length: Be16([start[2], start[3]]),
+                identification: Be16([start[4], start[5]]),
+                fragment: Be16([start[6], start[7]]),
+                ttl: start[8],
+                protocol: start[9],
+                checksum: Be16([start[10], start[11]]),
+                source: Ip4(source),
+                destination: Ip4(destination),
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn of_header_is_the_textbook_checksum(header in header()) {
+            prop_assert_eq!(of_header(&header).get(), reference(&bytes(&header)));
+        }
+
+        #[test]
+        fn an_update_equals_a_recomputation(mut header in header(), source: [u8; 4], destination: [u8; 4], ttl: u8) {
+            header.checksum = of_header(&header);
+            let difference = Difference::NONE
+                .replace(header.source, Ip4(source))
+                .replace(header.destination, Ip4(destination))
+                .replace_pair([header.ttl, header.protocol], [ttl, header.protocol]);
+            header.source = Ip4(source);
+            header.destination = Ip4(destination);
+            header.ttl = ttl;
+            let (updated, full) = (update(header.checksum, difference), of_header(&header));
+            prop_assert!(same(updated.get(), full.get()), "{:04x} and {:04x}", updated.get(), full.get());
+        }
+
+        #[test]
+        fn a_wrong_checksum_stays_wrong(mut header in header(), wrong: u16, source: [u8; 4]) {
+            let right = of_header(&header).get();
+            prop_assume!(!same(wrong, right));
+            header.checksum = Be16::new(wrong);
+            let difference = Difference::NONE.replace(header.source, Ip4(source));
+            header.source = Ip4(source);
+            let updated = update(header.checksum, difference);
+            prop_assert!(!same(updated.get(), of_header(&header).get()));
+        }
+
+        #[test]
+        fn a_change_and_its_inverse_leave_the_checksum(checksum: u16, old: [u8; 4], new: [u8; 4]) {
+            let there = update(Be16::new(checksum), Difference::NONE.replace(Ip4(old), Ip4(new)));
+            let back = update(there, Difference::NONE.replace(Ip4(new), Ip4(old)));
+            prop_assert!(same(back.get(), checksum));
+        }
+    }
+}

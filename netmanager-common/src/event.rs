@@ -1,0 +1,130 @@
+//! What the kernel side reports: why packets were dropped, and which addresses it misses.
+
+use core::fmt;
+
+use crate::wire::Ip4;
+
+/// A record of the event ring: a packet needed a service address that is not in the table. Written by both programs,
+/// at most once per address in [`MISS_INTERVAL_NS`]; read by netmanager, which asks the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct MissRecord {
+    /// The address that is not known.
+    pub service_ip: Ip4,
+    /// The container of this node that sent the packet, or that will have to answer it.
+    pub ns_ip: Ip4,
+}
+
+const _: () = assert!(size_of::<MissRecord>() == 8);
+
+/// How long the kernel keeps quiet about an address after a record.
+pub const MISS_INTERVAL_NS: u64 = 200_000_000;
+
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])+ $name:ident = $text:literal,)+) => {
+        /// Why a packet was dropped: the index of its counter.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        #[non_exhaustive]
+        pub enum DropReason {
+            $($(#[$doc])+ $name,)+
+        }
+
+        impl DropReason {
+            /// All reasons, in the order of their counters.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// A short name for metrics and scripts. It does not change.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text),+ }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// Shorter than its headers say, or lengths that contradict each other.
+    Malformed = "malformed",
+    /// Neither IPv4 nor ARP.
+    NotIpv4 = "not-ipv4",
+    /// From a container, with a VLAN tag, which would go along to the uplink.
+    VlanTag = "vlan-tag",
+    /// IP options, which nothing in an overlay needs.
+    IpOptions = "ip-options",
+    /// A fragment: without its ports no flow can be found.
+    Fragment = "fragment",
+    /// Not TCP, UDP or ICMP echo.
+    UnsupportedProtocol = "unsupported-protocol",
+    /// The packet had no hop left.
+    TtlExpired = "ttl-expired",
+    /// Larger than what the tunnel carries.
+    TooBig = "too-big",
+    /// From a container with an address or MAC that is not its own.
+    SpoofedSource = "spoofed-source",
+    /// From a container to the tunnel port of a node.
+    TunnelFromContainer = "tunnel-from-container",
+    /// To a service address that is not in the table (yet); a miss was raised.
+    ServiceUnknown = "service-unknown",
+    /// To a service that has no running instance.
+    NoBackend = "no-backend",
+    /// Of an established connection whose instance is gone.
+    BackendGone = "backend-gone",
+    /// From a container without an instance address of its own.
+    NoInstanceAddress = "no-instance-address",
+    /// Its ports belong to another live connection between the same two containers.
+    PortClash = "port-clash",
+    /// The table entry was replaced while it was read; the retransmission will find the new one.
+    TableChanged = "table-changed",
+    /// To a container that is not on this node, and none of those known on others.
+    NoEndpoint = "no-endpoint",
+    /// On the tunnel port, from an address where no node is known.
+    UnknownPeer = "unknown-peer",
+    /// On the tunnel port, not an IPv4 packet of the overlay.
+    ForeignTunnel = "foreign-tunnel",
+    /// On the tunnel port, with an inner source that belongs to another node or to none.
+    ForeignSource = "foreign-source",
+    /// The node has no address or uplink yet.
+    NotReady = "not-ready",
+    /// The kernel refused to change the packet; memory was short.
+    KernelRefused = "kernel-refused",
+}
+
+/// How many reasons there are.
+#[expect(clippy::cast_possible_truncation, reason = "a list written out by hand is short")]
+pub const DROP_REASONS: u32 = DropReason::ALL.len() as u32;
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The index of no counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnknownDropReason(pub u32);
+
+impl TryFrom<u32> for DropReason {
+    type Error = UnknownDropReason;
+
+    fn try_from(index: u32) -> Result<Self, UnknownDropReason> {
+        Self::ALL.get(index as usize).copied().ok_or(UnknownDropReason(index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DROP_REASONS, DropReason, UnknownDropReason};
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_reason_is_found_by_its_index_and_has_a_name_of_its_own() {
+        for (index, reason) in (0..).zip(DropReason::ALL) {
+            assert_eq!(DropReason::try_from(index), Ok(*reason));
+            assert_eq!(*reason as u32, index);
+        }
+        assert_eq!(DropReason::try_from(DROP_REASONS), Err(UnknownDropReason(DROP_REASONS)));
+        let names: HashSet<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), DropReason::ALL.len());
+    }
+}

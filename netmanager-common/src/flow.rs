@@ -1,0 +1,197 @@
+//! Flows: their keys, how long they last, and the choices made for them.
+
+use crate::map::{FlowKey, MAX_BACKENDS_PER_SERVICE};
+use crate::wire::{self, Be16, Ip4};
+
+/// The two ports of a packet. An ICMP echo has its identifier at the asking end and 0 at the answering one, so that
+/// a request and its reply are the two directions of one flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ports {
+    /// Port at the sender's end.
+    pub source: Be16,
+    /// Port at the receiver's end.
+    pub destination: Be16,
+}
+
+/// The key of the flow that a container at `ifindex` sends on.
+#[must_use]
+#[inline(always)]
+pub const fn forward_key(ifindex: u32, source: Ip4, destination: Ip4, ports: Ports, protocol: u8) -> FlowKey {
+    FlowKey {
+        ifindex,
+        source,
+        destination,
+        source_port: ports.source,
+        destination_port: ports.destination,
+        protocol: protocol as u32,
+    }
+}
+
+/// The key of the flow that a packet arrives on.
+#[must_use]
+#[inline(always)]
+pub const fn arrival_key(source: Ip4, destination: Ip4, ports: Ports, protocol: u8) -> FlowKey {
+    forward_key(0, source, destination, ports, protocol)
+}
+
+/// The key on which the answers to `forward` arrive when `instance` gives them.
+#[must_use]
+#[inline(always)]
+pub const fn reply_key(forward: &FlowKey, instance: Ip4) -> FlowKey {
+    FlowKey {
+        ifindex: 0,
+        source: instance,
+        destination: forward.source,
+        source_port: forward.destination_port,
+        destination_port: forward.source_port,
+        protocol: forward.protocol,
+    }
+}
+
+/// Idle time after which an unanswered or finished datagram flow is over, in seconds. Oakestra's 60 s broke quiet
+/// flows.
+pub const DATAGRAM_LIFETIME: u32 = 180;
+/// The same of ICMP echo.
+pub const ECHO_LIFETIME: u32 = 30;
+/// Idle time after which a flow no longer keeps its ports from another one.
+pub const CLASH_LIFETIME: u32 = 60;
+
+/// Seconds from `last_seen` to `now`, both of the monotonic clock. Whoever read the clock just before it went on may
+/// find that another CPU has noted a packet of the next second: a flow that is busy, not one from 136 years ago.
+#[must_use]
+#[inline(always)]
+pub const fn idle(now: u32, last_seen: u32) -> u32 {
+    let seconds = now.wrapping_sub(last_seen);
+    if seconds > u32::MAX / 2 { 0 } else { seconds }
+}
+
+/// Whether the next packet of a flow begins a new one, for which a backend is chosen afresh. Established TCP never
+/// expires here, it may idle for hours; a SYN begins anew only after the old connection was seen to end, since it
+/// may as well be a retransmission.
+#[must_use]
+#[inline(always)]
+pub const fn begins_anew(protocol: u8, tcp_flags: u8, closing: bool, idle: u32) -> bool {
+    match protocol {
+        wire::TCP => closing && is_first(protocol, tcp_flags),
+        wire::UDP => idle > DATAGRAM_LIFETIME,
+        _ => idle > ECHO_LIFETIME,
+    }
+}
+
+/// Whether a packet may be the first of its connection, so that another backend can still take it.
+#[must_use]
+#[inline(always)]
+pub const fn is_first(protocol: u8, tcp_flags: u8) -> bool {
+    protocol != wire::TCP || tcp_flags & (wire::TCP_SYN | wire::TCP_ACK) == wire::TCP_SYN
+}
+
+/// Whether a packet ends its connection.
+#[must_use]
+#[inline(always)]
+pub const fn is_last(tcp_flags: u8) -> bool {
+    tcp_flags & (wire::TCP_FIN | wire::TCP_RST) != 0
+}
+
+/// Which of `count` backends has the turn: the index into a service's list.
+#[must_use]
+#[inline(always)]
+pub const fn in_turn(turn: u32, count: u32) -> usize {
+    // The mask is for the verifier, which does not follow the remainder.
+    (turn % if count == 0 { 1 } else { count }) as usize & (MAX_BACKENDS_PER_SERVICE - 1)
+}
+
+/// The lowest source port of our tunnel packets.
+pub const FIRST_TUNNEL_SOURCE_PORT: u16 = 49152;
+
+/// The outer source port for an inner flow: the same for all its packets, spread over 49152 to 65535 by flow, so
+/// that NICs and routers that hash ports treat each inner flow as one and the flows as many.
+#[must_use]
+#[inline(always)]
+pub const fn tunnel_source_port(source: Ip4, destination: Ip4, ports: Ports, protocol: u8) -> Be16 {
+    let [a, b] = ports.source.0;
+    let [c, d] = ports.destination.0;
+    let mut hash = source.word() ^ destination.word().rotate_left(15);
+    hash = (hash ^ u32::from_ne_bytes([a, b, c, d])).wrapping_mul(0x9e37_79b1);
+    hash = (hash ^ (hash >> 15) ^ protocol as u32).wrapping_mul(0x85eb_ca77);
+    hash ^= hash >> 13;
+    Be16::new(FIRST_TUNNEL_SOURCE_PORT | (hash >> 16) as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn a_reply_arrives_on_the_mirrored_key() {
+        let ports = Ports { source: Be16::new(55854), destination: Be16::new(9000) };
+        let forward = forward_key(7, Ip4([10, 18, 1, 2]), Ip4([10, 30, 2, 10]), ports, wire::TCP);
+        let reply = reply_key(&forward, Ip4([10, 30, 12, 10]));
+        let ports = Ports { source: Be16::new(9000), destination: Be16::new(55854) };
+        assert_eq!(reply, arrival_key(Ip4([10, 30, 12, 10]), Ip4([10, 18, 1, 2]), ports, wire::TCP));
+    }
+
+    #[test]
+    fn only_a_syn_after_the_end_begins_a_tcp_flow_anew() {
+        let day = 86_400;
+        assert!(!begins_anew(wire::TCP, wire::TCP_ACK, false, day), "idle is not over");
+        assert!(!begins_anew(wire::TCP, wire::TCP_SYN, false, 1), "a retransmitted SYN keeps its backend");
+        assert!(!begins_anew(wire::TCP, wire::TCP_ACK, true, 1), "the last ACK goes where the FIN went");
+        assert!(!begins_anew(wire::TCP, wire::TCP_SYN | wire::TCP_ACK, true, 1));
+        assert!(begins_anew(wire::TCP, wire::TCP_SYN, true, 1));
+    }
+
+    #[test]
+    fn datagram_flows_end_by_idleness() {
+        assert!(!begins_anew(wire::UDP, 0, false, DATAGRAM_LIFETIME));
+        assert!(begins_anew(wire::UDP, 0, false, DATAGRAM_LIFETIME + 1));
+        assert!(begins_anew(wire::ICMP, 0, false, ECHO_LIFETIME + 1));
+    }
+
+    #[test]
+    fn a_packet_noted_after_the_clock_was_read_is_no_idleness() {
+        assert_eq!(idle(100, 101), 0);
+        assert_eq!(idle(100, 100), 0);
+        assert_eq!(idle(100, 40), 60);
+        assert_eq!(idle(5, u32::MAX - 4), 10, "the clock has wrapped");
+    }
+
+    #[test]
+    fn turns_go_round_and_survive_the_wrap() {
+        let picks: Vec<_> = (0..7).map(|turn| in_turn(turn, 3)).collect();
+        assert_eq!(picks, [0, 1, 2, 0, 1, 2, 0]);
+        assert_eq!(in_turn(u32::MAX, 64), 63);
+        assert_eq!(in_turn(5, 0), 0, "no division by zero");
+    }
+
+    #[test]
+    fn flows_spread_over_the_source_ports() {
+        let source = Ip4([10, 30, 0, 1]);
+        let destination = Ip4([10, 18, 0, 66]);
+        let distinct: HashSet<_> = (0..1000)
+            .map(|port| {
+                let ports = Ports { source: Be16::new(32768 + port), destination: Be16::new(80) };
+                tunnel_source_port(source, destination, ports, wire::TCP)
+            })
+            .collect();
+        // A thousand balls in 16,384 bins meet about 30 times.
+        assert!(distinct.len() > 930, "only {} of 1000 ports are distinct", distinct.len());
+    }
+
+    proptest! {
+        #[test]
+        fn source_ports_are_never_below_the_dynamic_range(
+            source: [u8; 4], destination: [u8; 4], from: u16, to: u16, protocol: u8
+        ) {
+            let ports = Ports { source: Be16::new(from), destination: Be16::new(to) };
+            let port = tunnel_source_port(Ip4(source), Ip4(destination), ports, protocol);
+            prop_assert!(port.get() >= FIRST_TUNNEL_SOURCE_PORT);
+        }
+
+        #[test]
+        fn a_turn_is_always_an_index_of_the_list(turn: u32, count in 1u32..=64) {
+            prop_assert!(in_turn(turn, count) < count as usize);
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! One struct for each key and value of the maps, with the map's name and capacity.
+//!
+//! "User" is netmanager; "container" and "uplink" are the two programs. Maps that user space fills are plain hashes
+//! that nothing evicts; only what the kernel side itself makes (flows, and when it last reported a miss) may fall out.
+
+use crate::wire::{Be16, Ip4};
+
+/// The node itself: one [`Node`] at index 0. User writes; both programs read.
+pub const NODE: &str = "NODE";
+/// Containers of this node by NsIP: [`Ip4`] to [`Endpoint`]. User writes; both programs read. A missing entry: the
+/// container is not here.
+pub const ENDPOINTS: &str = "ENDPOINTS";
+/// Services by address: [`Ip4`] to [`Service`]. User writes whole values; container reads, once per connection. A
+/// missing entry raises a miss.
+pub const SERVICES: &str = "SERVICES";
+/// Instances by number: [`Backend`]. User writes; both programs read.
+pub const BACKENDS: &str = "BACKENDS";
+/// The instance that has an address: [`Ip4`], NsIP or instance address, to the number of its backend. User writes;
+/// container reads to send to an NsIP, uplink to check an inner source.
+pub const HOSTS: &str = "HOSTS";
+/// Where other nodes listen: [`Peer`] to 1. A node has two entries, one with its port and one with port 0 that stands
+/// for the node as such, since its own packets may come from any port. User writes; container reads the first, to
+/// keep containers away from there, uplink the second.
+pub const PEERS: &str = "PEERS";
+/// Flows, both directions: [`FlowKey`] to [`Flow`]. Least recently used fall out. Both programs write.
+pub const FLOWS: &str = "FLOWS";
+/// Whose turn it is: service address to the number of connections begun so far. User makes and removes the entry
+/// together with the service's; container counts.
+pub const TURNS: &str = "TURNS";
+/// Service addresses whose turn is being taken at this moment, to the second of the monotonic clock when that began.
+/// Container inserts and removes.
+pub const TURN_LOCKS: &str = "TURN_LOCKS";
+/// When a service address was last reported as missing, nanoseconds of the monotonic clock. Both programs write.
+pub const MISSES: &str = "MISSES";
+/// The ring of [`crate::event::MissRecord`]. Both programs write, user reads.
+pub const EVENTS: &str = "EVENTS";
+/// Packets dropped, per CPU, by [`crate::event::DropReason`]. Both programs write, user reads.
+pub const DROPS: &str = "DROPS";
+/// [`Traffic`] per CPU, by [`Endpoint::slot`]. Both programs write; user reads, and clears a slot before it is used.
+pub const TRAFFIC: &str = "TRAFFIC";
+
+/// Four times the containers of a full /24; Oakestra's nodes have at most 61.
+pub const MAX_ENDPOINTS: u32 = 1024;
+/// Service addresses that one node talks to at a time.
+pub const MAX_SERVICES: u32 = 16_384;
+/// Instances that one node talks to at a time.
+pub const MAX_BACKENDS: u32 = 32_768;
+/// Two addresses an instance.
+pub const MAX_HOSTS: u32 = 2 * MAX_BACKENDS;
+/// Two entries a node that this one talks to.
+pub const MAX_PEERS: u32 = 32_768;
+/// Two entries a connection; 10 MB of kernel memory when full.
+pub const MAX_FLOWS: u32 = 65_536;
+/// CPUs that may begin a connection at the same time.
+pub const MAX_TURN_LOCKS: u32 = 1024;
+/// Service addresses whose last report is remembered.
+pub const MAX_MISSES: u32 = 4096;
+/// Bytes: a power of two and a multiple of any page size.
+pub const EVENTS_SIZE: u32 = 65_536;
+/// Instances that one service address can stand for. A power of two.
+pub const MAX_BACKENDS_PER_SERVICE: usize = 64;
+
+/// Value of [`NODE`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Node {
+    /// Source of the packets to other nodes, and where theirs must arrive; none until the node is set up.
+    pub address: Ip4,
+    /// The interface towards the other nodes.
+    pub uplink_ifindex: u32,
+    /// UDP port on which other nodes' packets arrive.
+    pub tunnel_port: Be16,
+    /// The largest inner packet.
+    pub inner_mtu: u16,
+}
+
+const _: () = assert!(size_of::<Node>() == 4 + 4 + 2 + 2);
+
+/// Value of [`ENDPOINTS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Endpoint {
+    /// The key again, and first, as in [`Service`].
+    pub ns_ip: Ip4,
+    /// The host side of the container's veth.
+    pub ifindex: u32,
+    /// Index into [`TRAFFIC`].
+    pub slot: u32,
+    /// The instance's own service address, or none.
+    pub instance_ip: Ip4,
+    /// The container's side.
+    pub mac: [u8; 6],
+    /// The host's side.
+    pub gateway_mac: [u8; 6],
+}
+
+const _: () = assert!(size_of::<Endpoint>() == 4 + 4 + 4 + 4 + 6 + 6);
+
+/// Value of [`SERVICES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Service {
+    /// The key again, and first. Since Linux 6.1 the kernel may put another entry into the memory of a replaced or
+    /// removed one at once, while a packet still reads there. It writes values from their beginning: a reader that
+    /// finds its own address here after it has read the rest has read no other entry's.
+    pub service_ip: Ip4,
+    /// How many of `backends` count.
+    pub count: u16,
+    /// A [`Policy`].
+    pub policy: u16,
+    /// Indices into [`BACKENDS`].
+    pub backends: [u16; MAX_BACKENDS_PER_SERVICE],
+}
+
+const _: () = assert!(size_of::<Service>() == 4 + 2 + 2 + 2 * MAX_BACKENDS_PER_SERVICE);
+const _: () = assert!(MAX_BACKENDS <= 1 << 16);
+const _: () = assert!(MAX_BACKENDS_PER_SERVICE.is_power_of_two());
+
+/// How a connection's backend is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Policy {
+    /// Each new connection takes the next backend in turn.
+    RoundRobin = 0,
+    /// The address of one instance: its only backend.
+    Instance = 1,
+}
+
+/// Not a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnknownPolicy(pub u16);
+
+impl TryFrom<u16> for Policy {
+    type Error = UnknownPolicy;
+
+    fn try_from(number: u16) -> Result<Self, UnknownPolicy> {
+        match number {
+            0 => Ok(Self::RoundRobin),
+            1 => Ok(Self::Instance),
+            _ => Err(UnknownPolicy(number)),
+        }
+    }
+}
+
+/// Value of [`BACKENDS`]. All but the generation stays as it is while the number is in use, and numbers are reused as
+/// late as possible: whoever reads while user space writes sees the old value, or the new one, or that the number is
+/// no longer in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Backend {
+    /// Odd while the number is in use, even while it is not; counted up at each change. A flow remembers it, and so
+    /// notices when its backend has gone, also if the number means another instance by then.
+    pub generation: u32,
+    /// The container.
+    pub ns_ip: Ip4,
+    /// The address from which its packets come.
+    pub instance_ip: Ip4,
+    /// Where its node listens.
+    pub node: Ip4,
+    /// Where its node listens.
+    pub port: Be16,
+    /// Zero.
+    pub _pad: [u8; 2],
+}
+
+const _: () = assert!(size_of::<Backend>() == 4 + 4 + 4 + 4 + 2 + 2);
+
+impl Backend {
+    /// Whether the number stands for an instance.
+    #[must_use]
+    #[inline(always)]
+    pub const fn in_use(&self) -> bool {
+        self.generation & 1 == 1
+    }
+}
+
+/// Key of [`PEERS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct Peer {
+    /// The node's address.
+    pub address: Ip4,
+    /// Where it listens, or 0.
+    pub port: Be16,
+    /// Zero.
+    pub _pad: [u8; 2],
+}
+
+const _: () = assert!(size_of::<Peer>() == 4 + 2 + 2);
+
+impl Peer {
+    /// A node's tunnel.
+    #[must_use]
+    #[inline(always)]
+    pub const fn listening(address: Ip4, port: Be16) -> Self {
+        Self { address, port, _pad: [0; 2] }
+    }
+
+    /// A node, wherever it listens.
+    #[must_use]
+    #[inline(always)]
+    pub const fn node(address: Ip4) -> Self {
+        Self::listening(address, Be16::new(0))
+    }
+}
+
+/// Key of [`FLOWS`]. There are two directions:
+/// * *forward*, what a container sends to a service address: `ifindex` is the host side of its veth, the rest is as
+///   the container wrote it. A hit proves that the source was checked when the flow began.
+/// * *arrival*, what comes back: `ifindex` is 0, the rest is as it came out of the tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct FlowKey {
+    /// The host side of the sender's veth; 0 in the arrival direction.
+    pub ifindex: u32,
+    /// Source of the packet.
+    pub source: Ip4,
+    /// Destination of the packet.
+    pub destination: Ip4,
+    /// Source port, or as in [`crate::flow::Ports`].
+    pub source_port: Be16,
+    /// Destination port, or as in [`crate::flow::Ports`].
+    pub destination_port: Be16,
+    /// IP protocol. As wide as it is so that nothing has to be padded, which would cost every packet a call of memset.
+    pub protocol: u32,
+}
+
+const _: () = assert!(size_of::<FlowKey>() == 4 + 4 + 4 + 2 + 2 + 4);
+
+/// Value of [`FLOWS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Flow {
+    /// The source that packets get: forward the sender's instance address, arriving the service address that the
+    /// receiver dialled.
+    pub source: Ip4,
+    /// Index into [`BACKENDS`].
+    pub backend: u32,
+    /// The backend's generation when it was chosen.
+    pub generation: u32,
+    /// The endpoint's [`Endpoint::slot`].
+    pub slot: u32,
+    /// When the last packet was seen: seconds of the monotonic clock.
+    pub last_seen: u32,
+    /// Whether the end of the connection was seen: 0 or 1.
+    pub closing: u32,
+}
+
+const _: () = assert!(size_of::<Flow>() == 4 + 4 + 4 + 4 + 4 + 4);
+
+/// Value of [`TRAFFIC`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Traffic {
+    /// Into the overlay.
+    pub sent_packets: u64,
+    /// Of IP, headers included, before encapsulation.
+    pub sent_bytes: u64,
+    /// Out of the overlay.
+    pub received_packets: u64,
+    /// Of IP, headers included, after decapsulation.
+    pub received_bytes: u64,
+}
+
+const _: () = assert!(size_of::<Traffic>() == 8 + 8 + 8 + 8);
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::{Backend, Endpoint, Flow, FlowKey, Node, Peer, Service, Traffic};
+    use crate::wire::Ip4;
+
+    macro_rules! pod {
+        ($($name:ty),+) => {
+            $(
+                // SAFETY: integers and byte arrays only, and no padding, as the assertions on its size show: every
+                // byte is initialised and every pattern of bytes is a value.
+                unsafe impl aya::Pod for $name {}
+            )+
+        };
+    }
+
+    pod!(Ip4, Node, Endpoint, Service, Backend, Peer, FlowKey, Flow, Traffic);
+}

@@ -1,0 +1,209 @@
+//! Headers as they lie in a packet, with the alignment they have behind a frame that begins at `4n + 2`.
+
+/// An IPv4 address in the order of the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[repr(C, align(4))]
+pub struct Ip4(pub [u8; 4]);
+
+impl Ip4 {
+    /// 0.0.0.0, which stands for "none" wherever an address may be absent.
+    pub const NONE: Self = Self([0; 4]);
+
+    /// The address as a word of memory, for checksums and hashes; not a number.
+    #[must_use]
+    #[inline(always)]
+    pub const fn word(self) -> u32 {
+        u32::from_ne_bytes(self.0)
+    }
+
+    /// Whether this is 0.0.0.0.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_none(self) -> bool {
+        self.word() == 0
+    }
+
+    /// Service addresses, of services and of single instances: 10.30.0.0/16.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_service(self) -> bool {
+        matches!(self.0, [10, 30, _, _])
+    }
+
+    /// Addresses of containers (NsIPs): 10.18.0.0 to 10.29.255.255.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_container(self) -> bool {
+        matches!(self.0, [10, 18..=29, _, _])
+    }
+
+    /// The gateway of the container that has this address: the first host of the node's block, which is a /26.
+    #[must_use]
+    #[inline(always)]
+    pub const fn gateway(self) -> Self {
+        let [a, b, c, d] = self.0;
+        Self([a, b, c, d & 0xc0 | 1])
+    }
+}
+
+/// A 16-bit number in network byte order: a port, a length, a checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[repr(C, align(2))]
+pub struct Be16(pub [u8; 2]);
+
+impl Be16 {
+    /// Puts a number into network byte order.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(value: u16) -> Self {
+        Self(value.to_be_bytes())
+    }
+
+    /// The number.
+    #[must_use]
+    #[inline(always)]
+    pub const fn get(self) -> u16 {
+        u16::from_be_bytes(self.0)
+    }
+}
+
+/// Ethernet II.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Ethernet {
+    /// MAC of the receiver.
+    pub destination: [u8; 6],
+    /// MAC of the sender.
+    pub source: [u8; 6],
+    /// What follows.
+    pub ethertype: Be16,
+}
+
+/// IPv4 without options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Ipv4 {
+    /// 0x45 when there are no options.
+    pub version_and_length: u8,
+    /// DSCP and ECN.
+    pub tos: u8,
+    /// Of header and payload.
+    pub total_length: Be16,
+    /// Of a datagram's fragments.
+    pub identification: Be16,
+    /// Three flags and the fragment's offset.
+    pub fragment: Be16,
+    /// Hops left.
+    pub ttl: u8,
+    /// What follows.
+    pub protocol: u8,
+    /// Of the header.
+    pub checksum: Be16,
+    /// The sender.
+    pub source: Ip4,
+    /// The receiver.
+    pub destination: Ip4,
+}
+
+impl Ipv4 {
+    /// Whether the packet is one of several fragments, the first one or a later one.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_fragment(&self) -> bool {
+        self.fragment.get() & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0
+    }
+}
+
+/// UDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Udp {
+    /// Port of the sender.
+    pub source: Be16,
+    /// Port of the receiver.
+    pub destination: Be16,
+    /// Of header and payload.
+    pub length: Be16,
+    /// Zero: the sender computed none.
+    pub checksum: Be16,
+}
+
+/// Size of an Ethernet header.
+pub const ETHERNET_LEN: u16 = 14;
+/// Size of an IPv4 header without options.
+pub const IPV4_LEN: u16 = 20;
+/// Size of a UDP header.
+pub const UDP_LEN: u16 = 8;
+
+const _: () = assert!(size_of::<Ethernet>() == ETHERNET_LEN as usize);
+const _: () = assert!(size_of::<Ipv4>() == IPV4_LEN as usize);
+const _: () = assert!(size_of::<Udp>() == UDP_LEN as usize);
+
+/// EtherType of IPv4.
+pub const ETHERTYPE_IPV4: Be16 = Be16::new(0x0800);
+/// EtherType of ARP.
+pub const ETHERTYPE_ARP: Be16 = Be16::new(0x0806);
+
+/// First byte of an IPv4 header without options.
+pub const IPV4_WITHOUT_OPTIONS: u8 = 0x45;
+/// "Do not fragment".
+pub const DO_NOT_FRAGMENT: u16 = 0x4000;
+/// Another fragment follows.
+pub const MORE_FRAGMENTS: u16 = 0x2000;
+/// Mask of the fragment's offset.
+pub const FRAGMENT_OFFSET: u16 = 0x1fff;
+
+/// IP protocol number of ICMP.
+pub const ICMP: u8 = 1;
+/// IP protocol number of TCP.
+pub const TCP: u8 = 6;
+/// IP protocol number of UDP.
+pub const UDP: u8 = 17;
+
+/// ICMP type of an answer to an echo request.
+pub const ECHO_REPLY: u8 = 0;
+/// ICMP type of an echo request.
+pub const ECHO_REQUEST: u8 = 8;
+
+/// The sender will send no more.
+pub const TCP_FIN: u8 = 0x01;
+/// The first packet of a connection, in each direction.
+pub const TCP_SYN: u8 = 0x02;
+/// The connection is no more.
+pub const TCP_RST: u8 = 0x04;
+/// Set in all packets of a connection but the first.
+pub const TCP_ACK: u8 = 0x10;
+
+#[cfg(test)]
+mod tests {
+    use super::{Be16, Ip4};
+
+    #[test]
+    fn the_two_ranges_of_the_overlay_are_told_apart() {
+        for (address, service, container) in [
+            ([10, 30, 0, 0], true, false),
+            ([10, 30, 253, 253], true, false),
+            ([10, 18, 0, 0], false, true),
+            ([10, 29, 255, 255], false, true),
+            ([10, 17, 255, 255], false, false),
+            ([10, 31, 0, 0], false, false),
+            ([11, 30, 0, 0], false, false),
+        ] {
+            assert_eq!(Ip4(address).is_service(), service, "{address:?}");
+            assert_eq!(Ip4(address).is_container(), container, "{address:?}");
+        }
+    }
+
+    #[test]
+    fn the_gateway_is_the_first_host_of_the_block() {
+        for (host, gateway) in [(2, 1), (1, 1), (62, 1), (66, 65), (190, 129), (254, 193)] {
+            assert_eq!(Ip4([10, 18, 3, host]).gateway(), Ip4([10, 18, 3, gateway]));
+        }
+    }
+
+    #[test]
+    fn big_endian_numbers_keep_their_value() {
+        assert_eq!(Be16::new(50103).0, [0xc3, 0xb7]);
+        assert_eq!(Be16([0xc3, 0xb7]).get(), 50103);
+    }
+}
