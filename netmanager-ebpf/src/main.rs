@@ -1,0 +1,58 @@
+//! The programs that the kernel runs for every packet of a container.
+//!
+//! ```text
+//!   container A            host                       uplink              other node
+//!     eth0 ---- veth [from_container] --encapsulate---> eth0 ~~~ UDP ~~~> [from_uplink] --> container B
+//!                          |                             ^
+//!                          +--redirect_peer--> container on this node
+//! ```
+//!
+//! A container dials a service address. `from_container` gives the packet the container's own instance address as
+//! source and the NsIP of the chosen instance as destination; the instance answers to that instance address, which
+//! its own node translates in the same manner; and whoever delivers an answer shows it as coming from the service
+//! address that was dialled.
+//!
+//! This file is the table of attach points. Reading order: [`container`] and [`uplink`], the two paths from top to
+//! bottom; then what they use: [`parse`], [`select`], [`deliver`], [`miss`], [`maps`], [`skb`].
+
+#![no_std]
+#![no_main]
+
+mod container;
+mod count;
+mod deliver;
+mod maps;
+mod miss;
+mod parse;
+mod select;
+mod skb;
+mod uplink;
+
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+
+use crate::skb::Skb;
+
+/// tcx ingress of the host side of a container's veth.
+#[classifier]
+pub(crate) fn from_container(context: TcContext) -> i32 {
+    count::verdict(container::handle(&Skb::new(&context)))
+}
+
+/// tcx ingress of the uplink.
+#[classifier]
+pub(crate) fn from_uplink(context: TcContext) -> i32 {
+    count::verdict(uplink::handle(&Skb::new(&context)))
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier refuses a program in which this can be reached.
+    loop {}
+}
+
+/// Programs may use the kernel's GPL-only helpers.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,193 @@
+//! The flow of a packet to a service address: found, or begun by choosing a backend.
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use netmanager_common::event::DropReason;
+use netmanager_common::flow;
+use netmanager_common::map::{Backend, Endpoint, Flow, FlowKey};
+use netmanager_common::wire::Ip4;
+
+use crate::maps::{BACKENDS, FLOWS, SERVICES, TURN_LOCKS, TURNS};
+use crate::miss;
+use crate::parse::Packet;
+
+/// How often to try for a turn before taking one without the lock. Each try is a hash insertion, much longer than
+/// the lock is held, so this ends early but for a CPU that was stopped (by a hypervisor) while it held the lock.
+const TURN_TRIES: u32 = 16;
+
+/// Seconds after which a lock was left behind: the kernel refuses to remove an entry while the same CPU, interrupted
+/// in doing so, is at work on entries beside it.
+const TURN_LOCK_LIFETIME: u32 = 1;
+
+/// Seconds of the monotonic clock.
+#[expect(clippy::cast_possible_truncation, reason = "136 years of uptime")]
+#[inline(always)]
+pub(crate) fn now() -> u32 {
+    // SAFETY: takes nothing. The coarse clock is a memory read, with the precision of a tick.
+    (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32
+}
+
+/// The translation of one packet.
+pub(crate) struct Choice {
+    pub(crate) source: Ip4,
+    pub(crate) backend: Backend,
+    pub(crate) slot: u32,
+}
+
+impl Choice {
+    /// What a flow says, if its backend is still there.
+    #[inline(always)]
+    fn of(flow: &Flow) -> Option<Self> {
+        let backend = *BACKENDS.get(flow.backend)?;
+        (backend.generation == flow.generation && backend.in_use()).then_some(Self {
+            source: flow.source,
+            backend,
+            slot: flow.slot,
+        })
+    }
+}
+
+/// What is known of a packet's flow.
+pub(crate) enum Lookup {
+    Warm(Choice),
+    /// A backend must be chosen. `replaces`: there is an entry, of a flow that has ended or lost its backend.
+    New {
+        replaces: bool,
+    },
+}
+
+/// The flow that `packet` belongs to.
+#[inline(always)]
+pub(crate) fn lookup(key: &FlowKey, packet: &Packet) -> Result<Lookup, DropReason> {
+    let Some(flow) = FLOWS.get_ptr_mut(key) else { return Ok(Lookup::New { replaces: false }) };
+    // SAFETY: the entry's memory stays a value of this map until the program ends. If it becomes another flow's
+    // meanwhile, this one packet may take that flow's way, and is refused at its end; and that flow may be noted as
+    // seen or as ending, which changes nothing until a new connection takes its ports.
+    let flow = unsafe { &mut *flow };
+    let now = now();
+    let idle = flow::idle(now, flow.last_seen);
+    if flow::begins_anew(packet.ip.protocol, packet.tcp_flags, flow.closing != 0, idle) {
+        return Ok(Lookup::New { replaces: true });
+    }
+    match Choice::of(flow) {
+        Some(choice) => {
+            touch(flow, packet, now);
+            Ok(Lookup::Warm(choice))
+        }
+        None if flow::is_first(packet.ip.protocol, packet.tcp_flags) => Ok(Lookup::New { replaces: true }),
+        None => Err(DropReason::BackendGone),
+    }
+}
+
+/// Notes that a packet of the flow was seen. Written only on change, to leave the cache line with other CPUs.
+#[inline(always)]
+pub(crate) fn touch(flow: &mut Flow, packet: &Packet, now: u32) {
+    if flow.last_seen != now {
+        flow.last_seen = now;
+    }
+    if flow::is_last(packet.tcp_flags) && flow.closing == 0 {
+        flow.closing = 1;
+    }
+}
+
+/// Chooses a backend for a new flow of `endpoint`, and enters both directions.
+#[inline(always)]
+pub(crate) fn begin(key: &FlowKey, endpoint: &Endpoint, replaces: bool) -> Result<Choice, DropReason> {
+    let (number, backend) = choose(key.destination, key.source)?;
+    if endpoint.instance_ip.is_none() {
+        return Err(DropReason::NoInstanceAddress);
+    }
+    let now = now();
+    let reply = flow::reply_key(key, backend.instance_ip);
+    // SAFETY: copied out at once; what another flow in its place would do here is to refuse or allow these ports.
+    if let Some(&other) = unsafe { FLOWS.get(reply) } {
+        let live = other.closing == 0 && flow::idle(now, other.last_seen) <= flow::CLASH_LIFETIME;
+        if other.source != key.destination && live {
+            return Err(DropReason::PortClash);
+        }
+    }
+    let forward = Flow {
+        source: endpoint.instance_ip,
+        backend: number,
+        generation: backend.generation,
+        slot: endpoint.slot,
+        last_seen: now,
+        closing: 0,
+    };
+    let arriving = Flow { source: key.destination, ..forward };
+    // First the entry for the answers: once a packet is on its way, its answer must be understood.
+    if FLOWS.insert(reply, arriving, u64::from(BPF_ANY)).is_err() {
+        return Err(DropReason::KernelRefused);
+    }
+    let mode = if replaces { BPF_ANY } else { BPF_NOEXIST };
+    if FLOWS.insert(key, forward, u64::from(mode)).is_ok() {
+        return Ok(Choice { source: forward.source, backend, slot: forward.slot });
+    }
+    // Another CPU has begun the same flow a moment ago: what it chose counts.
+    // SAFETY: as in `lookup`.
+    unsafe { FLOWS.get(key) }.and_then(Choice::of).ok_or(DropReason::KernelRefused)
+}
+
+/// The backend of a service that has the turn, and its number.
+#[inline(always)]
+fn choose(service_ip: Ip4, ns_ip: Ip4) -> Result<(u32, Backend), DropReason> {
+    // SAFETY: the entry's memory stays a value of this map until the program ends. The kernel may put another entry
+    // there meanwhile, which the look at its address below finds out; all looks are volatile, so that the compiler
+    // keeps their order.
+    let Some(service) = (unsafe { SERVICES.get(service_ip) }) else {
+        miss::report(service_ip, ns_ip);
+        return Err(DropReason::ServiceUnknown);
+    };
+    // SAFETY: a valid reference, as above.
+    let count = u32::from(unsafe { core::ptr::read_volatile(&raw const service.count) });
+    if count == 0 {
+        return Err(DropReason::NoBackend);
+    }
+    let turn = if count == 1 { 0 } else { take_turn(service_ip) };
+    let Some(number) = service.backends.get(flow::in_turn(turn, count)) else {
+        return Err(DropReason::TableChanged);
+    };
+    // SAFETY: as above.
+    let number = u32::from(unsafe { core::ptr::read_volatile(number) });
+    // SAFETY: as above. Read last what a change would have written first.
+    let owner = unsafe { core::ptr::read_volatile(&raw const service.service_ip) };
+    if owner != service_ip {
+        return Err(DropReason::TableChanged);
+    }
+    match BACKENDS.get(number) {
+        Some(backend) if backend.in_use() => Ok((number, *backend)),
+        _ => Err(DropReason::TableChanged),
+    }
+}
+
+/// Counts one connection to `service_ip` and says how many there were before.
+///
+/// The atomic "fetch and add" that one would use here is missing in the arm64 JIT before Linux 5.18, and programs
+/// with it would not load there. So the counter has a lock: an entry that only one CPU can insert.
+#[inline(always)]
+fn take_turn(service_ip: Ip4) -> u32 {
+    let Some(counter) = TURNS.get_ptr_mut(service_ip) else { return 0 };
+    let now = now();
+    let mut locked = false;
+    for _ in 0..TURN_TRIES {
+        if TURN_LOCKS.insert(service_ip, now, u64::from(BPF_NOEXIST)).is_ok() {
+            locked = true;
+            break;
+        }
+    }
+    // SAFETY: one aligned word.
+    let since = if locked { None } else { unsafe { TURN_LOCKS.get(service_ip) }.copied() };
+    if since.is_some_and(|since| flow::idle(now, since) > TURN_LOCK_LIFETIME) {
+        // Nobody holds a lock for so long: the kernel has refused to remove it. It is for the next one to take.
+        locked = true;
+    }
+    // SAFETY: an aligned word of the map, changed by whoever holds the lock. Without it (see `TURN_TRIES`), or when the
+    // word has become another service's meanwhile, one turn may be given twice, which is only unfair.
+    let turn = unsafe { core::ptr::read_volatile(counter) };
+    // SAFETY: as above.
+    unsafe { core::ptr::write_volatile(counter, turn.wrapping_add(1)) };
+    if locked {
+        TURN_LOCKS.remove(service_ip).ok();
+    }
+    turn
+}
