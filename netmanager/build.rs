@@ -1,0 +1,32 @@
+//! Builds the kernel side and hands its path to `include_bytes!` as `HYPHA_EBPF_OBJECT`.
+//!
+//! The object is built by whatever builds netmanager, so it is never older than the sources beside it.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use netmanager_ebpf_builder::{Builder, PACKAGE};
+
+fn main() -> ExitCode {
+    match embed() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("cargo:error={error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn embed() -> Result<(), Box<dyn Error>> {
+    let manifest = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
+    let workspace = manifest.parent().ok_or("netmanager is not inside a workspace")?;
+    let builder = Builder::find(workspace)?;
+    for input in builder.inputs() {
+        println!("cargo:rerun-if-changed={}", input.display());
+    }
+    let embedded = Path::new(&std::env::var("OUT_DIR")?).join(PACKAGE);
+    std::fs::copy(builder.build()?, &embedded)?;
+    println!("cargo:rustc-env=HYPHA_EBPF_OBJECT={}", embedded.display());
+    Ok(())
+}

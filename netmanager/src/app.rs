@@ -1,0 +1,74 @@
+//! The daemon's composition: what is made first, what runs, what stops first.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::{self, Socket, bind_loopback};
+use crate::bpffs;
+use crate::config::Config;
+use crate::lock::Lock;
+use crate::node::Node;
+use crate::state::Store;
+
+/// Where everything is.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    pub socket: PathBuf,
+    pub state_dir: PathBuf,
+    pub bpffs: PathBuf,
+}
+
+/// After a signal, for what is under way.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs the daemon until SIGTERM or SIGINT; a second one ends it at once. Containers stay connected.
+///
+/// # Errors
+/// When it cannot start. Then nothing of another daemon was touched: lock and sockets are taken before anything else.
+pub async fn run(config: Config, paths: &Paths, port: Option<u16>) -> Result<()> {
+    let store = Store::open(&paths.state_dir)?;
+    let _lock = Lock::take(store.dir())?;
+    let socket = Socket::bind(&paths.socket).await?;
+    let loopback = match port {
+        Some(port) => Some(bind_loopback(port).await?),
+        None => None,
+    };
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+
+    bpffs::ensure(&paths.bpffs)?;
+    let (stop_api, stop_node) = (CancellationToken::new(), CancellationToken::new());
+    let tasks = TaskTracker::new();
+    let node = Node::open(config, store, &paths.bpffs, tasks.clone(), stop_node.clone()).await?;
+    let (commands, queue) = mpsc::channel(64);
+    tasks.spawn(node.run(queue));
+    let api = tasks.spawn(api::run(commands, socket, loopback, stop_api.clone()));
+    tracing::info!(socket = %paths.socket.display(), port, "netmanager is ready");
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping; containers stay connected");
+    // No new requests, then no more work: what was accepted is answered.
+    stop_api.cancel();
+    let finish = async {
+        api.await.ok();
+        stop_node.cancel();
+        tasks.close();
+        tasks.wait().await;
+    };
+    tokio::select! {
+        () = finish => {}
+        () = tokio::time::sleep(GRACE) => tracing::warn!("not everything ended in time"),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

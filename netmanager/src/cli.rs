@@ -1,0 +1,118 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::app::Paths;
+
+/// Connects the containers of this worker to the overlay network.
+///
+/// Without a command it is the daemon: it loads the data plane into the kernel, gives containers their addresses when
+/// node-engine asks for it, and learns from the cluster where services run. Stopping it does not disconnect anybody.
+#[derive(Debug, Parser)]
+#[command(name = "netmanager", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub daemon: DaemonArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct DaemonArgs {
+    /// Serve the API on 127.0.0.1:PORT as well, as Oakestra's node engine up to 0.4.2 needs it (6000). Any local user
+    /// may use that port; the UNIX socket admits root only.
+    #[arg(short = 'p', long = "port", value_name = "PORT", env = "NETMANAGER_PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// The configuration: where this node is reached and where its cluster is.
+    #[arg(
+        short = 'c',
+        long = "config",
+        alias = "cfg",
+        value_name = "FILE",
+        env = "NETMANAGER_CONFIG",
+        default_value = "/etc/netmanager/netcfg.json"
+    )]
+    pub config: PathBuf,
+    #[command(flatten)]
+    pub places: Places,
+}
+
+/// Where the daemon keeps its things. The commands must be given the same places as the daemon.
+#[derive(Debug, Args)]
+pub struct Places {
+    /// The UNIX socket of the API.
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "NETMANAGER_SOCKET",
+        default_value = "/etc/netmanager/netmanager.sock"
+    )]
+    pub socket: PathBuf,
+    /// What a restart needs: identity, addresses, attached containers.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "NETMANAGER_STATE_DIR",
+        default_value = "/var/lib/hypha/netmanager"
+    )]
+    pub state_dir: PathBuf,
+    /// Where the data plane is pinned, in a BPF file system (mounted if it is not).
+    #[arg(long, value_name = "DIR", env = "NETMANAGER_BPFFS", default_value = "/sys/fs/bpf/hypha")]
+    pub bpffs: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Shows the node, its containers, the services it knows, and what was dropped and why.
+    Status(OutputArgs),
+    /// Shows the connections that the data plane remembers.
+    Flows(OutputArgs),
+    /// Disconnects all containers and removes everything that netmanager has made on this node. The daemon must be
+    /// stopped first.
+    Cleanup(Places),
+}
+
+#[derive(Debug, Args)]
+pub struct OutputArgs {
+    /// How to print it.
+    #[arg(short = 'o', long = "output", value_name = "FORMAT", value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    #[command(flatten)]
+    pub places: Places,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Json,
+}
+
+impl From<Places> for Paths {
+    fn from(places: Places) -> Self {
+        Self { socket: places.socket, state_dir: places.state_dir, bpffs: places.bpffs }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::{Cli, Command};
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_guides_command_line_is_taken() {
+        let cli = Cli::try_parse_from(["netmanager", "-p", "6000"]).unwrap();
+        assert_eq!(cli.daemon.port, Some(6000));
+        assert!(cli.command.is_none());
+        let cli =
+            Cli::try_parse_from(["netmanager", "status", "-o", "json", "--state-dir", "/tmp/x"]).unwrap();
+        assert!(matches!(cli.command, Some(Command::Status(_))));
+    }
+}

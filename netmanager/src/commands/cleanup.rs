@@ -1,0 +1,97 @@
+//! `netmanager cleanup`: takes everything away that netmanager has made on this node, also what a crash has left.
+
+use std::fs;
+use std::io::Write;
+
+use anyhow::{Context, Result, bail};
+
+use crate::api::Socket;
+use crate::app::Paths;
+use crate::datapath::Datapath;
+use crate::lock::Lock;
+use crate::net::Links;
+use crate::nft;
+use crate::state::Store;
+
+/// Goes on after a failure, so that as little as possible is left, and reports all failures at the end.
+///
+/// # Errors
+/// When a daemon runs, or something could not be removed.
+pub async fn run(paths: &Paths, out: &mut impl Write) -> Result<()> {
+    let store = Store::at(&paths.state_dir);
+    // Held until the end: no daemon starts meanwhile. Without a directory there is nothing to hold.
+    let _lock = match store.dir().exists() {
+        true => Some(Lock::take(store.dir())?),
+        false => None,
+    };
+    if let Some(pid) = Socket::server(&paths.socket).await {
+        bail!("a netmanager (pid {pid}) serves {}; stop it first", paths.socket.display());
+    }
+    let mut removed = Vec::new();
+    let mut failures = Vec::new();
+    let mut note = |result: Result<Vec<String>>| match result {
+        Ok(what) => removed.extend(what),
+        Err(error) => failures.push(format!("{error:#}")),
+    };
+    note(links().await);
+    note(rules().await);
+    note(pins(paths));
+    note(socket(paths));
+    // Last, since the lock goes with it.
+    note(state(&store));
+    for what in &removed {
+        writeln!(out, "removed {what}")?;
+    }
+    if !failures.is_empty() {
+        bail!("not everything could be removed:\n  {}", failures.join("\n  "));
+    }
+    if removed.is_empty() {
+        writeln!(out, "There was nothing to remove.")?;
+    } else {
+        // Others may have come to rely on it, and nobody can tell.
+        writeln!(out, "net.ipv4.ip_forward is left as it is.")?;
+    }
+    Ok(())
+}
+
+async fn links() -> Result<Vec<String>> {
+    let links = Links::open()?;
+    let mut removed = Vec::new();
+    for link in links.ours().await? {
+        if links.remove(&link.name).await? {
+            let container = link.alias.map(|alias| format!(" of {alias}")).unwrap_or_default();
+            removed.push(format!("link {}{container}, with its addresses and routes", link.name));
+        }
+    }
+    Ok(removed)
+}
+
+async fn rules() -> Result<Vec<String>> {
+    let there_was_one = nft::remove().await?;
+    Ok(there_was_one.then(|| format!("nftables table ip {}", nft::TABLE)).into_iter().collect())
+}
+
+fn pins(paths: &Paths) -> Result<Vec<String>> {
+    let dir = &paths.bpffs;
+    let there_were_some = dir.exists();
+    Datapath::remove_all(dir)
+        .with_context(|| format!("remove the data plane pinned under {}", dir.display()))?;
+    Ok(there_were_some
+        .then(|| format!("the data plane pinned under {}", dir.display()))
+        .into_iter()
+        .collect())
+}
+
+fn state(store: &Store) -> Result<Vec<String>> {
+    let files = store.remove()?;
+    Ok(files.into_iter().map(|file| file.display().to_string()).collect())
+}
+
+fn socket(paths: &Paths) -> Result<Vec<String>> {
+    let path = paths.socket.display();
+    match fs::remove_file(&paths.socket) {
+        Ok(()) => Ok(vec![path.to_string()]),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("remove {path}")),
+    }
+}

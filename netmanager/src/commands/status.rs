@@ -1,0 +1,182 @@
+//! `netmanager status`: from the daemon if one runs, else from what it has left in the kernel and on disk.
+
+use std::io::{self, Write};
+
+use anyhow::{Context, Result};
+
+use super::{write_json, write_table};
+use crate::api::client;
+use crate::app::Paths;
+use crate::cli::Format;
+use crate::datapath::{Counters, Tables};
+use crate::lock::Lock;
+use crate::report::{Report, SessionState};
+use crate::resolver::Resolver;
+use crate::state::Store;
+
+/// # Errors
+/// When neither a daemon nor its state can be read.
+pub async fn run(paths: &Paths, format: Format, out: &mut impl Write) -> Result<()> {
+    let answer = client::report(&paths.socket).await;
+    let report = match answer
+        .map_err(|error| anyhow::anyhow!(error))
+        .with_context(|| format!("ask the daemon at {}", paths.socket.display()))?
+    {
+        Some(report) => report,
+        None => offline(paths)?,
+    };
+    match format {
+        Format::Json => write_json(out, &report)?,
+        Format::Table => write_report(out, &report)?,
+    }
+    Ok(())
+}
+
+fn offline(paths: &Paths) -> Result<Report> {
+    let store = Store::at(&paths.state_dir);
+    if let Some(pid) = Lock::holder(store.dir())? {
+        anyhow::bail!(
+            "a netmanager (pid {pid}) runs but does not serve {}: it is starting or stopping, or it was started with another --socket",
+            paths.socket.display()
+        );
+    }
+    let state = store.node()?;
+    let mut resolver = Resolver::default();
+    for table in store.tables()? {
+        resolver.answered(table, std::time::Instant::now());
+    }
+    let tables = Tables::open(&paths.bpffs).ok();
+    let services =
+        tables.as_ref().map(Tables::services).transpose().context("read the services in the kernel")?;
+    let counters =
+        tables.as_ref().map(Tables::counters).transpose().context("read the counters in the kernel")?;
+    let none = Counters { endpoints: Vec::new(), drops: Vec::new() };
+    let owner = |address| resolver.owner(address).cloned();
+    Ok(Report::new(&state, services.unwrap_or_default(), &counters.unwrap_or(none), owner, None))
+}
+
+fn write_report(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    let dash = || "-".to_owned();
+    let show = |value: Option<String>| value.unwrap_or_else(dash);
+    write_table(
+        out,
+        &["NODE", "BLOCK", "UPLINK", "ADDRESS", "ATTACHED BY", "TUNNEL"],
+        &[vec![
+            show(report.node.map(|id| id.to_string())),
+            show(report.subnet.map(|first| format!("{first}/26"))),
+            show(report.uplink.as_ref().map(|uplink| uplink.name.clone())),
+            show(report.uplink.as_ref().map(|uplink| uplink.address.to_string())),
+            report.attach_mode.clone(),
+            show(report.daemon.as_ref().map(|daemon| daemon.tunnel.to_string())),
+        ]],
+    )?;
+    writeln!(out, "\n{}", session(report))?;
+
+    if report.endpoints.is_empty() {
+        writeln!(out, "\nNo containers.")?;
+    } else {
+        let rows: Vec<_> = report
+            .endpoints
+            .iter()
+            .map(|endpoint| {
+                let ports: Vec<_> = endpoint.ports.iter().map(ToString::to_string).collect();
+                vec![
+                    endpoint.instance.to_string(),
+                    endpoint.ns_ip.to_string(),
+                    show(endpoint.instance_ip.map(|address| address.to_string())),
+                    endpoint.link.clone(),
+                    endpoint.pid.to_string(),
+                    if ports.is_empty() { dash() } else { ports.join(",") },
+                    format!("{}/{}", endpoint.sent_packets, bytes(endpoint.sent_bytes)),
+                    format!("{}/{}", endpoint.received_packets, bytes(endpoint.received_bytes)),
+                ]
+            })
+            .collect();
+        writeln!(out)?;
+        let header = ["CONTAINER", "NSIP", "SERVICEIP", "LINK", "PID", "PORTS", "SENT", "RECEIVED"];
+        write_table(out, &header, &rows)?;
+    }
+
+    if report.services.is_empty() {
+        writeln!(out, "\nNo services known: none was dialled, and none runs here.")?;
+    } else {
+        let mut rows = Vec::new();
+        for service in &report.services {
+            let name = show(service.service.as_ref().map(ToString::to_string));
+            let address = service.address.to_string();
+            if service.backends.is_empty() {
+                rows.push(vec![name, address, service.policy.clone(), "none".to_owned(), dash()]);
+                continue;
+            }
+            for (number, backend) in service.backends.iter().enumerate() {
+                let place = if backend.here { "this node".to_owned() } else { backend.node.to_string() };
+                let instance = format!("{} {}", backend.instance_ip, backend.ns_ip);
+                if number == 0 {
+                    rows.push(vec![name.clone(), address.clone(), service.policy.clone(), instance, place]);
+                } else {
+                    rows.push(vec![String::new(), String::new(), String::new(), instance, place]);
+                }
+            }
+        }
+        writeln!(out)?;
+        write_table(out, &["SERVICE", "ADDRESS", "CHOOSES", "BACKEND", "NODE"], &rows)?;
+    }
+
+    if report.drops.is_empty() {
+        writeln!(out, "\nNo packets dropped.")
+    } else {
+        let rows: Vec<_> =
+            report.drops.iter().map(|drop| vec![drop.reason.clone(), drop.packets.to_string()]).collect();
+        writeln!(out)?;
+        write_table(out, &["DROPPED BECAUSE", "PACKETS"], &rows)
+    }
+}
+
+fn session(report: &Report) -> String {
+    let Some(daemon) = &report.daemon else {
+        return "The daemon does not run; what is shown is what the kernel goes on doing.".to_owned();
+    };
+    let cluster = report.cluster.as_deref().unwrap_or("?");
+    let ago = |since: &std::time::SystemTime| {
+        format!("{} s", since.elapsed().map_or(0, |elapsed| elapsed.as_secs()))
+    };
+    let state = match &daemon.session {
+        SessionState::Unregistered => "waiting for node-engine to register this node".to_owned(),
+        SessionState::Connecting => format!("connecting to the cluster at {cluster}"),
+        SessionState::Up { since } => format!("connected to the cluster at {cluster} for {}", ago(since)),
+        SessionState::Down { since, reason } => {
+            format!("without the cluster at {cluster} for {}: {reason}", ago(since))
+        }
+    };
+    format!("The daemon (pid {}) is {state}.", daemon.pid)
+}
+
+/// Three figures are enough for people; `-o json` has them all.
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count}B");
+    }
+    // Two more decimal places are kept than shown, in integers.
+    let mut hundredths = u128::from(count) * 100;
+    let mut unit = "B";
+    for larger in UNITS {
+        if hundredths < 102_400 {
+            break;
+        }
+        hundredths /= 1024;
+        unit = larger;
+    }
+    format!("{}.{}{unit}", hundredths / 100, hundredths % 100 / 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn byte_counts_are_readable() {
+        let shown: Vec<_> = [0, 1023, 1024, 1536, 10 << 20, 3 << 30, u64::MAX].map(bytes).into();
+        assert_eq!(shown, ["0B", "1023B", "1.0KiB", "1.5KiB", "10.0MiB", "3.0GiB", "16383.9PiB"]);
+    }
+}

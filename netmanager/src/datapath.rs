@@ -1,0 +1,286 @@
+//! The eBPF data plane: loaded, pinned, attached, and its tables filled. The only user of `aya`.
+//!
+//! Everything lives in the kernel, pinned under [`Options::pin_dir`]: it goes on forwarding when this process dies,
+//! and [`Datapath::open`] takes it over again without disturbing a flow.
+
+mod attach;
+mod error;
+mod interface;
+mod load;
+mod misses;
+mod model;
+mod pin;
+mod registry;
+mod tables;
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{MapError, PerCpuValues};
+pub use netmanager_common::event::DropReason;
+use netmanager_common::map;
+pub use netmanager_common::map::Policy;
+use netmanager_common::map::Traffic;
+use netmanager_common::tunnel::inner_mtu;
+use netmanager_common::wire::Be16;
+
+pub use attach::Hook;
+pub use error::DatapathError;
+pub use load::{FROM_CONTAINER, FROM_UPLINK, OBJECT};
+pub use misses::Misses;
+pub use model::{Backend, Counters, Endpoint, EndpointCounters, Flow, Miss, Node, Service, Transport};
+pub use tables::Tables;
+
+use pin::PinDir;
+use registry::{Registry, Step};
+use tables::write::{full, removed};
+use tables::{ip4, table};
+
+/// Where the data plane is pinned and on which port it listens.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// A directory in a mounted bpffs, made if it is missing. No part of the path below the mount may hold a dot:
+    /// bpffs refuses such names.
+    pub pin_dir: PathBuf,
+    /// The UDP port on which peers reach this node's tunnel.
+    pub tunnel_port: u16,
+}
+
+/// The loaded data plane, and the only writer of its tables.
+///
+/// Its methods act on the network namespace of the calling thread, and block for some microseconds (attaching: some
+/// milliseconds). Dropping it leaves everything in place.
+#[derive(Debug)]
+pub struct Datapath {
+    options: Options,
+    hook: Hook,
+    pins: PinDir,
+    ebpf: aya::Ebpf,
+    tables: Tables,
+    registry: Registry,
+}
+
+impl Datapath {
+    /// Loads the programs, adopts pinned tables of the same ABI version, and replaces the programs that are attached.
+    /// Flows go on meanwhile.
+    ///
+    /// Tables of another version are not read: the new ones are empty. The caller sets the node, attaches its endpoints
+    /// and publishes its services again, then calls [`Self::sweep`]. Until an interface has been attached again, its
+    /// old program goes on with the old tables. Connections made by the old ones begin anew in the new ones.
+    pub fn open(options: Options) -> Result<Self, DatapathError> {
+        Self::open_with(options, Hook::probe())
+    }
+
+    /// As [`Self::open`], with the kind of attachment given.
+    pub fn open_with(options: Options, hook: Hook) -> Result<Self, DatapathError> {
+        let pins = PinDir::new(&options.pin_dir);
+        let ebpf = load::load(&pins)?;
+        let tables = Tables::of(&pins)?;
+        let (registry, steps) = Registry::rebuild(&tables.held()?);
+        let mut datapath = Self { options, hook, pins, ebpf, tables, registry };
+        for step in &steps {
+            datapath.tables.apply(step)?;
+        }
+        datapath.replace_programs()?;
+        Ok(datapath)
+    }
+
+    /// Ends what earlier writers have left: attachments at interfaces that the tables do not name, and tables of other
+    /// ABI versions. To be called when everything is attached again: what is not by then, ends here.
+    pub fn sweep(&mut self) -> Result<(), DatapathError> {
+        let attached = self.attached()?;
+        for ifindex in self.pins.linked_interfaces()? {
+            if !attached.iter().any(|&(of_table, _)| of_table == ifindex) {
+                self.hook.detach(&self.pins, ifindex)?;
+            }
+        }
+        self.pins.remove_other_versions()
+    }
+
+    /// Sets this node's address (the outer source) and attaches `from_uplink` to the uplink; moves it if that changed.
+    pub fn set_node(&mut self, address: Ipv4Addr, uplink_ifindex: u32) -> Result<(), DatapathError> {
+        let before = self.tables.node()?;
+        self.write_node(address, uplink_ifindex)?;
+        self.attach(FROM_UPLINK, uplink_ifindex)?;
+        match before {
+            Some(node) if node.uplink_ifindex != uplink_ifindex => {
+                self.hook.detach(&self.pins, node.uplink_ifindex)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a container reachable, then lets it send. Idempotent; a changed endpoint is updated.
+    pub fn attach_endpoint(&mut self, endpoint: &Endpoint) -> Result<(), DatapathError> {
+        let key = ip4(endpoint.ns_ip);
+        let before = match self.tables.endpoints.get(&key, 0) {
+            Ok(row) => Some(row),
+            Err(MapError::KeyNotFound) => None,
+            Err(source) => return Err(table("read", map::ENDPOINTS)(source)),
+        };
+        let slot = match before {
+            Some(row) => row.slot,
+            None => self.free_slot()?,
+        };
+        let row = map::Endpoint {
+            ns_ip: key,
+            ifindex: endpoint.ifindex,
+            slot,
+            instance_ip: endpoint.instance_ip.map(ip4).unwrap_or_default(),
+            mac: endpoint.mac,
+            gateway_mac: endpoint.gateway_mac,
+        };
+        self.tables.endpoints.insert(key, row, 0).map_err(table("write", map::ENDPOINTS))?;
+        self.attach(FROM_CONTAINER, endpoint.ifindex)?;
+        match before {
+            Some(row) if row.ifindex != endpoint.ifindex => self.hook.detach(&self.pins, row.ifindex),
+            _ => Ok(()),
+        }
+    }
+
+    /// Undoes [`Self::attach_endpoint`]; of an unknown endpoint nothing.
+    pub fn detach_endpoint(&mut self, ns_ip: Ipv4Addr) -> Result<(), DatapathError> {
+        let key = ip4(ns_ip);
+        let row = match self.tables.endpoints.get(&key, 0) {
+            Ok(row) => row,
+            Err(MapError::KeyNotFound) => return Ok(()),
+            Err(source) => return Err(table("read", map::ENDPOINTS)(source)),
+        };
+        self.hook.detach(&self.pins, row.ifindex)?;
+        removed(self.tables.endpoints.remove(&key), map::ENDPOINTS)
+    }
+
+    /// Replaces the whole set of a service's backends; an empty set is a service known to have none. A backend listed
+    /// before keeps its flows.
+    pub fn publish_service(
+        &mut self,
+        service_ip: Ipv4Addr,
+        policy: Policy,
+        backends: &[Backend],
+    ) -> Result<(), DatapathError> {
+        if backends.len() > map::MAX_BACKENDS_PER_SERVICE {
+            return Err(DatapathError::TooManyBackends { service_ip, count: backends.len() });
+        }
+        let steps = self.registry.publish(service_ip, policy, backends);
+        let steps = steps.map_err(|registry::OutOfNumbers| full(map::BACKENDS));
+        self.apply_all(steps)
+    }
+
+    /// Makes the address unknown again: the next packet to it raises a miss.
+    pub fn withdraw_service(&mut self, service_ip: Ipv4Addr) -> Result<(), DatapathError> {
+        let steps = self.registry.withdraw(service_ip);
+        self.apply_all(Ok(steps))
+    }
+
+    /// The tables, to be read.
+    #[must_use]
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// See [`Tables::endpoints`].
+    pub fn endpoints(&self) -> Result<Vec<Endpoint>, DatapathError> {
+        self.tables.endpoints()
+    }
+
+    /// See [`Tables::services`].
+    pub fn services(&self) -> Result<Vec<Service>, DatapathError> {
+        self.tables.services()
+    }
+
+    /// See [`Tables::flows`].
+    pub fn flows(&self) -> Result<Vec<Flow>, DatapathError> {
+        self.tables.flows()
+    }
+
+    /// See [`Tables::counters`].
+    pub fn counters(&self) -> Result<Counters, DatapathError> {
+        self.tables.counters()
+    }
+
+    /// Misses as they occur, each address at most once in 200 ms. Call within a tokio runtime. There is one ring: of
+    /// two streams each gets a part.
+    pub fn misses(&mut self) -> Result<Misses, DatapathError> {
+        Misses::open(&self.pins)
+    }
+
+    /// Detaches and unpins everything under `pin_dir`; of nothing, nothing. Call it in the network namespace of the
+    /// node.
+    pub fn remove_all(pin_dir: &Path) -> Result<(), DatapathError> {
+        let pins = PinDir::new(pin_dir);
+        if let Ok(tables) = Tables::of(&pins) {
+            // tcx links go with their pins, the filters of clsact one by one.
+            for endpoint in tables.endpoints()? {
+                Hook::Clsact.detach(&pins, endpoint.ifindex)?;
+            }
+            if let Some(node) = tables.node()? {
+                Hook::Clsact.detach(&pins, node.uplink_ifindex)?;
+            }
+        }
+        pins.remove()
+    }
+
+    /// Puts this binary's programs where older ones are attached. An interface that has gone takes its attachment
+    /// along; its endpoint stays in the table until it is detached or attached anew.
+    fn replace_programs(&mut self) -> Result<(), DatapathError> {
+        if let Some(node) = self.tables.node()? {
+            match self.write_node(node.address, node.uplink_ifindex) {
+                Err(DatapathError::NoInterface { .. }) => {}
+                result => result?,
+            }
+        }
+        for (ifindex, name) in self.attached()? {
+            match self.attach(name, ifindex) {
+                Err(DatapathError::NoInterface { .. }) => self.hook.detach(&self.pins, ifindex)?,
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The interfaces that the tables name, and the program of each.
+    fn attached(&self) -> Result<Vec<(u32, &'static str)>, DatapathError> {
+        let mut attached: Vec<_> =
+            self.tables.endpoints()?.iter().map(|endpoint| (endpoint.ifindex, FROM_CONTAINER)).collect();
+        attached.extend(self.tables.node()?.map(|node| (node.uplink_ifindex, FROM_UPLINK)));
+        Ok(attached)
+    }
+
+    fn write_node(&mut self, address: Ipv4Addr, uplink_ifindex: u32) -> Result<(), DatapathError> {
+        let node = map::Node {
+            address: ip4(address),
+            uplink_ifindex,
+            tunnel_port: Be16::new(self.options.tunnel_port),
+            inner_mtu: inner_mtu(interface::mtu(uplink_ifindex)?),
+        };
+        self.tables.node.set(0, node, 0).map_err(table("write", map::NODE))
+    }
+
+    fn attach(&mut self, name: &'static str, ifindex: u32) -> Result<(), DatapathError> {
+        self.hook.attach(&self.pins, name, load::program(&mut self.ebpf, name)?, ifindex)
+    }
+
+    /// The lowest slot that no endpoint has, its counters cleared.
+    fn free_slot(&mut self) -> Result<u32, DatapathError> {
+        let rows = self.tables.endpoints.iter().map(|row| row.map(|(_, endpoint)| endpoint.slot));
+        let taken: Vec<u32> = rows.collect::<Result<_, _>>().map_err(table("read", map::ENDPOINTS))?;
+        let slot = (0..map::MAX_ENDPOINTS).find(|slot| !taken.contains(slot)).ok_or(full(map::ENDPOINTS))?;
+        let cpus = self.tables.traffic.get(&slot, 0).map_err(table("read", map::TRAFFIC))?.len();
+        PerCpuValues::try_from(vec![Traffic::default(); cpus])
+            .map_err(MapError::from)
+            .and_then(|zero| self.tables.traffic.set(slot, zero, 0))
+            .map_err(table("clear", map::TRAFFIC))?;
+        Ok(slot)
+    }
+
+    /// Takes the steps. If one fails, what the registry believes is read anew from the tables.
+    fn apply_all(&mut self, steps: Result<Vec<Step>, DatapathError>) -> Result<(), DatapathError> {
+        let result = steps.and_then(|steps| steps.iter().try_for_each(|step| self.tables.apply(step)));
+        if result.is_err() {
+            let (registry, unfinished) = Registry::rebuild(&self.tables.held()?);
+            self.registry = registry;
+            unfinished.iter().try_for_each(|step| self.tables.apply(step))?;
+        }
+        result
+    }
+}

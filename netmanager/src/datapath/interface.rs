@@ -1,0 +1,45 @@
+//! What the kernel says about an interface of the calling thread's network namespace.
+
+use std::io;
+use std::mem::zeroed;
+use std::os::fd::AsRawFd as _;
+
+use nix::errno::Errno;
+use nix::net::if_::if_indextoname;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+use super::DatapathError;
+
+pub(super) fn name(ifindex: u32) -> Result<String, DatapathError> {
+    match if_indextoname(ifindex) {
+        Ok(name) if !name.is_empty() => Ok(name.to_string_lossy().into_owned()),
+        // nix 0.31 takes libc's null pointer for success and gives an empty name.
+        Ok(_) => Err(missing(ifindex, Errno::ENXIO.into())),
+        Err(errno) => Err(missing(ifindex, errno.into())),
+    }
+}
+
+/// The largest packet that it carries.
+pub(super) fn mtu(ifindex: u32) -> Result<u32, DatapathError> {
+    let name = name(ifindex)?;
+    let failed = |source| missing(ifindex, source);
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(|errno| failed(errno.into()))?;
+    // SAFETY: integers and arrays of them; all zeroes are a value.
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    for (place, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *place = byte.cast_signed();
+    }
+    // SAFETY: this request reads a name and writes a number, both within the structure.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request) };
+    if result < 0 {
+        return Err(failed(io::Error::last_os_error()));
+    }
+    // SAFETY: the request has just written this member of the union.
+    let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+    u32::try_from(mtu).map_err(|error| failed(io::Error::other(error)))
+}
+
+fn missing(ifindex: u32, source: io::Error) -> DatapathError {
+    DatapathError::NoInterface { ifindex, source }
+}

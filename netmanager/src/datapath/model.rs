@@ -1,0 +1,102 @@
+//! What the rest of netmanager says to the data plane, and hears from it.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use netmanager_common::event::DropReason;
+use netmanager_common::map::Policy;
+
+/// A container's attachment on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoint {
+    pub ns_ip: Ipv4Addr,
+    /// The instance's own service address. Without it the container can only be reached and only reach NsIPs.
+    pub instance_ip: Option<Ipv4Addr>,
+    /// The host side of the container's veth.
+    pub ifindex: u32,
+    /// MAC of the container side.
+    pub mac: [u8; 6],
+    /// MAC of the host side, which the container sees as its gateway's.
+    pub gateway_mac: [u8; 6],
+}
+
+/// One instance behind a service address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Backend {
+    pub ns_ip: Ipv4Addr,
+    pub instance_ip: Ipv4Addr,
+    /// The tunnel endpoint of the node where it runs.
+    pub node: SocketAddrV4,
+}
+
+/// A service address as the kernel knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    pub service_ip: Ipv4Addr,
+    pub policy: Policy,
+    pub backends: Vec<Backend>,
+}
+
+/// Transport of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transport {
+    Tcp,
+    Udp,
+    /// ICMP echo.
+    Icmp,
+}
+
+/// One connection that a container of this node made to a service address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    pub transport: Transport,
+    /// The container's NsIP and port (of ICMP: the echo identifier).
+    pub client: SocketAddrV4,
+    /// The service address that it dialled.
+    pub service: SocketAddrV4,
+    /// The instance chosen for it; nothing if that instance is gone.
+    pub backend: Option<Backend>,
+    /// Time since its last packet, to the second.
+    pub idle: Duration,
+    /// Its end was seen.
+    pub closing: bool,
+}
+
+/// Packets and bytes of one endpoint since it was attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndpointCounters {
+    pub ns_ip: Ipv4Addr,
+    /// Sent by the container into the overlay.
+    pub sent_packets: u64,
+    pub sent_bytes: u64,
+    /// Delivered to the container from the overlay.
+    pub received_packets: u64,
+    pub received_bytes: u64,
+}
+
+/// What the data plane has counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counters {
+    pub endpoints: Vec<EndpointCounters>,
+    /// Only reasons that occurred.
+    pub drops: Vec<(DropReason, u64)>,
+}
+
+/// A packet needed a service address that the table does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Miss {
+    pub service_ip: Ipv4Addr,
+    /// Who needs it: the NsIP of a container of this node.
+    pub ns_ip: Ipv4Addr,
+}
+
+/// This node as the kernel knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Node {
+    /// The outer source of what it sends, and the outer destination of what it takes.
+    pub address: Ipv4Addr,
+    pub uplink_ifindex: u32,
+    pub tunnel_port: u16,
+    /// The largest packet that the tunnel carries.
+    pub inner_mtu: u16,
+}

@@ -1,0 +1,117 @@
+//! Where things are pinned.
+//!
+//! ```text
+//! <pin_dir>/abi-2/NODE, ENDPOINTS, ...   the tables of this ABI version
+//! <pin_dir>/links/ingress-7              the attachment at the ingress of interface 7 (tcx; clsact needs no pin)
+//! ```
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use netmanager_common::ABI_VERSION;
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::DatapathError;
+
+const TABLES_PREFIX: &str = "abi-";
+const LINK_PREFIX: &str = "ingress-";
+
+/// The directory that everything is pinned under.
+#[derive(Debug, Clone)]
+pub(super) struct PinDir(PathBuf);
+
+impl PinDir {
+    pub(super) fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The tables of the ABI version that this binary has been built with.
+    pub(super) fn tables(&self) -> PathBuf {
+        self.0.join(format!("{TABLES_PREFIX}{ABI_VERSION}"))
+    }
+
+    pub(super) fn link(&self, ifindex: u32) -> PathBuf {
+        self.links().join(format!("{LINK_PREFIX}{ifindex}"))
+    }
+
+    /// The interfaces that have a pinned attachment.
+    pub(super) fn linked_interfaces(&self) -> Result<Vec<u32>, DatapathError> {
+        let names = names_in(&self.links())?;
+        Ok(names.iter().filter_map(|name| name.strip_prefix(LINK_PREFIX)?.parse().ok()).collect())
+    }
+
+    fn links(&self) -> PathBuf {
+        self.0.join("links")
+    }
+
+    /// Makes the directories.
+    pub(super) fn create(&self) -> Result<(), DatapathError> {
+        self.check()?;
+        for path in [self.tables(), self.links()] {
+            fs::create_dir_all(&path).map_err(at("make", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the tables of other ABI versions. Programs that still run keep theirs without a name.
+    pub(super) fn remove_other_versions(&self) -> Result<(), DatapathError> {
+        let current = self.tables();
+        for name in names_in(&self.0)? {
+            let path = self.0.join(&name);
+            if name.starts_with(TABLES_PREFIX) && path != current {
+                fs::remove_dir_all(&path).map_err(at("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything, and the directory itself. A link that is no longer pinned is detached.
+    pub(super) fn remove(&self) -> Result<(), DatapathError> {
+        match fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", &self.0)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn check(&self) -> Result<(), DatapathError> {
+        let mut existing = self.0.as_path();
+        while !existing.exists() {
+            let Some(parent) = existing.parent() else { break };
+            existing = parent;
+        }
+        let file_system =
+            statfs(existing).map_err(|errno| at("look at the file system of", existing)(errno.into()))?;
+        if file_system.filesystem_type() != BPF_FS_MAGIC {
+            return Err(DatapathError::NotBpffs { path: self.0.clone() });
+        }
+        let new = self.0.strip_prefix(existing).unwrap_or(&self.0);
+        if new.as_os_str().as_encoded_bytes().contains(&b'.') {
+            return Err(DatapathError::DottedPinDirectory { path: self.0.clone() });
+        }
+        Ok(())
+    }
+}
+
+/// Names in a directory; none if it is not there.
+fn names_in(directory: &Path) -> Result<Vec<String>, DatapathError> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(at("read", directory)(error)),
+    };
+    entries
+        .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<_, _>>()
+        .map_err(at("read", directory))
+}
+
+/// Completes an input or output error with what was being done to which path.
+pub(super) fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DatapathError {
+    let path = path.to_owned();
+    move |source| DatapathError::PinDirectory { action, path, source }
+}

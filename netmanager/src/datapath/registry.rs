@@ -1,0 +1,251 @@
+//! Which backend has which number, and in which order the tables change so that a packet never finds an entry that
+//! leads nowhere. Pure: takes what is wanted, gives the steps.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use netmanager_common::map::{MAX_BACKENDS, Policy};
+
+use super::Backend;
+
+/// One write to one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// A node listens here; with port 0: there is a node at this address.
+    AddPeer(SocketAddrV4),
+    /// Like all removals harmless when there is nothing to remove.
+    RemovePeer(SocketAddrV4),
+    /// A number's meaning, with a generation that says whether it is in use.
+    SetBackend {
+        number: u16,
+        generation: u32,
+        backend: Backend,
+    },
+    /// An address of a container leads to a backend.
+    SetHost {
+        address: Ipv4Addr,
+        number: u16,
+    },
+    RemoveHost(Ipv4Addr),
+    SetService {
+        service_ip: Ipv4Addr,
+        policy: Policy,
+        numbers: Vec<u16>,
+    },
+    RemoveService(Ipv4Addr),
+}
+
+/// All numbers are taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct OutOfNumbers;
+
+/// What was read from the tables.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Every number that was ever used.
+    pub(super) rows: Vec<(u16, u32, Backend)>,
+    pub(super) services: Vec<(Ipv4Addr, Vec<u16>)>,
+    pub(super) hosts: Vec<(Ipv4Addr, u16)>,
+    pub(super) peers: Vec<SocketAddrV4>,
+}
+
+/// What the tables hold, by meaning.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    services: BTreeMap<Ipv4Addr, Vec<u16>>,
+    backends: BTreeMap<u16, InUse>,
+    numbers: BTreeMap<Backend, u16>,
+    /// The backends that have an address, the one that the table names last.
+    hosts: BTreeMap<Ipv4Addr, Vec<u16>>,
+    /// How many backends are behind an entry for their node.
+    peers: BTreeMap<SocketAddrV4, usize>,
+    /// Numbers that were in use before, with the generation they were left with, longest unused first.
+    retired: VecDeque<(u16, u32)>,
+    /// The lowest number that was never in use.
+    unused: u32,
+}
+
+#[derive(Debug)]
+struct InUse {
+    backend: Backend,
+    generation: u32,
+    /// How many services list it.
+    users: usize,
+}
+
+impl Registry {
+    /// From what the tables hold, with the steps that finish what a writer has left half done when it died.
+    pub(super) fn rebuild(held: &Held) -> (Self, Vec<Step>) {
+        let mut registry = Self::default();
+        for &(number, generation, backend) in &held.rows {
+            registry.unused = registry.unused.max(u32::from(number) + 1);
+            if is_in_use(generation) {
+                registry.enter(number, generation, backend);
+            } else {
+                registry.retired.push_back((number, generation));
+            }
+        }
+        for (service_ip, numbers) in &held.services {
+            for number in numbers {
+                if let Some(in_use) = registry.backends.get_mut(number) {
+                    in_use.users += 1;
+                }
+            }
+            registry.services.insert(*service_ip, numbers.clone());
+        }
+        let steps = registry.sweep(held);
+        (registry, steps)
+    }
+
+    /// Retires backends that no service lists, and removes addresses and nodes that no backend has.
+    fn sweep(&mut self, held: &Held) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let unlisted =
+            self.backends.iter().filter(|(_, in_use)| in_use.users == 0).map(|(&number, _)| number);
+        for number in unlisted.collect::<Vec<_>>() {
+            self.retire(number, &mut steps);
+        }
+        for (address, number) in &held.hosts {
+            match self.hosts.get_mut(address) {
+                // The table's owner is the one that the others stand behind.
+                Some(owners) => owners.sort_by_key(|owner| owner == number),
+                None => steps.push(Step::RemoveHost(*address)),
+            }
+        }
+        let strangers = held.peers.iter().filter(|peer| !self.peers.contains_key(peer));
+        steps.extend(strangers.map(|peer| Step::RemovePeer(*peer)));
+        steps
+    }
+
+    /// Replaces a service's backends. New ones are complete before the service names them, old ones go after it has
+    /// ceased to.
+    pub(super) fn publish(
+        &mut self,
+        service_ip: Ipv4Addr,
+        policy: Policy,
+        backends: &[Backend],
+    ) -> Result<Vec<Step>, OutOfNumbers> {
+        let mut steps = Vec::new();
+        let mut numbers: Vec<u16> = Vec::with_capacity(backends.len());
+        for backend in backends {
+            let number = self.number_of(backend, &mut steps)?;
+            if !numbers.contains(&number) {
+                numbers.push(number);
+            }
+        }
+        for number in &numbers {
+            if let Some(in_use) = self.backends.get_mut(number) {
+                in_use.users += 1;
+            }
+        }
+        steps.push(Step::SetService { service_ip, policy, numbers: numbers.clone() });
+        let before = self.services.insert(service_ip, numbers).unwrap_or_default();
+        self.release(&before, &mut steps);
+        Ok(steps)
+    }
+
+    /// Forgets a service.
+    pub(super) fn withdraw(&mut self, service_ip: Ipv4Addr) -> Vec<Step> {
+        let Some(numbers) = self.services.remove(&service_ip) else { return Vec::new() };
+        let mut steps = vec![Step::RemoveService(service_ip)];
+        self.release(&numbers, &mut steps);
+        steps
+    }
+
+    fn number_of(&mut self, backend: &Backend, steps: &mut Vec<Step>) -> Result<u16, OutOfNumbers> {
+        if let Some(&number) = self.numbers.get(backend) {
+            return Ok(number);
+        }
+        let (number, generation) = self.take_number()?;
+        steps.extend(self.enter(number, generation, *backend).into_iter().map(Step::AddPeer));
+        steps.push(Step::SetBackend { number, generation, backend: *backend });
+        steps.extend(addresses(backend).map(|address| Step::SetHost { address, number }));
+        Ok(number)
+    }
+
+    /// A number that is not in use. The never used first: a number rests as long as possible, until no packet can be
+    /// on its way that has read its old meaning.
+    fn take_number(&mut self) -> Result<(u16, u32), OutOfNumbers> {
+        if self.unused < MAX_BACKENDS {
+            let number = u16::try_from(self.unused).ok().ok_or(OutOfNumbers)?;
+            self.unused += 1;
+            return Ok((number, 1));
+        }
+        let (number, generation) = self.retired.pop_front().ok_or(OutOfNumbers)?;
+        Ok((number, generation.wrapping_add(1)))
+    }
+
+    /// Notes a backend as in use. Gives the entries for its node that are not there yet.
+    fn enter(&mut self, number: u16, generation: u32, backend: Backend) -> Vec<SocketAddrV4> {
+        self.backends.insert(number, InUse { backend, generation, users: 0 });
+        self.numbers.insert(backend, number);
+        for address in addresses(&backend) {
+            self.hosts.entry(address).or_default().push(number);
+        }
+        let mut first = Vec::new();
+        for peer in peers(&backend) {
+            let count = self.peers.entry(peer).or_default();
+            *count += 1;
+            first.extend((*count == 1).then_some(peer));
+        }
+        first
+    }
+
+    fn release(&mut self, numbers: &[u16], steps: &mut Vec<Step>) {
+        for number in numbers {
+            let Some(in_use) = self.backends.get_mut(number) else { continue };
+            in_use.users = in_use.users.saturating_sub(1);
+            if in_use.users == 0 {
+                self.retire(*number, steps);
+            }
+        }
+    }
+
+    /// Addresses first, then the number, then the node: the reverse of how they were entered.
+    fn retire(&mut self, number: u16, steps: &mut Vec<Step>) {
+        let Some(InUse { backend, generation, .. }) = self.backends.remove(&number) else { return };
+        self.numbers.remove(&backend);
+        for address in addresses(&backend) {
+            let Some(owners) = self.hosts.get_mut(&address) else { continue };
+            owners.retain(|owner| *owner != number);
+            match owners.last() {
+                Some(&heir) => steps.push(Step::SetHost { address, number: heir }),
+                None => {
+                    self.hosts.remove(&address);
+                    steps.push(Step::RemoveHost(address));
+                }
+            }
+        }
+        let generation = generation.wrapping_add(1);
+        steps.push(Step::SetBackend { number, generation, backend });
+        self.retired.push_back((number, generation));
+        for peer in peers(&backend) {
+            let Some(count) = self.peers.get_mut(&peer) else { continue };
+            *count -= 1;
+            if *count == 0 {
+                self.peers.remove(&peer);
+                steps.push(Step::RemovePeer(peer));
+            }
+        }
+    }
+}
+
+/// As [`netmanager_common::map::Backend::in_use`].
+fn is_in_use(generation: u32) -> bool {
+    generation & 1 == 1
+}
+
+/// The addresses from which a backend's packets may come. Both are the same where an instance has no address of its
+/// own.
+fn addresses(backend: &Backend) -> impl Iterator<Item = Ipv4Addr> + use<> {
+    let second = (backend.instance_ip != backend.ns_ip).then_some(backend.instance_ip);
+    [backend.ns_ip].into_iter().chain(second)
+}
+
+/// The two entries for a backend's node.
+fn peers(backend: &Backend) -> [SocketAddrV4; 2] {
+    [backend.node, SocketAddrV4::new(*backend.node.ip(), 0)]
+}
+
+#[cfg(test)]
+mod tests;

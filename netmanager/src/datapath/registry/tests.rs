@@ -1,0 +1,201 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// The tables as the steps make them, with the checks that a packet relies on after every single step.
+#[derive(Debug, Default, Clone, PartialEq)]
+struct Kernel {
+    peers: BTreeSet<SocketAddrV4>,
+    rows: BTreeMap<u16, (u32, Backend)>,
+    hosts: BTreeMap<Ipv4Addr, u16>,
+    services: BTreeMap<Ipv4Addr, Vec<u16>>,
+}
+
+impl Kernel {
+    fn apply(&mut self, step: &Step) {
+        match step {
+            Step::AddPeer(node) => drop(self.peers.insert(*node)),
+            Step::RemovePeer(address) => drop(self.peers.remove(address)),
+            Step::SetBackend { number, generation, backend } => {
+                let before = self.rows.insert(*number, (*generation, *backend));
+                let (old, same) = before.map_or((0, true), |(old, was)| (old, was == *backend));
+                assert_eq!(*generation, old.wrapping_add(1), "generations count up");
+                assert!(same || old % 2 == 0, "a number in use changes its meaning");
+            }
+            Step::SetHost { address, number } => drop(self.hosts.insert(*address, *number)),
+            Step::RemoveHost(address) => drop(self.hosts.remove(address)),
+            Step::SetService { service_ip, numbers, .. } => {
+                drop(self.services.insert(*service_ip, numbers.clone()));
+            }
+            Step::RemoveService(service_ip) => assert!(self.services.remove(service_ip).is_some()),
+        }
+        self.check();
+    }
+
+    fn check(&self) {
+        for (service_ip, numbers) in &self.services {
+            for number in numbers {
+                assert!(self.in_use(*number).is_some(), "{service_ip} names {number}, which is not in use");
+            }
+        }
+        for (address, number) in &self.hosts {
+            let backend = self.in_use(*number).expect("an address leads to a backend in use");
+            assert!(backend.ns_ip == *address || backend.instance_ip == *address);
+        }
+        for backend in self.rows.keys().filter_map(|number| self.in_use(*number)) {
+            for port in [backend.node.port(), 0] {
+                let peer = SocketAddrV4::new(*backend.node.ip(), port);
+                assert!(self.peers.contains(&peer), "{peer} is not known");
+            }
+        }
+    }
+
+    fn in_use(&self, number: u16) -> Option<Backend> {
+        self.rows.get(&number).filter(|(generation, _)| generation % 2 == 1).map(|(_, backend)| *backend)
+    }
+
+    /// The registry of a process that starts with these tables.
+    fn read(&self) -> (Registry, Vec<Step>) {
+        let held = Held {
+            rows: self
+                .rows
+                .iter()
+                .map(|(&number, &(generation, backend))| (number, generation, backend))
+                .collect(),
+            services: self.services.clone().into_iter().collect(),
+            hosts: self.hosts.clone().into_iter().collect(),
+            peers: self.peers.iter().copied().collect(),
+        };
+        Registry::rebuild(&held)
+    }
+}
+
+fn backend(seed: u8) -> Backend {
+    // Few enough that services share backends, and that two backends share an address.
+    let host = seed % 7;
+    Backend {
+        ns_ip: Ipv4Addr::new(10, 18, 0, host),
+        instance_ip: Ipv4Addr::new(10, 30, 1, seed % 5),
+        node: SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, seed % 3), 50103 + u16::from(seed % 2)),
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Operation {
+    Publish(u8, Vec<u8>),
+    Withdraw(u8),
+    Restart,
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        4 => (0u8..4, prop::collection::vec(any::<u8>(), 0..6)).prop_map(|(s, b)| Operation::Publish(s, b)),
+        2 => (0u8..4).prop_map(Operation::Withdraw),
+        1 => Just(Operation::Restart),
+    ]
+}
+
+fn service_ip(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 30, 0, number)
+}
+
+proptest! {
+    #[test]
+    fn no_step_leaves_an_entry_that_leads_nowhere(operations in prop::collection::vec(operation(), 1..40)) {
+        let mut kernel = Kernel::default();
+        let mut registry = Registry::default();
+        let mut wanted: BTreeMap<Ipv4Addr, BTreeSet<Backend>> = BTreeMap::new();
+        for operation in operations {
+            let steps = match operation {
+                Operation::Publish(service, seeds) => {
+                    let backends: Vec<_> = seeds.into_iter().map(backend).collect();
+                    wanted.insert(service_ip(service), backends.iter().copied().collect());
+                    registry.publish(service_ip(service), Policy::RoundRobin, &backends).expect("numbers")
+                }
+                Operation::Withdraw(service) => {
+                    wanted.remove(&service_ip(service));
+                    registry.withdraw(service_ip(service))
+                }
+                Operation::Restart => {
+                    let (read, steps) = kernel.read();
+                    registry = read;
+                    prop_assert!(steps.is_empty(), "nothing was left half done: {steps:?}");
+                    steps
+                }
+            };
+            for step in &steps {
+                kernel.apply(step);
+            }
+            let held: BTreeMap<_, BTreeSet<_>> = kernel
+                .services
+                .iter()
+                .map(|(&ip, numbers)| (ip, numbers.iter().filter_map(|n| kernel.in_use(*n)).collect()))
+                .collect();
+            prop_assert_eq!(&held, &wanted);
+        }
+        for service in 0..4 {
+            for step in registry.withdraw(service_ip(service)) {
+                kernel.apply(&step);
+            }
+        }
+        prop_assert!(kernel.peers.is_empty() && kernel.hosts.is_empty() && kernel.services.is_empty());
+    }
+
+    #[test]
+    fn a_writer_that_dies_between_two_steps_is_cleaned_up_after(
+        first in prop::collection::vec(any::<u8>(), 0..6),
+        second in prop::collection::vec(any::<u8>(), 0..6),
+        died_after in 0usize..40,
+    ) {
+        let mut kernel = Kernel::default();
+        let mut registry = Registry::default();
+        let publish = |registry: &mut Registry, seeds: &[u8]| {
+            let backends: Vec<_> = seeds.iter().copied().map(backend).collect();
+            registry.publish(service_ip(0), Policy::RoundRobin, &backends).expect("numbers")
+        };
+        for step in publish(&mut registry, &first) {
+            kernel.apply(&step);
+        }
+        for step in publish(&mut registry, &second).iter().take(died_after) {
+            kernel.apply(step);
+        }
+        let (mut registry, steps) = kernel.read();
+        for step in steps {
+            kernel.apply(&step);
+        }
+        for step in publish(&mut registry, &second) {
+            kernel.apply(&step);
+        }
+        for step in registry.withdraw(service_ip(0)) {
+            kernel.apply(&step);
+        }
+        prop_assert!(kernel.peers.is_empty() && kernel.hosts.is_empty() && kernel.services.is_empty());
+    }
+}
+
+#[test]
+fn a_backend_that_stays_keeps_its_number_and_generation() {
+    let mut registry = Registry::default();
+    let (stays, goes, comes) = (backend(0), backend(1), backend(2));
+    registry.publish(service_ip(0), Policy::RoundRobin, &[stays, goes]).unwrap();
+    let steps = registry.publish(service_ip(0), Policy::RoundRobin, &[stays, comes]).unwrap();
+    let touched: Vec<_> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::SetBackend { backend, .. } => Some(*backend),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(touched, [comes, goes]);
+}
+
+#[test]
+fn numbers_run_out_with_an_error_and_are_reused_with_a_new_generation() {
+    let mut registry = Registry { unused: MAX_BACKENDS, ..Registry::default() };
+    assert_eq!(registry.publish(service_ip(0), Policy::Instance, &[backend(0)]), Err(OutOfNumbers));
+    registry.retired.push_back((7, 4));
+    let steps = registry.publish(service_ip(0), Policy::Instance, &[backend(0)]).unwrap();
+    assert!(steps.contains(&Step::SetBackend { number: 7, generation: 5, backend: backend(0) }), "{steps:?}");
+}

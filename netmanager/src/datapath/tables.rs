@@ -1,0 +1,240 @@
+//! The pinned tables, typed. Reading them needs no daemon and disturbs none.
+
+pub(super) mod write;
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
+use std::time::Duration;
+
+use aya::Pod;
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use netmanager_common::event::DropReason;
+use netmanager_common::flow;
+use netmanager_common::map::{self, FlowKey, Policy, Traffic};
+use netmanager_common::wire::{self, Ip4};
+
+use super::pin::PinDir;
+use super::registry::Held;
+use super::{Backend, Counters, DatapathError, Endpoint, EndpointCounters, Flow, Node, Service, Transport};
+
+/// The tables pinned under one directory, for `netmanager status` and `flows`, whether or not a daemon runs.
+pub struct Tables {
+    pub(super) node: Array<MapData, map::Node>,
+    pub(super) endpoints: HashMap<MapData, Ip4, map::Endpoint>,
+    pub(super) services: HashMap<MapData, Ip4, map::Service>,
+    pub(super) backends: Array<MapData, map::Backend>,
+    pub(super) hosts: HashMap<MapData, Ip4, u32>,
+    pub(super) peers: HashMap<MapData, map::Peer, u32>,
+    pub(super) turns: HashMap<MapData, Ip4, u32>,
+    pub(super) traffic: PerCpuArray<MapData, Traffic>,
+    flows: HashMap<MapData, FlowKey, map::Flow>,
+    drops: PerCpuArray<MapData, u64>,
+}
+
+// aya's tables have no `Debug`, and what they hold is not ours to print.
+impl std::fmt::Debug for Tables {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tables").finish_non_exhaustive()
+    }
+}
+
+impl Tables {
+    /// Opens what a daemon has pinned under `pin_dir`.
+    pub fn open(pin_dir: &Path) -> Result<Self, DatapathError> {
+        Self::of(&PinDir::new(pin_dir))
+    }
+
+    pub(super) fn of(pins: &PinDir) -> Result<Self, DatapathError> {
+        Ok(Self {
+            node: open(pins, map::NODE)?,
+            endpoints: open(pins, map::ENDPOINTS)?,
+            services: open(pins, map::SERVICES)?,
+            backends: open(pins, map::BACKENDS)?,
+            hosts: open(pins, map::HOSTS)?,
+            peers: open(pins, map::PEERS)?,
+            turns: open(pins, map::TURNS)?,
+            traffic: open(pins, map::TRAFFIC)?,
+            flows: open(pins, map::FLOWS)?,
+            drops: open(pins, map::DROPS)?,
+        })
+    }
+
+    /// The node itself; nothing before [`super::Datapath::set_node`].
+    pub fn node(&self) -> Result<Option<Node>, DatapathError> {
+        let node = self.node.get(&0, 0).map_err(reading(map::NODE))?;
+        Ok((!node.address.is_none()).then(|| Node {
+            address: from_ip4(node.address),
+            uplink_ifindex: node.uplink_ifindex,
+            tunnel_port: node.tunnel_port.get(),
+            inner_mtu: node.inner_mtu,
+        }))
+    }
+
+    /// The containers attached on this node, by NsIP.
+    pub fn endpoints(&self) -> Result<Vec<Endpoint>, DatapathError> {
+        let endpoint = |(ns_ip, row): (Ip4, map::Endpoint)| Endpoint {
+            ns_ip: from_ip4(ns_ip),
+            instance_ip: (!row.instance_ip.is_none()).then(|| from_ip4(row.instance_ip)),
+            ifindex: row.ifindex,
+            mac: row.mac,
+            gateway_mac: row.gateway_mac,
+        };
+        let mut endpoints: Vec<_> =
+            rows(&self.endpoints, map::ENDPOINTS)?.into_iter().map(endpoint).collect();
+        endpoints.sort_by_key(|endpoint| endpoint.ns_ip);
+        Ok(endpoints)
+    }
+
+    /// The services known on this node, by address.
+    pub fn services(&self) -> Result<Vec<Service>, DatapathError> {
+        let mut services = Vec::new();
+        for (service_ip, row) in rows(&self.services, map::SERVICES)? {
+            let mut backends = Vec::new();
+            for number in numbers(&row) {
+                let row = self.backend(number.into())?;
+                backends.extend(row.in_use().then(|| from_backend(&row)));
+            }
+            let policy = Policy::try_from(row.policy).unwrap_or(Policy::RoundRobin);
+            services.push(Service { service_ip: from_ip4(service_ip), policy, backends });
+        }
+        services.sort_by_key(|service| service.service_ip);
+        Ok(services)
+    }
+
+    /// The connections from containers of this node to service addresses. Flows that begin or end meanwhile may be
+    /// missing.
+    pub fn flows(&self) -> Result<Vec<Flow>, DatapathError> {
+        let now = monotonic_seconds();
+        let mut flows = Vec::new();
+        for row in self.flows.iter() {
+            let (key, row) = row.map_err(reading(map::FLOWS))?;
+            let transport = match u8::try_from(key.protocol) {
+                Ok(wire::TCP) => Transport::Tcp,
+                Ok(wire::UDP) => Transport::Udp,
+                _ => Transport::Icmp,
+            };
+            if key.ifindex == 0 {
+                continue;
+            }
+            let backend = self.backend(row.backend)?;
+            flows.push(Flow {
+                transport,
+                client: SocketAddrV4::new(from_ip4(key.source), key.source_port.get()),
+                service: SocketAddrV4::new(from_ip4(key.destination), key.destination_port.get()),
+                backend: (backend.in_use() && backend.generation == row.generation)
+                    .then(|| from_backend(&backend)),
+                idle: Duration::from_secs(flow::idle(now, row.last_seen).into()),
+                closing: row.closing != 0,
+            });
+        }
+        flows.sort_by_key(|flow| (flow.client, flow.service, flow.transport));
+        Ok(flows)
+    }
+
+    /// Traffic of each endpoint, and the drops.
+    pub fn counters(&self) -> Result<Counters, DatapathError> {
+        let mut endpoints = Vec::new();
+        for (ns_ip, row) in rows(&self.endpoints, map::ENDPOINTS)? {
+            let per_cpu = self.traffic.get(&row.slot, 0).map_err(reading(map::TRAFFIC))?;
+            let sum = |field: fn(&Traffic) -> u64| per_cpu.iter().map(field).sum();
+            endpoints.push(EndpointCounters {
+                ns_ip: from_ip4(ns_ip),
+                sent_packets: sum(|traffic| traffic.sent_packets),
+                sent_bytes: sum(|traffic| traffic.sent_bytes),
+                received_packets: sum(|traffic| traffic.received_packets),
+                received_bytes: sum(|traffic| traffic.received_bytes),
+            });
+        }
+        endpoints.sort_by_key(|endpoint| endpoint.ns_ip);
+        let mut drops = Vec::new();
+        for reason in DropReason::ALL {
+            let per_cpu = self.drops.get(&(*reason as u32), 0).map_err(reading(map::DROPS))?;
+            let count: u64 = per_cpu.iter().sum();
+            drops.extend((count > 0).then_some((*reason, count)));
+        }
+        Ok(Counters { endpoints, drops })
+    }
+
+    /// Everything that the registry is made from.
+    pub(super) fn held(&self) -> Result<Held, DatapathError> {
+        let mut held = Held::default();
+        for (number, row) in (0..).zip(self.backends.iter()) {
+            let row = row.map_err(reading(map::BACKENDS))?;
+            if row.generation == 0 {
+                // Numbers are used from the lowest: from here on none ever was.
+                break;
+            }
+            held.rows.push((number, row.generation, from_backend(&row)));
+        }
+        let services = rows(&self.services, map::SERVICES)?;
+        held.services = services.iter().map(|(ip, row)| (from_ip4(*ip), numbers(row).collect())).collect();
+        for (address, number) in rows(&self.hosts, map::HOSTS)? {
+            held.hosts.extend(u16::try_from(number).map(|number| (from_ip4(address), number)));
+        }
+        held.peers = rows(&self.peers, map::PEERS)?
+            .iter()
+            .map(|(peer, _)| SocketAddrV4::new(from_ip4(peer.address), peer.port.get()))
+            .collect();
+        Ok(held)
+    }
+
+    fn backend(&self, number: u32) -> Result<map::Backend, DatapathError> {
+        self.backends.get(&number, 0).map_err(reading(map::BACKENDS))
+    }
+}
+
+fn open<T>(pins: &PinDir, name: &'static str) -> Result<T, DatapathError>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    let path = pins.tables().join(name);
+    let data = MapData::from_pin(&path).map_err(|source| DatapathError::NotPinned {
+        path: pins.path().to_owned(),
+        source: Box::new(source),
+    })?;
+    Map::from_map_data(data).and_then(T::try_from).map_err(table("open", name))
+}
+
+fn rows<K: Pod, V: Pod>(
+    table: &HashMap<MapData, K, V>,
+    name: &'static str,
+) -> Result<Vec<(K, V)>, DatapathError> {
+    table.iter().collect::<Result<_, _>>().map_err(reading(name))
+}
+
+fn numbers(row: &map::Service) -> impl Iterator<Item = u16> + use<> {
+    let count = usize::from(row.count);
+    row.backends.into_iter().take(count)
+}
+
+fn from_backend(row: &map::Backend) -> Backend {
+    Backend {
+        ns_ip: from_ip4(row.ns_ip),
+        instance_ip: from_ip4(row.instance_ip),
+        node: SocketAddrV4::new(from_ip4(row.node), row.port.get()),
+    }
+}
+
+pub(super) fn ip4(address: Ipv4Addr) -> Ip4 {
+    Ip4(address.octets())
+}
+
+fn from_ip4(address: Ip4) -> Ipv4Addr {
+    Ipv4Addr::from(address.0)
+}
+
+fn reading(name: &'static str) -> impl FnOnce(MapError) -> DatapathError {
+    table("read", name)
+}
+
+pub(super) fn table(action: &'static str, name: &'static str) -> impl FnOnce(MapError) -> DatapathError {
+    move |source| DatapathError::Table { action, table: name, source: Box::new(source) }
+}
+
+/// The clock of `last_seen`, wrapped like it.
+fn monotonic_seconds() -> u32 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the argument is a valid place for the answer. Linux always has this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    u32::try_from(time.tv_sec & i64::from(u32::MAX)).unwrap_or_default()
+}

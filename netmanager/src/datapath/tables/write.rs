@@ -1,0 +1,96 @@
+//! Writing the tables of services: the steps of the registry, one system call each.
+
+use std::net::SocketAddrV4;
+
+use aya::maps::MapError;
+use netmanager_common::map;
+use netmanager_common::wire::Be16;
+
+use super::{Tables, ip4, table};
+use crate::datapath::DatapathError;
+use crate::datapath::registry::Step;
+
+impl Tables {
+    /// Takes one step.
+    pub(in crate::datapath) fn apply(&mut self, step: &Step) -> Result<(), DatapathError> {
+        match step {
+            Step::AddPeer(node) => written(self.peers.insert(peer(node), 1, 0), map::PEERS),
+            Step::RemovePeer(node) => removed(self.peers.remove(&peer(node)), map::PEERS),
+            Step::SetBackend { number, generation, backend } => {
+                let row = map::Backend {
+                    generation: *generation,
+                    ns_ip: ip4(backend.ns_ip),
+                    instance_ip: ip4(backend.instance_ip),
+                    node: ip4(*backend.node.ip()),
+                    port: Be16::new(backend.node.port()),
+                    _pad: [0; 2],
+                };
+                written(self.backends.set((*number).into(), row, 0), map::BACKENDS)
+            }
+            Step::SetHost { address, number } => {
+                written(self.hosts.insert(ip4(*address), u32::from(*number), 0), map::HOSTS)
+            }
+            Step::RemoveHost(address) => removed(self.hosts.remove(&ip4(*address)), map::HOSTS),
+            Step::SetService { service_ip, policy, numbers } => {
+                let key = ip4(*service_ip);
+                match self.turns.insert(key, 0, BPF_NOEXIST) {
+                    // It keeps its turn.
+                    Err(MapError::SyscallError(error))
+                        if error.io_error.raw_os_error() == Some(libc::EEXIST) => {}
+                    result => written(result, map::TURNS)?,
+                }
+                let mut backends = [0; map::MAX_BACKENDS_PER_SERVICE];
+                let mut count = 0;
+                for (place, number) in backends.iter_mut().zip(numbers) {
+                    *place = *number;
+                    count += 1;
+                }
+                let row = map::Service { service_ip: key, count, policy: *policy as u16, backends };
+                written(self.services.insert(key, row, 0), map::SERVICES)
+            }
+            Step::RemoveService(service_ip) => {
+                removed(self.services.remove(&ip4(*service_ip)), map::SERVICES)?;
+                removed(self.turns.remove(&ip4(*service_ip)), map::TURNS)
+            }
+        }
+    }
+}
+
+fn peer(node: &SocketAddrV4) -> map::Peer {
+    map::Peer::listening(ip4(*node.ip()), Be16::new(node.port()))
+}
+
+/// Update flag: only if there is no such entry.
+const BPF_NOEXIST: u64 = 1;
+
+/// Removing what is not there is no failure.
+pub(in crate::datapath) fn removed(
+    result: Result<(), MapError>,
+    name: &'static str,
+) -> Result<(), DatapathError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(table("remove from", name)),
+    }
+}
+
+fn written(result: Result<(), MapError>, name: &'static str) -> Result<(), DatapathError> {
+    match result {
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
+            Err(full(name))
+        }
+        result => result.map_err(table("write", name)),
+    }
+}
+
+pub(in crate::datapath) fn full(name: &'static str) -> DatapathError {
+    let capacity = match name {
+        map::ENDPOINTS => map::MAX_ENDPOINTS,
+        map::BACKENDS => map::MAX_BACKENDS,
+        map::HOSTS => map::MAX_HOSTS,
+        map::PEERS => map::MAX_PEERS,
+        _ => map::MAX_SERVICES,
+    };
+    DatapathError::Full { table: name, capacity }
+}

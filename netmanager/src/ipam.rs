@@ -1,0 +1,211 @@
+//! The addresses of this node's block: who gets which, and when one is given again.
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+
+use protocol::address::{SUBNET_FIRST, SUBNET_LAST, SUBNET_PREFIX};
+
+/// Addresses for containers in one block: 64, less network, gateway and broadcast.
+pub const CAPACITY: usize = 61;
+
+/// A worker's block of 64 addresses, named by its first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block(u32);
+
+/// Why an address names no block.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+#[error("{0} is not the first address of a /{SUBNET_PREFIX} between {SUBNET_FIRST} and {SUBNET_LAST}")]
+pub struct InvalidBlock(Ipv4Addr);
+
+impl Block {
+    /// # Errors
+    /// When `first` is outside the address plan, or not the first of its 64.
+    pub fn new(first: Ipv4Addr) -> Result<Self, InvalidBlock> {
+        let bits = first.to_bits();
+        if bits.is_multiple_of(64) && (SUBNET_FIRST.to_bits()..=SUBNET_LAST.to_bits()).contains(&bits) {
+            Ok(Self(bits))
+        } else {
+            Err(InvalidBlock(first))
+        }
+    }
+
+    #[must_use]
+    pub fn first(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.0)
+    }
+
+    /// The containers' gateway: the first host.
+    #[must_use]
+    pub fn gateway(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.0 + 1)
+    }
+
+    fn containers(self) -> impl Iterator<Item = Ipv4Addr> {
+        (self.0 + 2..self.0 + 63).map(Ipv4Addr::from_bits)
+    }
+}
+
+/// The free addresses of a block, in the order in which they are given out: first those never used, then the one that
+/// has been free for longest, so that what other nodes still remember of an address has the most time to fade.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    block: Block,
+    free: VecDeque<Ipv4Addr>,
+}
+
+impl Pool {
+    #[must_use]
+    pub fn new(block: Block) -> Self {
+        Self { block, free: block.containers().collect() }
+    }
+
+    /// The pool as it was before a restart: `order` is what [`Pool::order`] gave, `taken` the addresses in use. An
+    /// address that is in neither is free; one that is in both is in use.
+    #[must_use]
+    pub fn restore(block: Block, order: &[Ipv4Addr], taken: &[Ipv4Addr]) -> Self {
+        let all: Vec<_> = block.containers().filter(|address| !taken.contains(address)).collect();
+        let mut free = VecDeque::with_capacity(CAPACITY);
+        for address in order.iter().copied().filter(|address| all.contains(address)) {
+            if !free.contains(&address) {
+                free.push_back(address);
+            }
+        }
+        for address in all {
+            if !free.contains(&address) {
+                free.push_back(address);
+            }
+        }
+        Self { block, free }
+    }
+
+    #[must_use]
+    pub fn block(&self) -> Block {
+        self.block
+    }
+
+    /// `None`: all [`CAPACITY`] addresses are in use.
+    pub fn allocate(&mut self) -> Option<Ipv4Addr> {
+        self.free.pop_front()
+    }
+
+    /// Gives an address back. One that is not of this block, or free already, is ignored.
+    pub fn release(&mut self, address: Ipv4Addr) {
+        if self.block.containers().any(|own| own == address) && !self.free.contains(&address) {
+            self.free.push_back(address);
+        }
+    }
+
+    /// The free addresses in their order, to be kept for [`Pool::restore`].
+    #[must_use]
+    pub fn order(&self) -> Vec<Ipv4Addr> {
+        self.free.iter().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::{Block, CAPACITY, Pool};
+
+    fn block() -> Block {
+        Block::new(Ipv4Addr::new(10, 18, 0, 64)).unwrap()
+    }
+
+    #[test]
+    fn a_block_is_one_of_the_address_plan() {
+        assert_eq!(block().gateway(), Ipv4Addr::new(10, 18, 0, 65));
+        for wrong in ["10.18.0.1", "10.17.255.192", "10.30.0.0", "0.0.0.0", "192.0.2.0"] {
+            assert!(Block::new(wrong.parse().unwrap()).is_err(), "{wrong} was taken for a block");
+        }
+        assert!(Block::new("10.29.255.192".parse().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn containers_come_after_the_gateway_and_are_61() {
+        let mut pool = Pool::new(block());
+        let given: Vec<_> = std::iter::from_fn(|| pool.allocate()).collect();
+        assert_eq!(given.len(), CAPACITY);
+        assert_eq!(given[0], Ipv4Addr::new(10, 18, 0, 66));
+        assert_eq!(given[CAPACITY - 1], Ipv4Addr::new(10, 18, 0, 126));
+    }
+
+    #[test]
+    fn the_address_that_was_freed_first_is_given_first() {
+        let mut pool = Pool::new(block());
+        let given: Vec<_> = std::iter::from_fn(|| pool.allocate()).collect();
+        pool.release(given[9]);
+        pool.release(given[3]);
+        assert_eq!(
+            (pool.allocate(), pool.allocate(), pool.allocate()),
+            (Some(given[9]), Some(given[3]), None)
+        );
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Allocate,
+        /// Of the addresses in use, this one (modulo their number).
+        Release(usize),
+        ReleaseForeign(u32),
+        Restart,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => Just(Step::Allocate),
+            3 => any::<usize>().prop_map(Step::Release),
+            1 => any::<u32>().prop_map(Step::ReleaseForeign),
+            1 => Just(Step::Restart),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_address_is_in_use_twice_and_none_is_lost(steps in proptest::collection::vec(step(), 0..300)) {
+            let mut pool = Pool::new(block());
+            let mut used: Vec<Ipv4Addr> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Allocate => match pool.allocate() {
+                        Some(address) => {
+                            prop_assert!(!used.contains(&address), "{address} was given twice");
+                            prop_assert!(address > block().gateway());
+                            used.push(address);
+                        }
+                        None => prop_assert_eq!(used.len(), CAPACITY),
+                    },
+                    Step::Release(index) if !used.is_empty() => pool.release(used.swap_remove(index % used.len())),
+                    Step::Release(_) => {}
+                    Step::ReleaseForeign(bits) => {
+                        let address = Ipv4Addr::from_bits(bits);
+                        if !used.contains(&address) {
+                            pool.release(address);
+                        }
+                    }
+                    Step::Restart => pool = Pool::restore(block(), &pool.order(), &used),
+                }
+                let free: HashSet<_> = pool.order().into_iter().collect();
+                prop_assert_eq!(free.len(), pool.order().len());
+                prop_assert_eq!(free.len() + used.len(), CAPACITY);
+            }
+        }
+
+        #[test]
+        fn a_restored_pool_hands_out_only_free_addresses(
+            order in proptest::collection::vec(any::<u32>().prop_map(|bits| Ipv4Addr::from_bits(0x0a12_0040 + bits % 80)), 0..80),
+            taken in proptest::collection::vec((66u8..127).prop_map(|last| Ipv4Addr::new(10, 18, 0, last)), 0..61),
+        ) {
+            let mut pool = Pool::restore(block(), &order, &taken);
+            let given: Vec<_> = std::iter::from_fn(|| pool.allocate()).collect();
+            let distinct: HashSet<_> = given.iter().collect();
+            let taken: HashSet<_> = taken.iter().collect();
+            prop_assert_eq!(distinct.len(), given.len());
+            prop_assert_eq!(given.len() + taken.len(), CAPACITY);
+            prop_assert!(given.iter().all(|address| !taken.contains(address)));
+        }
+    }
+}

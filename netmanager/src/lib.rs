@@ -1,0 +1,26 @@
+//! The network of one worker: containers wired to an overlay whose data plane runs in the kernel.
+//!
+//! Read in this order: [`app`] says what runs; [`node`] is the one task that changes things; [`resolver`], [`table`],
+//! [`ipam`] and [`ports`] decide and do nothing else; [`datapath`], [`net`] and [`nft`] talk to the kernel,
+//! [`session`] to the cluster, [`api`] to node-engine; [`state`] is what a restart needs.
+
+pub mod api;
+pub mod app;
+pub mod bpffs;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod datapath;
+pub mod error;
+pub mod hash;
+pub mod ipam;
+pub mod lock;
+pub mod net;
+pub mod nft;
+pub mod node;
+pub mod ports;
+pub mod report;
+pub mod resolver;
+pub mod session;
+pub mod state;
+pub mod table;

@@ -1,0 +1,74 @@
+//! `netmanager`: the daemon and its commands.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use netmanager::cli::{Cli, Command, DaemonArgs};
+use netmanager::config::Config;
+use netmanager::{app, commands};
+use tracing_subscriber::EnvFilter;
+
+/// Wrong usage or configuration: starting again without a change is pointless.
+const MISUSE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Some(command) => run(command),
+        None => match Config::read(&cli.daemon.config) {
+            Ok(config) => daemon(config, cli.daemon),
+            Err(error) => {
+                complain(&error.into());
+                return ExitCode::from(MISUSE);
+            }
+        },
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // `netmanager flows | head` has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match command {
+        Command::Status(args) => {
+            runtime()?.block_on(commands::status::run(&args.places.into(), args.format, &mut out))
+        }
+        Command::Flows(args) => commands::flows::run(&args.places.into(), args.format, &mut out),
+        Command::Cleanup(places) => runtime()?.block_on(commands::cleanup::run(&places.into(), &mut out)),
+    }
+}
+
+fn daemon(config: Config, args: DaemonArgs) -> Result<()> {
+    let level = if config.debug { "debug" } else { "info" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_not_set| EnvFilter::new(level));
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    for key in &config.unknown_keys {
+        tracing::warn!(key, file = %args.config.display(), "unknown key ignored");
+    }
+    let paths = args.places.into();
+    runtime()?.block_on(app::run(config, &paths, args.port))
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.map(std::io::Error::kind).any(|kind| kind == std::io::ErrorKind::BrokenPipe)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")
+}
+
+#[allow(clippy::print_stderr, reason = "the one place where a command that failed says why")]
+fn complain(error: &anyhow::Error) {
+    eprintln!("netmanager: {error:#}");
+}

@@ -1,0 +1,28 @@
+//! The kernel settings that containers need. `/proc/sys/net` is that of the calling thread's network namespace.
+//!
+//! It is one. Reverse path filtering, however strict, lets our packets pass: what a container sends to the world comes
+//! in over the very link that its /32 route names, and what the data plane delivers never passes the filter. Proxy ARP
+//! is not needed either, since both sides of a link know each other by permanent neighbour entries.
+
+use std::fs;
+use std::path::Path;
+
+use super::NetError;
+
+/// Lets the kernel forward what a container sends to the world outside the overlay, and the answers.
+///
+/// # Errors
+/// When the setting cannot be written.
+pub fn enable_forwarding() -> Result<(), NetError> {
+    set("net/ipv4/ip_forward", "1")
+}
+
+/// Writes a setting unless it has the value already: some systems mount `/proc/sys` read-only with it preset.
+fn set(name: &str, value: &str) -> Result<(), NetError> {
+    let path = Path::new("/proc/sys").join(name);
+    if fs::read_to_string(&path).is_ok_and(|current| current.trim() == value) {
+        return Ok(());
+    }
+    fs::write(&path, value)
+        .map_err(|error| NetError::new(format!("set {} to {value}", name.replace('/', ".")), error.into()))
+}

@@ -1,0 +1,98 @@
+//! What the links of one container are to look like. Pure: the same instance and addresses give the same names and
+//! MACs, so that a set-up that is done twice finds what the first has made.
+
+use std::net::Ipv4Addr;
+
+use protocol::name::InstanceName;
+
+use crate::hash::fnv1a;
+
+/// The link inside the container.
+pub const CONTAINER_LINK: &str = "eth0";
+/// How the names of our links on the node begin. nftables tells them from other links by it.
+pub const LINK_PREFIX: &str = "hy";
+const DIGITS: usize = 12;
+
+/// The pair of links that connects one container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wiring {
+    /// Name of the node's end: 14 characters (the kernel takes 15).
+    pub link: String,
+    /// For people who read `ip link`: the instance.
+    pub alias: String,
+    pub ns_ip: Ipv4Addr,
+    pub gateway: Ipv4Addr,
+    /// MAC of the container's end.
+    pub mac: [u8; 6],
+    /// MAC of the node's end.
+    pub gateway_mac: [u8; 6],
+    /// Of both ends: the largest packet that the tunnel carries, so that a sender splits its data itself.
+    pub mtu: u16,
+}
+
+impl Wiring {
+    #[must_use]
+    pub fn new(instance: &InstanceName, ns_ip: Ipv4Addr, gateway: Ipv4Addr, mtu: u16) -> Self {
+        let alias = instance.to_string();
+        let hash = fnv1a(alias.as_bytes()) >> 16;
+        let [a, b, c, d] = ns_ip.octets();
+        // Locally administered, and given by us: udev leaves addresses alone that user space has set.
+        Self {
+            link: format!("{LINK_PREFIX}{hash:0DIGITS$x}"),
+            alias,
+            ns_ip,
+            gateway,
+            mac: [0x02, 0x48, a, b, c, d],
+            gateway_mac: [0x06, 0x48, a, b, c, d],
+            mtu,
+        }
+    }
+}
+
+/// Whether a link of this name was made by netmanager.
+#[must_use]
+pub fn is_our_link(name: &str) -> bool {
+    name.strip_prefix(LINK_PREFIX).is_some_and(|rest| {
+        rest.len() == DIGITS && rest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::net::Ipv4Addr;
+
+    use protocol::name::InstanceName;
+
+    use super::{Wiring, is_our_link};
+
+    fn wiring(number: u32) -> Wiring {
+        let instance = InstanceName { service: "smp.bed.srv.bed".parse().unwrap(), number };
+        Wiring::new(&instance, Ipv4Addr::new(10, 18, 0, 66), Ipv4Addr::new(10, 18, 0, 65), 1450)
+    }
+
+    #[test]
+    fn a_link_is_named_after_its_instance_and_fits_the_kernel() {
+        assert_eq!(wiring(0), wiring(0));
+        assert_eq!(wiring(0).alias, "smp.bed.srv.bed.instance.0");
+        let names: HashSet<_> = (0..2000).map(|number| wiring(number).link).collect();
+        assert_eq!(names.len(), 2000, "two instances of one service share a link name");
+        assert!(names.iter().all(|name| name.len() <= 15 && is_our_link(name)));
+    }
+
+    #[test]
+    fn links_of_others_are_not_ours() {
+        for name in ["hy", "hypha0", "hy0123456789a", "hy0123456789ag", "eth0", "veth0123456789ab"] {
+            assert!(!is_our_link(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn both_macs_are_unicast_and_locally_administered() {
+        let wiring = wiring(0);
+        for mac in [wiring.mac, wiring.gateway_mac] {
+            assert_eq!(mac[0] & 3, 2, "{mac:x?}");
+        }
+        assert_ne!(wiring.mac, wiring.gateway_mac);
+    }
+}

@@ -1,0 +1,233 @@
+//! The node: one task that owns everything which changes, and does one thing after another.
+//!
+//! Requests come from the API, events from the session, misses from the data plane. Decisions are the resolver's and
+//! the pool's; here they are carried out and kept.
+
+mod adopt;
+mod naming;
+mod registration;
+mod reporting;
+mod underlay;
+mod workload;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use protocol::name::InstanceName;
+use protocol::net::{Attach, Attached, Detach, Register};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use self::adopt::StartError;
+pub use self::registration::REGISTER_TIMEOUT;
+pub use self::workload::Refusal;
+use crate::config::Config;
+use crate::datapath::{Datapath, Misses};
+use crate::error::chain;
+use crate::ipam::Pool;
+use crate::net::{Links, Uplink};
+use crate::report::{Report, SessionState};
+use crate::resolver::{Resolver, is_use};
+use crate::session::{Event, Session};
+use crate::state::{self, Store};
+
+/// How often it is looked for services that nothing uses.
+const SWEEP: Duration = Duration::from_secs(60);
+/// How often it is looked where the uplink is.
+const UPLINK_CHECK: Duration = Duration::from_secs(10);
+/// How long tables may wait to be written, so that many changes are one write.
+const TABLES_DELAY: Duration = Duration::from_secs(5);
+
+/// What the API asks for.
+#[derive(Debug)]
+pub enum Command {
+    Register(Register, Reply<()>),
+    Attach(Attach, Reply<Attached>),
+    Detach(Detach, Reply<()>),
+    Report(oneshot::Sender<Report>),
+}
+
+pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    uplink: Uplink,
+    store: Store,
+    state: state::Node,
+    /// The free addresses; `None` until the cluster has given a block.
+    pool: Option<Pool>,
+    links: Links,
+    datapath: Datapath,
+    misses: Misses,
+    resolver: Resolver,
+    cluster: Option<Cluster>,
+    /// `/register` was answered in this life of the process.
+    registered: bool,
+    /// Registrations that wait for the block.
+    registrations: Vec<(Instant, Reply<()>)>,
+    /// Attached containers whose ServiceIP is not known yet, and who waits to hear that they are.
+    unnamed: Vec<Unnamed>,
+    /// Instances that are gone, to be told when the session is up.
+    undeployed: Vec<InstanceName>,
+    tables_due: Option<Instant>,
+    sweep_due: Instant,
+    uplink_due: Instant,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Cluster {
+    session: Session,
+    events: mpsc::Receiver<Event>,
+    state: SessionState,
+    /// When the block is asked for again.
+    subnet_due: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Unnamed {
+    instance: InstanceName,
+    attached: Attached,
+    deadline: Instant,
+    reply: Reply<Attached>,
+}
+
+/// What ends a wait.
+enum Wake {
+    Stop,
+    Command(Option<Command>),
+    Event(Event),
+    Miss(std::net::Ipv4Addr),
+    Time,
+}
+
+impl Node {
+    /// Serves until it is told to stop. Containers stay connected.
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        loop {
+            match self.wait(&mut commands).await {
+                Wake::Stop | Wake::Command(None) => break,
+                Wake::Command(Some(command)) => self.command(command).await,
+                Wake::Event(event) => self.event(event).await,
+                Wake::Miss(address) => {
+                    let actions = self.resolver.missed(address, now());
+                    self.carry_out(actions);
+                }
+                Wake::Time => {}
+            }
+            self.tick();
+            if self.uplink_due <= Instant::now() {
+                self.follow_uplink().await;
+            }
+        }
+        if self.tables_due.is_some() {
+            self.save_tables();
+        }
+    }
+
+    async fn wait(&mut self, commands: &mut mpsc::Receiver<Command>) -> Wake {
+        let deadline = self.deadline();
+        let session = async {
+            match &mut self.cluster {
+                // The driver holds the other end for as long as the session lives.
+                Some(cluster) => match cluster.events.recv().await {
+                    Some(event) => event,
+                    None => std::future::pending().await,
+                },
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.stop.cancelled() => Wake::Stop,
+            command = commands.recv() => Wake::Command(command),
+            event = session => Wake::Event(event),
+            miss = self.misses.next() => match miss {
+                Ok(miss) => Wake::Miss(miss.service_ip),
+                Err(error) => {
+                    tracing::error!(error = chain(&error), "cannot read the data plane's misses");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    Wake::Time
+                }
+            },
+            () = tokio::time::sleep_until(deadline) => Wake::Time,
+        }
+    }
+
+    async fn command(&mut self, command: Command) {
+        match command {
+            Command::Register(request, reply) => self.register(&request, reply).await,
+            Command::Attach(request, reply) => self.attach(request, reply).await,
+            Command::Detach(request, reply) => {
+                let detached = self.detach(&request).await;
+                answer(reply, detached);
+            }
+            Command::Report(reply) => {
+                reply.send(self.report()).ok();
+            }
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let registrations = self.registrations.iter().map(|(deadline, _)| *deadline);
+        let unnamed = self.unnamed.iter().map(|unnamed| unnamed.deadline);
+        let subnet = self.cluster.as_ref().and_then(|cluster| cluster.subnet_due);
+        let resolver = self.resolver.deadline().map(Instant::from_std);
+        let once = [self.tables_due, subnet, resolver].into_iter().flatten();
+        registrations.chain(unnamed).chain(once).fold(self.sweep_due.min(self.uplink_due), Instant::min)
+    }
+
+    /// Does whatever is due.
+    fn tick(&mut self) {
+        let moment = Instant::now();
+        let actions = self.resolver.tick(moment.into_std());
+        self.carry_out(actions);
+        self.expire_registrations(moment);
+        self.answer_unnamed(moment);
+        self.ask_for_block_again(moment);
+        if self.tables_due.is_some_and(|due| due <= moment) {
+            self.save_tables();
+        }
+        if self.sweep_due <= moment {
+            self.sweep_due = moment + SWEEP;
+            self.sweep();
+        }
+    }
+
+    fn sweep(&mut self) {
+        if !self.resolver.may_sweep(now()) {
+            return;
+        }
+        let flows = match self.datapath.flows() {
+            Ok(flows) => flows,
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "cannot tell which services are in use");
+                return;
+            }
+        };
+        let used = flows.iter().filter(|flow| is_use(flow));
+        let used: HashSet<_> = used.map(|flow| *flow.service.ip()).collect();
+        let actions = self.resolver.sweep(|address| used.contains(&address), now());
+        self.carry_out(actions);
+    }
+
+    fn save_tables(&mut self) {
+        self.tables_due = None;
+        let tables = self.resolver.answers().cloned().collect();
+        if let Err(error) = self.store.save_tables(tables) {
+            tracing::warn!(error = chain(&error), "the tables are not saved");
+        }
+    }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+/// Whoever asked may have gone away meanwhile.
+fn answer<T>(reply: Reply<T>, result: Result<T, Refusal>) {
+    reply.send(result).ok();
+}

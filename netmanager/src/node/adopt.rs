@@ -1,0 +1,174 @@
+//! The start: what an earlier life of this daemon has left is taken over. Containers that live keep their network
+//! without a gap; what has died while nobody looked is cleared away.
+
+use std::path::Path;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Node, SWEEP, UPLINK_CHECK, now};
+use crate::config::Config;
+use crate::datapath::{Datapath, DatapathError, Options};
+use crate::error::chain;
+use crate::net::{Links, NetError, Netns, sysctl};
+use crate::resolver::Resolver;
+use crate::state::{Attachment, StateError, Store};
+use crate::table::Entry;
+
+/// Why the node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error("{doing}")]
+    Datapath { doing: String, source: DatapathError },
+}
+
+impl Node {
+    /// Opens the data plane and takes over what is there.
+    ///
+    /// # Errors
+    /// When the state cannot be read, there is no uplink, or the data plane cannot be loaded.
+    pub async fn open(
+        config: Config,
+        store: Store,
+        pin_dir: &Path,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Result<Self, StartError> {
+        let mut state = store.node()?;
+        let tables = store.tables().unwrap_or_else(|error| {
+            tracing::warn!(error = chain(&error), "the saved tables are not used");
+            Vec::new()
+        });
+        let links = Links::open()?;
+        let uplink = links.uplink(config.default_interface.as_deref(), config.public_address).await?;
+        sysctl::enable_forwarding()?;
+        let options = Options { pin_dir: pin_dir.to_owned(), tunnel_port: protocol::port::TUNNEL };
+        let opened = Datapath::open(options);
+        let mut datapath = opened.map_err(|source| {
+            let doing = format!("load the data plane and pin it under {}", pin_dir.display());
+            StartError::Datapath { doing, source }
+        })?;
+        datapath.set_node(uplink.address, uplink.ifindex).map_err(|source| {
+            let doing = format!("attach the data plane to the uplink {}", uplink.name);
+            StartError::Datapath { doing, source }
+        })?;
+        let misses = datapath.misses().map_err(|source| StartError::Datapath {
+            doing: "read the data plane's misses".to_owned(),
+            source,
+        })?;
+        tracing::info!(uplink = uplink.name, address = %uplink.address, "data plane is up");
+        state.uplink = Some(uplink.clone());
+
+        let pool = state.pool();
+        let mut node = Self {
+            config,
+            uplink,
+            store,
+            state,
+            pool,
+            links,
+            datapath,
+            misses,
+            resolver: Resolver::default(),
+            cluster: None,
+            registered: false,
+            registrations: Vec::new(),
+            unnamed: Vec::new(),
+            undeployed: Vec::new(),
+            tables_due: None,
+            sweep_due: Instant::now() + SWEEP,
+            uplink_due: Instant::now() + UPLINK_CHECK,
+            tasks,
+            stop,
+        };
+        node.warn_if_translated();
+        node.adopt_endpoints().await?;
+        node.adopt_services(tables);
+        if let Err(refusal) = node.apply_rules().await {
+            tracing::error!(
+                error = chain(&refusal),
+                "containers may not reach the world outside the overlay"
+            );
+        }
+        node.warn_of_dropping_chains().await;
+        node.write_state()?;
+        node.connect_to_cluster();
+        Ok(node)
+    }
+
+    async fn adopt_endpoints(&mut self) -> Result<(), StartError> {
+        let present = self.links.ours().await?;
+        let (alive, dead): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.state.endpoints).into_iter().partition(|attachment| {
+                present.iter().any(|link| link.name == attachment.link && link.ifindex == attachment.ifindex)
+                    && is_alive(attachment)
+            });
+        self.state.endpoints = alive;
+        for attachment in dead {
+            let instance = &attachment.instance;
+            tracing::warn!(%instance, pid = attachment.pid, address = %attachment.ns_ip, "container ended while netmanager was down; cleared away");
+            self.take_down(&attachment).await;
+            self.undeployed.push(attachment.instance);
+        }
+        for link in present {
+            if !self.state.endpoints.iter().any(|attachment| attachment.link == link.name) {
+                tracing::warn!(
+                    link = link.name,
+                    alias = link.alias,
+                    "removing a link that belongs to no container"
+                );
+                self.links.remove(&link.name).await?;
+            }
+        }
+        self.adopt_in_datapath().map_err(|source| StartError::Datapath {
+            doing: "take over the containers in the data plane".to_owned(),
+            source,
+        })?;
+        if !self.state.endpoints.is_empty() {
+            tracing::info!(containers = self.state.endpoints.len(), "containers taken over");
+        }
+        Ok(())
+    }
+
+    fn adopt_in_datapath(&mut self) -> Result<(), DatapathError> {
+        for attachment in &self.state.endpoints {
+            self.datapath.attach_endpoint(&attachment.endpoint())?;
+        }
+        for endpoint in self.datapath.endpoints()? {
+            if !self.state.endpoints.iter().any(|attachment| attachment.ns_ip == endpoint.ns_ip) {
+                self.datapath.detach_endpoint(endpoint.ns_ip)?;
+            }
+        }
+        self.datapath.sweep()
+    }
+
+    fn adopt_services(&mut self, tables: Vec<protocol::net::TableResult>) {
+        match self.datapath.services() {
+            Ok(services) => {
+                for service in services {
+                    let entry = Entry { policy: service.policy, backends: service.backends };
+                    self.resolver.adopt(service.service_ip, entry, now());
+                }
+            }
+            Err(error) => tracing::warn!(error = chain(&error), "cannot read which services are published"),
+        }
+        for table in tables {
+            let actions = self.resolver.answered(table, now());
+            self.carry_out(actions);
+        }
+        for attachment in self.state.endpoints.clone() {
+            let (service, number) = (&attachment.instance.service, attachment.instance.number);
+            let actions = self.resolver.attached(service, number, now());
+            self.carry_out(actions);
+        }
+    }
+}
+
+fn is_alive(attachment: &Attachment) -> bool {
+    Netns::of_process(attachment.pid).is_ok_and(|netns| netns.inode() == attachment.netns)
+}

@@ -1,0 +1,183 @@
+//! Which node this is, where its cluster is, and its block of addresses.
+
+use std::time::Duration;
+
+use protocol::net::{Register, SubnetRequest, SubnetResult};
+use protocol::topic::NodeTopic;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::{Cluster, Node, Refusal, Reply, answer};
+use crate::config::is_host;
+use crate::error::chain;
+use crate::ipam::{Block, Pool};
+use crate::nft;
+use crate::report::SessionState;
+use crate::session::{Session, Target};
+use crate::state::StateError;
+
+/// How long `/register` waits for the node's block of addresses.
+pub const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Oakestra's root gives another block for each request, so it is not asked often.
+const SUBNET_RETRY: Duration = Duration::from_secs(10);
+
+impl Node {
+    /// Answered when the block is known, or after [`REGISTER_TIMEOUT`]. The node keeps trying after that.
+    pub(super) async fn register(&mut self, request: &Register, reply: Reply<()>) {
+        match self.accept(request) {
+            Err(refusal) => answer(reply, Err(refusal)),
+            Ok(()) if self.pool.is_none() => {
+                self.registrations.push((Instant::now() + REGISTER_TIMEOUT, reply));
+            }
+            Ok(()) => {
+                let ready = self.apply_rules().await;
+                answer(reply, ready);
+            }
+        }
+    }
+
+    fn accept(&mut self, request: &Register) -> Result<(), Refusal> {
+        let expected = "24 hexadecimal digits";
+        let id =
+            request.client_id.parse().map_err(|_no_id| Refusal::Field { field: "client_id", expected })?;
+        if let Some(known) = self.state.id.filter(|known| *known != id) {
+            if self.registered || !self.state.endpoints.is_empty() {
+                return Err(Refusal::OtherId { known, id });
+            }
+            // Only remembered, and nothing depends on it: the node joined another cluster, or anew.
+            tracing::info!(%known, %id, "node has another id now; its block is given up");
+            self.state.subnet = None;
+            self.state.subnet6 = None;
+            self.pool = None;
+        }
+        let asked =
+            Some(request.cluster_address.trim()).filter(|host| !host.is_empty() && *host != "0.0.0.0");
+        if asked.is_some_and(|host| !is_host(host)) {
+            let expected = "the cluster's host name or address, without scheme and port";
+            return Err(Refusal::Field { field: "cluster_address", expected });
+        }
+        let remembered = || self.state.cluster.clone().filter(|_| self.state.id == Some(id));
+        let configured = || self.config.cluster.clone();
+        let host = asked.map(ToOwned::to_owned).or_else(configured).or_else(remembered);
+        let host = host.ok_or(Refusal::NoCluster)?;
+        self.registered = true;
+        if self.state.id != Some(id) || self.state.cluster.as_ref() != Some(&host) {
+            self.state.id = Some(id);
+            self.state.cluster = Some(host);
+            self.save()?;
+        }
+        self.connect_to_cluster();
+        Ok(())
+    }
+
+    /// Starts the session that the state asks for, unless it runs.
+    pub(super) fn connect_to_cluster(&mut self) {
+        let (Some(node), Some(host)) = (self.state.id, self.state.cluster.clone()) else { return };
+        let target = Target { node, host, port: self.config.cluster_mqtt_port };
+        if self.cluster.as_ref().is_some_and(|cluster| *cluster.session.target() == target) {
+            return;
+        }
+        tracing::info!(%node, broker = format!("{}:{}", target.host, target.port), "connecting to the cluster");
+        self.resolver.disconnected();
+        let (sender, events) = mpsc::channel(256);
+        let (session, task) = Session::new(target, sender, self.stop.child_token());
+        self.tasks.spawn(task);
+        let state = SessionState::Connecting;
+        self.cluster = Some(Cluster { session, events, state, subnet_due: None });
+    }
+
+    pub(super) fn ask_for_block(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.session.publish(NodeTopic::Subnet, &SubnetRequest { method: "GET".to_owned() });
+        cluster.subnet_due = Some(Instant::now() + SUBNET_RETRY);
+    }
+
+    pub(super) fn ask_for_block_again(&mut self, moment: Instant) {
+        let due = self.cluster.as_ref().and_then(|cluster| cluster.subnet_due);
+        if due.is_some_and(|due| due <= moment) {
+            tracing::warn!("the cluster did not answer the request for a block of addresses; asking again");
+            self.ask_for_block();
+        }
+    }
+
+    /// The first answer counts: a later one may be another block, meant for a request that was thought lost.
+    pub(super) async fn block_given(&mut self, result: &SubnetResult) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.subnet_due = None;
+        }
+        if self.pool.is_some() {
+            return;
+        }
+        let block = match Block::new(result.address) {
+            Ok(block) => block,
+            Err(error) => {
+                tracing::error!(%error, "the cluster gave an unusable block of addresses");
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.subnet_due = Some(Instant::now() + SUBNET_RETRY);
+                }
+                return;
+            }
+        };
+        tracing::info!(block = %block.first(), gateway = %block.gateway(), "node has its block of addresses");
+        self.pool = Some(Pool::new(block));
+        self.state.subnet = Some(block.first());
+        self.state.subnet6 = result.addressv6.parse().ok();
+        let saved = self.save();
+        for (_, reply) in std::mem::take(&mut self.registrations) {
+            let ready = match &saved {
+                Ok(()) => self.apply_rules().await,
+                Err(_) => self.save(),
+            };
+            answer(reply, ready);
+        }
+    }
+
+    pub(super) fn expire_registrations(&mut self, moment: Instant) {
+        let waiting = std::mem::take(&mut self.registrations);
+        for (deadline, reply) in waiting {
+            if deadline > moment {
+                self.registrations.push((deadline, reply));
+                continue;
+            }
+            let reason = match self.cluster.as_ref().map(|cluster| &cluster.state) {
+                Some(SessionState::Up { .. }) => "it is connected but did not answer".to_owned(),
+                Some(SessionState::Down { reason, .. }) => reason.clone(),
+                Some(SessionState::Connecting | SessionState::Unregistered) | None => {
+                    "no connection yet".to_owned()
+                }
+            };
+            let cluster = self.state.cluster.clone().unwrap_or_default();
+            let port = self.config.cluster_mqtt_port;
+            answer(reply, Err(Refusal::NoBlock { broker: format!("{cluster}:{port}"), reason }));
+        }
+    }
+
+    /// Brings our nftables table to what the block and the attached containers ask for.
+    pub(super) async fn apply_rules(&self) -> Result<(), Refusal> {
+        let Some(pool) = &self.pool else { return Ok(()) };
+        let forwards: Vec<_> = self
+            .state
+            .endpoints
+            .iter()
+            .flat_map(|endpoint| {
+                let ns_ip = endpoint.ns_ip;
+                endpoint.ports.iter().map(move |mapping| nft::Forward { mapping: *mapping, ns_ip })
+            })
+            .collect();
+        nft::apply(pool.block(), &forwards).await.map_err(Refusal::Rules)
+    }
+
+    pub(super) fn save(&mut self) -> Result<(), Refusal> {
+        self.write_state().map_err(|error| {
+            tracing::error!(error = chain(&error), "the node's state is not saved");
+            Refusal::State(error)
+        })
+    }
+
+    pub(super) fn write_state(&mut self) -> Result<(), StateError> {
+        if let Some(pool) = &self.pool {
+            self.state.free = pool.order();
+        }
+        self.store.save_node(&self.state)
+    }
+}

@@ -1,0 +1,32 @@
+//! What the node says of itself.
+
+use std::net::SocketAddrV4;
+
+use super::Node;
+use crate::datapath::Counters;
+use crate::error::chain;
+use crate::report::{Daemon, Report, SessionState};
+
+impl Node {
+    pub(super) fn report(&self) -> Report {
+        let services = self.datapath.services().unwrap_or_else(|error| {
+            tracing::warn!(error = chain(&error), "cannot read which services are published");
+            Vec::new()
+        });
+        let counters = self.datapath.counters().unwrap_or_else(|error| {
+            tracing::warn!(error = chain(&error), "cannot read the data plane's counters");
+            Counters { endpoints: Vec::new(), drops: Vec::new() }
+        });
+        let daemon = Daemon {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            tunnel: SocketAddrV4::new(self.advertised(), self.config.public_port),
+            session: self
+                .cluster
+                .as_ref()
+                .map_or(SessionState::Unregistered, |cluster| cluster.state.clone()),
+        };
+        let owner = |address| self.resolver.owner(address).cloned();
+        Report::new(&self.state, services, &counters, owner, Some(daemon))
+    }
+}

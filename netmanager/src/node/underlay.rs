@@ -1,0 +1,80 @@
+//! Where this node is on the underlay may change while it runs: a lease gives another address, the default route moves
+//! to another interface. The data plane and the other nodes must hear of it, or no packet arrives any more.
+//!
+//! The node sends from the uplink's own address and takes what comes to it. What it tells the others may be another
+//! one, when a NAT on the way puts the one for the other.
+
+use std::net::Ipv4Addr;
+
+use tokio::time::Instant;
+
+use super::{Node, UPLINK_CHECK};
+use crate::error::chain;
+use crate::nft;
+
+impl Node {
+    /// The address under which the other nodes reach this one.
+    pub(super) fn advertised(&self) -> Ipv4Addr {
+        self.config.public_address.unwrap_or(self.uplink.address)
+    }
+
+    /// Without a NAT nothing would reach this node, and nothing that it sends would be taken.
+    pub(super) fn warn_if_translated(&self) {
+        let (advertised, uplink) = (self.advertised(), &self.uplink);
+        if advertised != uplink.address {
+            tracing::warn!(
+                %advertised, address = %uplink.address, uplink = uplink.name,
+                "other nodes are told NodePublicAddress, which is no address of the uplink: this needs a NAT that \
+                 translates the one into the other both ways; without one, put the uplink's address or \"0.0.0.0\" \
+                 into netcfg.json, or name another uplink with DefaultInterface"
+            );
+        }
+    }
+
+    /// A firewall in the way of containers does not keep the node from starting: the overlay works all the same.
+    pub(super) async fn warn_of_dropping_chains(&self) {
+        let dropping = nft::dropping_chains().await.unwrap_or_else(|error| {
+            tracing::debug!(error = chain(&error), "cannot tell whether a firewall is in the way");
+            Vec::new()
+        });
+        for chain in dropping {
+            // As it is to be typed: a quoted field would have its quotes escaped.
+            let remedy = chain.remedy();
+            tracing::warn!(
+                "the policy of chain {chain} drops what containers send to the world and what comes to host ports; \
+                 to let it through: {remedy}"
+            );
+        }
+    }
+
+    /// Looks where the uplink is now. While there is none, the data plane keeps the last one: it may come back.
+    pub(super) async fn follow_uplink(&mut self) {
+        self.uplink_due = Instant::now() + UPLINK_CHECK;
+        // Of several addresses the one in use stays in use, whatever their order.
+        let preferred = self.config.public_address.or(Some(self.uplink.address));
+        let uplink = match self.links.uplink(self.config.default_interface.as_deref(), preferred).await {
+            Ok(uplink) if uplink == self.uplink => return,
+            Ok(uplink) => uplink,
+            Err(error) => {
+                tracing::debug!(error = chain(&error), "the uplink cannot be told at this moment");
+                return;
+            }
+        };
+        if let Err(error) = self.datapath.set_node(uplink.address, uplink.ifindex) {
+            let error = chain(&error);
+            tracing::error!(uplink = uplink.name, error, "the data plane does not follow the uplink");
+            return;
+        }
+        let (before, now) = (&self.uplink, &uplink);
+        tracing::warn!(
+            uplink = now.name, address = %now.address, was = before.name, was_address = %before.address,
+            "the uplink changed; connections to other nodes begin anew"
+        );
+        self.state.uplink = Some(uplink.clone());
+        self.uplink = uplink;
+        self.warn_if_translated();
+        // Logged where it fails; the next operation writes it again.
+        self.save().ok();
+        self.announce_all();
+    }
+}

@@ -1,0 +1,315 @@
+//! Containers: connected, named, disconnected.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use netmanager_common::tunnel::INNER_MTU;
+use protocol::id::Id;
+use protocol::name::InstanceName;
+use protocol::net::{Attach, Attached, Detach, ServiceDeployed, ServiceUndeployed};
+use protocol::topic::NodeTopic;
+use tokio::time::Instant;
+
+use super::{Node, Reply, Unnamed, answer, now};
+use crate::datapath::{DatapathError, Endpoint};
+use crate::error::chain;
+use crate::ipam::{CAPACITY, Pool};
+use crate::net::{NetError, Netns, Wiring};
+use crate::nft::NftError;
+use crate::ports::{self, HostPort, InvalidMappings, PortMapping};
+use crate::report::SessionState;
+use crate::state::{Attachment, StateError};
+
+/// How long an attached container waits for its ServiceIP, so that its first packet finds everything in place.
+const NAMING: Duration = Duration::from_secs(1);
+
+/// Why a request is not fulfilled.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("this node is not registered yet: POST /register first (node-engine does so when it starts)")]
+    NotRegistered,
+    #[error("this node is registered as {known}, not as {id}; `netmanager cleanup` makes it forget that")]
+    OtherId { known: Id, id: Id },
+    #[error("cluster_address: neither the request nor ClusterUrl in netcfg.json says where the cluster is")]
+    NoCluster,
+    #[error("{field}: expected {expected}")]
+    Field { field: &'static str, expected: &'static str },
+    #[error("portMappings")]
+    Mappings(#[from] InvalidMappings),
+    #[error("portMappings: {port} of this node already leads to {holder}")]
+    PortTaken { port: HostPort, holder: InstanceName },
+    #[error("all {CAPACITY} container addresses of this node are in use")]
+    Full,
+    #[error(
+        "no block of addresses from the cluster's broker at {broker} yet: {reason}; netmanager keeps trying"
+    )]
+    NoBlock { broker: String, reason: String },
+    #[error("connect {instance}")]
+    Links { instance: InstanceName, source: NetError },
+    #[error("enter {instance} into the data plane")]
+    Datapath { instance: InstanceName, source: DatapathError },
+    #[error("the firewall's rules")]
+    Rules(#[source] NftError),
+    #[error("keep the node's state")]
+    State(#[source] StateError),
+}
+
+impl Node {
+    pub(super) async fn attach(&mut self, request: Attach, reply: Reply<Attached>) {
+        let started = Instant::now();
+        let instance = InstanceName { service: request.service_name, number: request.instance_number };
+        let (pid, port_mappings) = (request.pid, request.port_mappings);
+        let attached = match self.connect(&instance, pid, &port_mappings).await {
+            Ok(attached) => attached,
+            Err(refusal) => {
+                tracing::warn!(%instance, pid, error = chain(&refusal), "workload refused");
+                return answer(reply, Err(refusal));
+            }
+        };
+        let took_ms = started.elapsed().as_millis();
+        tracing::info!(%instance, pid, address = %attached.ns_address, took_ms, "workload attached");
+        self.announce(&instance, attached.ns_address);
+        let actions = self.resolver.attached(&instance.service, instance.number, now());
+        self.carry_out(actions);
+        let up = self.cluster.as_ref().is_some_and(|it| matches!(it.state, SessionState::Up { .. }));
+        if up && self.state.endpoint(&instance).is_some_and(|it| it.instance_ip.is_none()) {
+            self.unnamed.push(Unnamed { instance, attached, deadline: Instant::now() + NAMING, reply });
+        } else {
+            answer(reply, Ok(attached));
+        }
+    }
+
+    async fn connect(
+        &mut self,
+        instance: &InstanceName,
+        pid: i32,
+        port_mappings: &str,
+    ) -> Result<Attached, Refusal> {
+        let ports = ports::parse(port_mappings)?;
+        let links_failed = |source| Refusal::Links { instance: instance.clone(), source };
+        let pool = self.pool.as_mut().ok_or(Refusal::NotRegistered)?;
+        let taken = self.state.endpoints.iter().find_map(|other| other.conflict(instance, &ports));
+        if let Some((port, holder)) = taken {
+            return Err(Refusal::PortTaken { port, holder });
+        }
+        let netns = Netns::of_process(pid).map_err(links_failed)?;
+        let node = self.datapath.tables().node();
+        let node = node.map_err(|source| Refusal::Datapath { instance: instance.clone(), source })?;
+        let mtu = node.map_or(INNER_MTU, |node| node.inner_mtu);
+        let before = self.state.endpoint(instance).cloned();
+        let ns_ip = match &before {
+            Some(before) => before.ns_ip,
+            None => pool.allocate().ok_or(Refusal::Full)?,
+        };
+        let wiring = Wiring::new(instance, ns_ip, pool.block().gateway(), mtu);
+        let attachment = Attachment {
+            instance: instance.clone(),
+            pid,
+            netns: netns.inode(),
+            link: wiring.link.clone(),
+            ifindex: 0,
+            ns_ip,
+            instance_ip: self
+                .resolver
+                .instance_ip(&instance.service, instance.number)
+                .or(before.and_then(|before| before.instance_ip)),
+            mac: wiring.mac,
+            gateway_mac: wiring.gateway_mac,
+            ports,
+        };
+        match self.set_up(attachment.clone(), &wiring, &netns).await {
+            Ok(()) => Ok(Attached {
+                service_name: instance.service.clone(),
+                ns_address: ns_ip,
+                ns_address_v6: String::new(),
+            }),
+            Err(refusal) => {
+                self.take_down(&attachment).await;
+                Err(refusal)
+            }
+        }
+    }
+
+    async fn set_up(
+        &mut self,
+        mut attachment: Attachment,
+        wiring: &Wiring,
+        netns: &Netns,
+    ) -> Result<(), Refusal> {
+        let instance = attachment.instance.clone();
+        let connected = self.links.connect(wiring, netns).await;
+        attachment.ifindex =
+            connected.map_err(|source| Refusal::Links { instance: instance.clone(), source })?;
+        self.datapath
+            .attach_endpoint(&attachment.endpoint())
+            .map_err(|source| Refusal::Datapath { instance: instance.clone(), source })?;
+        let ports_before = self.state.endpoint(&instance).map(|it| it.ports.clone()).unwrap_or_default();
+        let rules_change = ports_before != attachment.ports;
+        self.state.endpoints.retain(|other| other.instance != instance);
+        self.state.endpoints.push(attachment);
+        if rules_change {
+            self.apply_rules().await?;
+        }
+        self.save()
+    }
+
+    /// Takes a container out of everything, as far as it is in it. What fails is logged and does not stop the rest.
+    pub(super) async fn take_down(&mut self, attachment: &Attachment) {
+        let Attachment { instance, link, ns_ip, .. } = attachment;
+        // The link first: without the program on it, whatever still runs in the container could send as anybody.
+        if let Err(error) = self.links.remove(link).await {
+            tracing::error!(%instance, link, error = chain(&error), "link stays");
+        }
+        if let Err(error) = self.datapath.detach_endpoint(*ns_ip) {
+            tracing::error!(%instance, %ns_ip, error = chain(&error), "endpoint stays in the data plane");
+        }
+        let had_ports = self.state.endpoint(instance).is_some_and(|it| !it.ports.is_empty());
+        self.state.endpoints.retain(|other| other.instance != *instance);
+        if had_ports && let Err(error) = self.apply_rules().await {
+            tracing::error!(%instance, error = chain(&error), "host ports stay");
+        }
+        if let Some(pool) = &mut self.pool {
+            pool.release(*ns_ip);
+        }
+        // Logged where it fails; the next operation writes it again.
+        self.save().ok();
+    }
+
+    /// Of an instance that is not here, nothing.
+    pub(super) async fn detach(&mut self, request: &Detach) -> Result<(), Refusal> {
+        if self.state.id.is_none() {
+            return Err(Refusal::NotRegistered);
+        }
+        let instance =
+            InstanceName { service: request.service_name.clone(), number: request.instance_number };
+        let Some(attachment) = self.state.endpoint(&instance).cloned() else { return Ok(()) };
+        self.take_down(&attachment).await;
+        tracing::info!(%instance, address = %attachment.ns_ip, "workload detached");
+        let actions = self.resolver.detached(&instance.service, instance.number, now());
+        self.carry_out(actions);
+        self.undeployed.push(instance);
+        self.announce_undeployed();
+        Ok(())
+    }
+
+    /// The cluster told (or changed) the ServiceIP of an instance that runs here.
+    pub(super) fn identify(&mut self, instance: &InstanceName, instance_ip: Ipv4Addr) {
+        let known = self.state.endpoints.iter_mut().find(|other| other.instance == *instance);
+        let Some(attachment) = known.filter(|it| it.instance_ip != Some(instance_ip)) else { return };
+        attachment.instance_ip = Some(instance_ip);
+        let endpoint = attachment.endpoint();
+        tracing::info!(%instance, service_ip = %instance_ip, "workload has its ServiceIP");
+        if let Err(error) = self.datapath.attach_endpoint(&endpoint) {
+            tracing::error!(%instance, error = chain(&error), "the data plane does not take its ServiceIP");
+        }
+        // Logged where it fails; the next operation writes it again.
+        self.save().ok();
+        self.answer_unnamed(Instant::now());
+    }
+
+    /// Tells those who wait that their container is ready, as soon as it has its ServiceIP or has waited long enough.
+    pub(super) fn answer_unnamed(&mut self, moment: Instant) {
+        for unnamed in std::mem::take(&mut self.unnamed) {
+            let endpoint = self.state.endpoint(&unnamed.instance);
+            let named = endpoint.is_none_or(|endpoint| endpoint.instance_ip.is_some());
+            if named || unnamed.deadline <= moment {
+                answer(unnamed.reply, Ok(unnamed.attached));
+            } else {
+                self.unnamed.push(unnamed);
+            }
+        }
+    }
+
+    /// Tells the cluster where an instance is reached.
+    pub(super) fn announce(&self, instance: &InstanceName, ns_ip: Ipv4Addr) {
+        let Some(cluster) = &self.cluster else { return };
+        let deployed = ServiceDeployed {
+            appname: instance.service.clone(),
+            status: "DEPLOYED".to_owned(),
+            instance_number: instance.number,
+            nsip: ns_ip,
+            nsipv6: ns_ip_v6(self.state.subnet6, ns_ip).to_string(),
+            host_port: self.config.public_port,
+            host_ip: self.advertised().into(),
+        };
+        cluster.session.publish(NodeTopic::ServiceDeployed, &deployed);
+    }
+
+    /// Tells the cluster where every instance of this node is reached.
+    pub(super) fn announce_all(&self) {
+        for attachment in &self.state.endpoints {
+            self.announce(&attachment.instance, attachment.ns_ip);
+        }
+    }
+
+    /// Tells the cluster which instances are gone, once it can be told.
+    pub(super) fn announce_undeployed(&mut self) {
+        let Some(cluster) = &self.cluster else { return };
+        if !matches!(cluster.state, SessionState::Up { .. }) {
+            return;
+        }
+        for instance in self.undeployed.drain(..) {
+            let undeployed = ServiceUndeployed {
+                appname: instance.service,
+                status: "UNDEPLOYED".to_owned(),
+                instance_number: instance.number,
+            };
+            cluster.session.publish(NodeTopic::ServiceUndeployed, &undeployed);
+        }
+    }
+}
+
+/// Oakestra's workers refuse an instance without a valid IPv6 address, so each has one, though nothing is sent there
+/// yet: the same place in the node's IPv6 block. Without a block the IPv4 address in IPv6 form.
+fn ns_ip_v6(block: Option<Ipv6Addr>, ns_ip: Ipv4Addr) -> Ipv6Addr {
+    block.map_or(ns_ip.to_ipv6_mapped(), |block| {
+        Ipv6Addr::from_bits(block.to_bits() + u128::from(ns_ip.to_bits() % 64))
+    })
+}
+
+impl Attachment {
+    pub(super) fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            ns_ip: self.ns_ip,
+            instance_ip: self.instance_ip,
+            ifindex: self.ifindex,
+            mac: self.mac,
+            gateway_mac: self.gateway_mac,
+        }
+    }
+
+    /// The port that this container holds and `instance` asks for.
+    fn conflict(&self, instance: &InstanceName, ports: &[PortMapping]) -> Option<(HostPort, InstanceName)> {
+        if self.instance == *instance {
+            return None;
+        }
+        let held = |port: &HostPort| self.ports.iter().any(|mapping| mapping.host_port() == *port);
+        let port = ports.iter().map(|mapping| mapping.host_port()).find(held)?;
+        Some((port, self.instance.clone()))
+    }
+}
+
+impl crate::state::Node {
+    pub(super) fn endpoint(&self, instance: &InstanceName) -> Option<&Attachment> {
+        self.endpoints.iter().find(|attachment| attachment.instance == *instance)
+    }
+
+    /// The pool as this state leaves it.
+    pub(super) fn pool(&self) -> Option<Pool> {
+        let block = crate::ipam::Block::new(self.subnet?).ok()?;
+        let taken: Vec<_> = self.endpoints.iter().map(|attachment| attachment.ns_ip).collect();
+        Some(Pool::restore(block, &self.free, &taken))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ns_ip_v6;
+
+    #[test]
+    fn an_instances_ipv6_address_is_the_same_place_in_the_other_block() {
+        let ns_ip = "10.18.0.66".parse().unwrap();
+        assert_eq!(ns_ip_v6(Some("fc00::100".parse().unwrap()), ns_ip).to_string(), "fc00::102");
+        assert_eq!(ns_ip_v6(None, ns_ip).to_string(), "::ffff:10.18.0.66");
+    }
+}

@@ -1,0 +1,178 @@
+//! What `netmanager status` shows: put together from the kernel's tables and the node's state, the same way by the
+//! daemon and, when none runs, by the command itself.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::SystemTime;
+
+use protocol::id::Id;
+use protocol::name::{InstanceName, ServiceName};
+use serde::{Deserialize, Serialize};
+
+use crate::datapath::{Counters, Hook, Policy, Service};
+use crate::net::Uplink;
+use crate::ports::PortMapping;
+use crate::state;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The running daemon; nothing when none runs.
+    pub daemon: Option<Daemon>,
+    pub node: Option<Id>,
+    /// Host of the cluster's broker.
+    pub cluster: Option<String>,
+    /// First address of the node's block.
+    pub subnet: Option<Ipv4Addr>,
+    pub uplink: Option<Uplink>,
+    /// How programs are attached to interfaces here: `tcx` or `clsact`.
+    pub attach_mode: String,
+    pub endpoints: Vec<Endpoint>,
+    pub services: Vec<ServiceAddress>,
+    pub drops: Vec<Drops>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Daemon {
+    pub pid: u32,
+    pub version: String,
+    /// Where other nodes are told to reach this one's tunnel.
+    pub tunnel: SocketAddrV4,
+    pub session: SessionState,
+}
+
+/// How it stands with the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum SessionState {
+    /// No `/register` yet.
+    Unregistered,
+    Connecting,
+    Up {
+        since: SystemTime,
+    },
+    Down {
+        since: SystemTime,
+        reason: String,
+    },
+}
+
+/// A container of this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub instance: InstanceName,
+    pub ns_ip: Ipv4Addr,
+    pub instance_ip: Option<Ipv4Addr>,
+    pub link: String,
+    pub pid: i32,
+    pub ports: Vec<PortMapping>,
+    /// Counted by the data plane since it was attached.
+    pub sent_packets: u64,
+    pub sent_bytes: u64,
+    pub received_packets: u64,
+    pub received_bytes: u64,
+}
+
+/// A ServiceIP that this node knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceAddress {
+    pub address: Ipv4Addr,
+    pub service: Option<ServiceName>,
+    pub policy: String,
+    pub backends: Vec<Backend>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    pub instance_ip: Ipv4Addr,
+    pub ns_ip: Ipv4Addr,
+    pub node: SocketAddrV4,
+    /// Whether it runs on this node.
+    pub here: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drops {
+    pub reason: String,
+    pub packets: u64,
+}
+
+impl Report {
+    /// `owner` tells the service of an address.
+    #[must_use]
+    pub fn new(
+        state: &state::Node,
+        services: Vec<Service>,
+        counters: &Counters,
+        owner: impl Fn(Ipv4Addr) -> Option<ServiceName>,
+        daemon: Option<Daemon>,
+    ) -> Self {
+        let here = |ns_ip| state.endpoints.iter().any(|endpoint| endpoint.ns_ip == ns_ip);
+        let mut services: Vec<_> = services
+            .into_iter()
+            .map(|service| ServiceAddress {
+                address: service.service_ip,
+                service: owner(service.service_ip),
+                policy: policy(service.policy).to_owned(),
+                backends: service
+                    .backends
+                    .iter()
+                    .map(|backend| Backend {
+                        instance_ip: backend.instance_ip,
+                        ns_ip: backend.ns_ip,
+                        node: backend.node,
+                        here: here(backend.ns_ip),
+                    })
+                    .collect(),
+            })
+            .collect();
+        services.sort_by_key(|service| (service.service.clone(), service.address));
+        let mut endpoints: Vec<_> =
+            state.endpoints.iter().map(|attachment| Endpoint::new(attachment, counters)).collect();
+        endpoints.sort_by_key(|endpoint| endpoint.ns_ip);
+        let drops = counters.drops.iter();
+        Self {
+            daemon,
+            node: state.id,
+            cluster: state.cluster.clone(),
+            subnet: state.subnet,
+            uplink: state.uplink.clone(),
+            attach_mode: attach_mode(Hook::probe()).to_owned(),
+            endpoints,
+            services,
+            drops: drops
+                .map(|(reason, packets)| Drops { reason: reason.to_string(), packets: *packets })
+                .collect(),
+        }
+    }
+}
+
+impl Endpoint {
+    fn new(attachment: &state::Attachment, counters: &Counters) -> Self {
+        let counted = counters.endpoints.iter().find(|counted| counted.ns_ip == attachment.ns_ip);
+        Self {
+            instance: attachment.instance.clone(),
+            ns_ip: attachment.ns_ip,
+            instance_ip: attachment.instance_ip,
+            link: attachment.link.clone(),
+            pid: attachment.pid,
+            ports: attachment.ports.clone(),
+            sent_packets: counted.map_or(0, |counted| counted.sent_packets),
+            sent_bytes: counted.map_or(0, |counted| counted.sent_bytes),
+            received_packets: counted.map_or(0, |counted| counted.received_packets),
+            received_bytes: counted.map_or(0, |counted| counted.received_bytes),
+        }
+    }
+}
+
+fn attach_mode(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Tcx => "tcx",
+        Hook::Clsact => "clsact",
+    }
+}
+
+fn policy(policy: Policy) -> &'static str {
+    match policy {
+        Policy::RoundRobin => "round robin",
+        Policy::Instance => "instance",
+    }
+}

@@ -1,0 +1,388 @@
+//! Which services this node keeps track of, what is asked for them, and what the data plane holds of them. Pure:
+//! events and the time go in, [`Action`]s come out.
+//!
+//! A service is *of interest* from the first answer about it (or from its first instance here) until nothing has used
+//! it for [`IDLE`]; an open connection is a use, however silent ([`is_use`]). While it is of interest the cluster tells of changes, and each change is asked for again.
+//!
+//! "There is nobody behind this address" is a fact that goes stale unheard: nobody tells us when an address gets its
+//! first service. So a negative answer is published (the sender need not wait), but only for [`NEGATIVE`]; then the
+//! address is unknown again and the next packet to it asks anew. A client that dials too early gets through once
+//! there is somebody to answer.
+
+mod pending;
+mod published;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use protocol::address;
+use protocol::name::ServiceName;
+use protocol::net::{TableQuery, TableResult};
+
+pub use self::pending::{GIVE_UP, TIMEOUT};
+use self::pending::{Key, Pending};
+pub use self::published::{NEGATIVE, RETRY};
+use self::published::{Published, publish};
+use crate::datapath::{Flow, Policy, Transport};
+use crate::table::{Entry, Table};
+
+/// How long a service stays of interest that nothing here uses.
+pub const IDLE: Duration = Duration::from_secs(600);
+
+/// How long an open TCP connection keeps its service of interest without a packet. Connections may be silent for
+/// hours; one whose end was not seen must not keep it for ever.
+pub const SILENCE: Duration = Duration::from_secs(24 * 3600);
+
+/// Whether the service that `flow` goes to is still needed for it. Without the service its backends are forgotten,
+/// which ends the connection.
+#[must_use]
+pub fn is_use(flow: &Flow) -> bool {
+    let open = flow.transport == Transport::Tcp && !flow.closing && flow.backend.is_some();
+    flow.idle < if open { SILENCE } else { IDLE }
+}
+
+/// What is to be done about an event, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Hear of changes to the service.
+    Subscribe(ServiceName),
+    Unsubscribe(ServiceName),
+    /// Tell the cluster that changes are no longer wanted.
+    RemoveInterest(ServiceName),
+    Query(TableQuery),
+    Publish(Ipv4Addr, Entry),
+    Withdraw(Ipv4Addr),
+    /// The ServiceIP of an instance that runs here is known, or another one.
+    Identify {
+        service: ServiceName,
+        number: u32,
+        instance_ip: Ipv4Addr,
+    },
+}
+
+/// One service of interest.
+#[derive(Debug)]
+struct Service {
+    /// Numbers of its instances on this node.
+    local: BTreeSet<u32>,
+    last_used: Instant,
+    addresses: BTreeMap<Ipv4Addr, Policy>,
+    instances: BTreeMap<u32, Ipv4Addr>,
+    /// The last answer, to be kept over a restart.
+    answer: Option<TableResult>,
+}
+
+impl Service {
+    fn is_idle(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last_used) >= IDLE
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Resolver {
+    services: BTreeMap<ServiceName, Service>,
+    owners: HashMap<Ipv4Addr, ServiceName>,
+    published: BTreeMap<Ipv4Addr, Published>,
+    pending: Pending,
+}
+
+impl Resolver {
+    /// What an earlier run has published and the data plane still holds. It stays until an answer replaces it.
+    pub fn adopt(&mut self, address: Ipv4Addr, entry: Entry, now: Instant) {
+        let expires = entry.backends.is_empty().then_some(now);
+        self.published.insert(address, Published { entry, expires, retry: None });
+    }
+
+    /// The session is up: everything may have changed meanwhile, so everything is asked for.
+    pub fn connected(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions: Vec<_> = self.services.keys().cloned().map(Action::Subscribe).collect();
+        for name in self.services.keys() {
+            self.pending.ask(Key::Service(name.clone()), now);
+        }
+        for (address, published) in &self.published {
+            if published.expires.is_none() && !self.owners.contains_key(address) {
+                self.pending.ask(Key::Address(*address), now);
+            }
+        }
+        actions.extend(self.pending.connected(now).into_iter().map(Action::Query));
+        actions
+    }
+
+    /// Questions wait until the session is up again.
+    pub fn disconnected(&mut self) {
+        self.pending.disconnected();
+    }
+
+    /// A packet went to an address that the data plane does not know.
+    pub fn missed(&mut self, address: Ipv4Addr, now: Instant) -> Vec<Action> {
+        if !address::is_service(address) {
+            return Vec::new();
+        }
+        if let Some(service) = self.owners.get(&address).and_then(|name| self.services.get_mut(name)) {
+            service.last_used = now;
+        }
+        if let Some(published) = self.published.get_mut(&address) {
+            // Of what the data plane holds, this packet came before the answer.
+            return published.retry.is_some().then(|| published.again(address, now)).into_iter().collect();
+        }
+        self.pending.miss(address, now).into_iter().map(Action::Query).collect()
+    }
+
+    /// The data plane has not taken [`Action::Publish`]: the address stays as it was there, unknown or with what was
+    /// behind it before. It is tried again at the next packet that misses it, or after [`RETRY`]. Says whether this is
+    /// news.
+    pub fn refused(&mut self, address: Ipv4Addr, now: Instant) -> bool {
+        let Some(published) = self.published.get_mut(&address) else { return false };
+        published.retry.replace(now + RETRY).is_none()
+    }
+
+    /// The data plane has taken [`Action::Publish`]. Says whether it had refused before.
+    pub fn accepted(&mut self, address: Ipv4Addr) -> bool {
+        self.published.get_mut(&address).is_some_and(|published| published.retry.take().is_some())
+    }
+
+    /// An instance of the service runs here now.
+    pub fn attached(&mut self, name: &ServiceName, number: u32, now: Instant) -> Vec<Action> {
+        let mut actions = self.keep(name, now);
+        if let Some(service) = self.services.get_mut(name) {
+            service.local.insert(number);
+        }
+        actions.extend(self.ask_service(name, now));
+        actions
+    }
+
+    /// An instance no longer runs here: nothing new is sent to it, though the cluster has not said so yet. The service
+    /// stays of interest for [`IDLE`].
+    pub fn detached(&mut self, name: &ServiceName, number: u32, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let Some(service) = self.services.get_mut(name) else { return actions };
+        service.local.remove(&number);
+        service.last_used = now;
+        let Some(gone) = service.instances.get(&number) else { return actions };
+        for address in service.addresses.keys() {
+            let Some(published) = self.published.get(address) else { continue };
+            let mut entry = published.entry.clone();
+            entry.backends.retain(|backend| backend.instance_ip != *gone);
+            publish(&mut self.published, &mut actions, *address, entry, now);
+        }
+        actions
+    }
+
+    /// The cluster said that the table of a service (or address) changed.
+    pub fn changed(&mut self, name_or_address: &str, now: Instant) -> Vec<Action> {
+        match Key::parse(name_or_address) {
+            Some(Key::Service(name)) if self.services.contains_key(&name) => self.ask_service(&name, now),
+            Some(key @ Key::Address(_)) => {
+                self.pending.ask(key, now).into_iter().map(Action::Query).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The ServiceIP of an instance that runs here, as far as it is known.
+    #[must_use]
+    pub fn instance_ip(&self, name: &ServiceName, number: u32) -> Option<Ipv4Addr> {
+        self.services.get(name)?.instances.get(&number).copied()
+    }
+
+    /// The service that an address belongs to, as far as it is known.
+    #[must_use]
+    pub fn owner(&self, address: Ipv4Addr) -> Option<&ServiceName> {
+        self.owners.get(&address)
+    }
+
+    /// The cluster answered.
+    pub fn answered(&mut self, result: TableResult, now: Instant) -> Vec<Action> {
+        let mut table = Table::read(&result);
+        let asked = Key::parse(&result.query_key);
+        let again = self.pending.settle(asked.as_ref(), &table, now);
+        if let (Some(Key::Address(address)), Some(name)) = (&asked, &table.service) {
+            // The service's own address, which an answer without instances does not name.
+            if !table.addresses.contains_key(address)
+                && self.owners.get(address).is_none_or(|owner| owner == name)
+            {
+                let policy = self.policy_of(name, *address);
+                table.addresses.insert(*address, Entry { policy, backends: Vec::new() });
+            }
+        }
+        let mut actions = match table.service.clone() {
+            Some(name) => self.learn(&name, table, result, now),
+            None => match asked {
+                Some(Key::Address(address)) => self.learn_nobody(address, now),
+                _ => Vec::new(),
+            },
+        };
+        actions.extend(again.into_iter().map(Action::Query));
+        actions
+    }
+
+    /// The kind that the address had when the service had instances. One that was never seen is taken for the
+    /// service's own: an instance's address vanishes together with the instance.
+    fn policy_of(&self, name: &ServiceName, address: Ipv4Addr) -> Policy {
+        let known = self.services.get(name).and_then(|service| service.addresses.get(&address));
+        known.copied().unwrap_or(Policy::RoundRobin)
+    }
+
+    fn learn(&mut self, name: &ServiceName, table: Table, result: TableResult, now: Instant) -> Vec<Action> {
+        let first_contact = !self.services.contains_key(name);
+        let mut actions = self.keep(name, now);
+        let Some(service) = self.services.get_mut(name) else { return actions };
+
+        let identified: Vec<_> = service
+            .local
+            .iter()
+            .filter_map(|number| Some((*number, *table.instances.get(number)?)))
+            .filter(|(number, address)| service.instances.get(number) != Some(address))
+            .collect();
+        actions.extend(identified.into_iter().map(|(number, instance_ip)| Action::Identify {
+            service: name.clone(),
+            number,
+            instance_ip,
+        }));
+        service.instances = table.instances;
+        service.answer = Some(result);
+
+        let vanished: Vec<_> = service
+            .addresses
+            .keys()
+            .copied()
+            .filter(|address| !table.addresses.contains_key(address))
+            .collect();
+        for address in vanished {
+            let policy = service.addresses[&address];
+            if policy == Policy::Instance {
+                // It may be given to another service from now on.
+                service.addresses.remove(&address);
+                self.owners.remove(&address);
+            }
+            publish(&mut self.published, &mut actions, address, Entry { policy, backends: Vec::new() }, now);
+        }
+        let mut moved = Vec::new();
+        for (address, entry) in table.addresses {
+            service.addresses.insert(address, entry.policy);
+            publish(&mut self.published, &mut actions, address, entry, now);
+            if let Some(before) = self.owners.insert(address, name.clone()).filter(|before| before != name) {
+                moved.push((before, address));
+            }
+        }
+        for (before, address) in moved {
+            if let Some(service) = self.services.get_mut(&before) {
+                service.addresses.remove(&address);
+                actions.extend(self.ask_service(&before, now));
+            }
+        }
+        if first_contact {
+            // Whatever changed between this answer and the subscription.
+            actions.extend(self.ask_service(name, now));
+        }
+        actions
+    }
+
+    fn learn_nobody(&mut self, address: Ipv4Addr, now: Instant) -> Vec<Action> {
+        let policy = match self.owners.remove(&address).and_then(|name| self.services.get_mut(&name)) {
+            Some(service) => service.addresses.remove(&address),
+            None => None,
+        };
+        let mut actions = Vec::new();
+        let entry = Entry { policy: policy.unwrap_or(Policy::Instance), backends: Vec::new() };
+        publish(&mut self.published, &mut actions, address, entry, now);
+        actions
+    }
+
+    /// Makes the service one of interest.
+    fn keep(&mut self, name: &ServiceName, now: Instant) -> Vec<Action> {
+        if self.services.contains_key(name) {
+            return Vec::new();
+        }
+        let service = Service {
+            local: BTreeSet::new(),
+            last_used: now,
+            addresses: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            answer: None,
+        };
+        self.services.insert(name.clone(), service);
+        self.pending.is_connected().then(|| Action::Subscribe(name.clone())).into_iter().collect()
+    }
+
+    fn ask_service(&mut self, name: &ServiceName, now: Instant) -> Vec<Action> {
+        self.pending.ask(Key::Service(name.clone()), now).into_iter().map(Action::Query).collect()
+    }
+
+    /// When [`Resolver::tick`] has something to do next.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let of_published = |published: &Published| [published.expires, published.retry];
+        let published = self.published.values().flat_map(of_published).flatten().min();
+        [published, self.pending.deadline()].into_iter().flatten().min()
+    }
+
+    /// Asks again what was not answered, publishes again what was refused, forgets negative answers that have had
+    /// their time.
+    pub fn tick(&mut self, now: Instant) -> Vec<Action> {
+        let expired: Vec<_> = self
+            .published
+            .iter()
+            .filter(|(_, published)| published.expires.is_some_and(|expires| expires <= now))
+            .map(|(address, _)| *address)
+            .collect();
+        for address in &expired {
+            self.published.remove(address);
+        }
+        let mut actions: Vec<_> = expired.into_iter().map(Action::Withdraw).collect();
+        for (address, published) in &mut self.published {
+            if published.retry.is_some_and(|retry| retry <= now) {
+                actions.push(published.again(*address, now));
+            }
+        }
+        let services = &self.services;
+        let due = self.pending.due(now, |name| services.contains_key(name));
+        actions.extend(due.into_iter().map(Action::Query));
+        actions
+    }
+
+    /// Whether a sweep could end an interest, so that nobody lists all flows for nothing.
+    #[must_use]
+    pub fn may_sweep(&self, now: Instant) -> bool {
+        self.services.values().any(|service| service.is_idle(now) && service.local.is_empty())
+    }
+
+    /// Ends the interest in services that nothing here has used for [`IDLE`]. `used` tells of an address whether a
+    /// flow to it needs it.
+    pub fn sweep(&mut self, used: impl Fn(Ipv4Addr) -> bool, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.services.retain(|name, service| {
+            if !service.local.is_empty() || service.addresses.keys().any(|address| used(*address)) {
+                service.last_used = now;
+            }
+            if !service.is_idle(now) {
+                return true;
+            }
+            for address in service.addresses.keys() {
+                self.owners.remove(address);
+                if self.published.remove(address).is_some() {
+                    actions.push(Action::Withdraw(*address));
+                }
+            }
+            actions.push(Action::Unsubscribe(name.clone()));
+            actions.push(Action::RemoveInterest(name.clone()));
+            false
+        });
+        actions
+    }
+
+    /// The last answers, to be given to [`Resolver::answered`] after a restart.
+    pub fn answers(&self) -> impl Iterator<Item = &TableResult> {
+        self.services.values().filter_map(|service| service.answer.as_ref())
+    }
+
+    /// Each address that the data plane holds as it is here, its service where that is known, and what is behind it.
+    pub fn published(&self) -> impl Iterator<Item = (Ipv4Addr, Option<&ServiceName>, &Entry)> {
+        let held = self.published.iter().filter(|(_, it)| it.retry.is_none());
+        held.map(|(address, it)| (*address, self.owners.get(address), &it.entry))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,397 @@
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use protocol::name::ServiceName;
+use protocol::net::{TableQuery, TableResult};
+use serde_json::json;
+
+use super::{Action, GIVE_UP, IDLE, NEGATIVE, RETRY, Resolver, SILENCE, TIMEOUT, is_use};
+use crate::datapath::{Backend, Flow, Transport};
+
+const NAME: &str = "smp.bed.srv.bed";
+const ROUND_ROBIN: Ipv4Addr = Ipv4Addr::new(10, 30, 109, 1);
+
+fn name() -> ServiceName {
+    NAME.parse().unwrap()
+}
+
+fn by_name() -> TableQuery {
+    TableQuery { sname: NAME.to_owned(), sip: String::new() }
+}
+
+fn by_address(address: Ipv4Addr) -> TableQuery {
+    TableQuery { sname: String::new(), sip: address.to_string() }
+}
+
+/// An answer for the service with instances of these numbers, all running.
+fn answer(query_key: &str, numbers: &[u8]) -> TableResult {
+    let instances: Vec<_> = numbers
+        .iter()
+        .map(|number| {
+            json!({"instance_number": number, "instance_ip": format!("10.30.0.{number}"),
+                "namespace_ip": format!("10.18.0.{}", number + 2), "host_ip": "192.0.2.31", "host_port": 50103,
+                "service_ip": [{"IpType": "RR", "Address": ROUND_ROBIN.to_string()}]})
+        })
+        .collect();
+    serde_json::from_value(json!({"app_name": NAME, "instance_list": instances, "query_key": query_key}))
+        .unwrap()
+}
+
+fn nobody(query_key: &str) -> TableResult {
+    serde_json::from_value(json!({"app_name": "", "instance_list": [], "query_key": query_key})).unwrap()
+}
+
+/// A flow to an instance that is there.
+fn flow(transport: Transport, idle: Duration) -> Flow {
+    let port = |address: Ipv4Addr| SocketAddrV4::new(address, 80);
+    let node = port(Ipv4Addr::new(192, 0, 2, 31));
+    let backend =
+        Backend { ns_ip: Ipv4Addr::new(10, 18, 0, 66), instance_ip: Ipv4Addr::new(10, 30, 0, 0), node };
+    let client = port(Ipv4Addr::new(10, 18, 0, 2));
+    Flow { transport, client, service: port(ROUND_ROBIN), backend: Some(backend), idle, closing: false }
+}
+
+#[test]
+fn a_silent_connection_is_a_use_as_long_as_it_can_go_on() {
+    let hours = Duration::from_secs(5 * 3600);
+    let open = flow(Transport::Tcp, hours);
+    assert!(is_use(&open));
+    assert!(!is_use(&Flow { closing: true, ..open }), "it has ended");
+    assert!(!is_use(&Flow { backend: None, ..open }), "its instance is gone");
+    assert!(!is_use(&flow(Transport::Tcp, SILENCE)), "its end was not seen");
+    assert!(!is_use(&flow(Transport::Udp, hours)));
+    assert!(is_use(&flow(Transport::Udp, IDLE / 2)));
+}
+
+fn connected(now: Instant) -> Resolver {
+    let mut resolver = Resolver::default();
+    resolver.connected(now);
+    resolver
+}
+
+fn backends(actions: &[Action], address: Ipv4Addr) -> Option<usize> {
+    actions.iter().rev().find_map(|action| match action {
+        Action::Publish(published, entry) if *published == address => Some(entry.backends.len()),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_miss_is_asked_once_and_its_answer_is_published_and_subscribed() {
+    let now = Instant::now();
+    let mut resolver = connected(now);
+    assert_eq!(resolver.missed(ROUND_ROBIN, now), [Action::Query(by_address(ROUND_ROBIN))]);
+    assert_eq!(resolver.missed(ROUND_ROBIN, now), [], "asked again while the answer is under way");
+
+    let actions = resolver.answered(answer(&ROUND_ROBIN.to_string(), &[0, 1]), now);
+    assert_eq!(actions[0], Action::Subscribe(name()));
+    assert_eq!(backends(&actions, ROUND_ROBIN), Some(2));
+    assert_eq!(backends(&actions, Ipv4Addr::new(10, 30, 0, 1)), Some(1));
+    assert_eq!(
+        actions.last(),
+        Some(&Action::Query(by_name())),
+        "what changed before the subscription is missed"
+    );
+    assert_eq!(resolver.missed(ROUND_ROBIN, now), []);
+}
+
+#[test]
+fn an_address_outside_the_service_range_is_never_asked_for() {
+    let now = Instant::now();
+    assert_eq!(connected(now).missed(Ipv4Addr::new(10, 18, 0, 2), now), []);
+}
+
+#[test]
+fn who_dials_before_the_first_instance_gets_through_once_it_runs() {
+    let now = Instant::now();
+    let mut resolver = connected(now);
+    resolver.missed(ROUND_ROBIN, now);
+    let actions = resolver.answered(nobody(&ROUND_ROBIN.to_string()), now);
+    assert_eq!(backends(&actions, ROUND_ROBIN), Some(0), "the sender learns that there is nobody");
+
+    let later = now + NEGATIVE;
+    assert!(resolver.deadline().unwrap() <= later);
+    assert_eq!(resolver.tick(later), [Action::Withdraw(ROUND_ROBIN)]);
+    assert_eq!(resolver.missed(ROUND_ROBIN, later), [Action::Query(by_address(ROUND_ROBIN))]);
+    let actions = resolver.answered(answer(&ROUND_ROBIN.to_string(), &[0]), later);
+    assert_eq!(backends(&actions, ROUND_ROBIN), Some(1));
+    assert_eq!(resolver.tick(later + NEGATIVE), [], "what has backends does not expire");
+}
+
+#[test]
+fn a_service_that_lost_its_last_instance_is_asked_for_by_the_next_packet() {
+    let now = Instant::now();
+    let mut resolver = connected(now);
+    resolver.answered(answer(NAME, &[0]), now);
+    resolver.answered(answer(NAME, &[0]), now);
+    assert_eq!(resolver.changed(NAME, now), [Action::Query(by_name())]);
+    let actions = resolver.answered(answer(NAME, &[]), now);
+    assert_eq!(backends(&actions, ROUND_ROBIN), Some(0));
+    assert_eq!(backends(&actions, Ipv4Addr::new(10, 30, 0, 0)), Some(0));
+
+    let later = now + NEGATIVE;
+    resolver.tick(later);
+    assert_eq!(resolver.missed(ROUND_ROBIN, later), [Action::Query(by_address(ROUND_ROBIN))]);
+    let actions = resolver.answered(answer(&ROUND_ROBIN.to_string(), &[]), later);
+    assert_eq!(backends(&actions, ROUND_ROBIN), Some(0));
+}
+
+#[test]
+fn a_change_during_a_query_is_asked_for_after_its_answer() {
+    let now = Instant::now();
+    let mut resolver = connected(now);
+    resolver.attached(&name(), 0, now);
+    assert_eq!(resolver.changed(NAME, now), []);
+    let actions = resolver.answered(answer(NAME, &[0]), now);
+    assert_eq!(actions.last(), Some(&Action::Query(by_name())));
+    let actions = resolver.answered(answer(NAME, &[0]), now);
+    assert_eq!(actions, [], "nothing changed, and nothing is asked without end");
+}
+
+#[test]
+fn an_instance_here_is_identified_as_soon_as_its_address_is_told() {
+    let now = Instant::now();
+    let mut resolver = connected(now);
+    let actions = resolver.attached(&name(), 4, now);
+    assert_eq!(actions, [Action::Subscribe(name()), Action::Query(by_name())]);
+    let mut told = answer(NAME, &[4, 5]);
+    told.instance_list[0].namespace_ip = None;
+    let identify = Action::Identify { service: name(), number: 4, instance_ip: Ipv4Addr::new(10, 30, 0, 4) };
+    assert!(resolver.answered(told, now).contains(&identify), "its place need not be known for that");
+    assert!(!resolver.answered(answer(NAME, &[4, 5]), now).contains(&identify), "told twice");
+    assert_eq!(resolver.instance_ip(&name(), 4), Some(Ipv4Addr::new(10, 30, 0, 4)));
+}
+
+#[test]
+fn an_unanswered_question_is_asked_again_and_one_for_a_packet_is_dropped_in_the_end() {
+    let start = Instant::now();
+    let mut resolver = connected(start);
+    resolver.attached(&name(), 0, start);
+    resolver.missed(ROUND_ROBIN, start);
+    assert_eq!(resolver.tick(start + TIMEOUT / 2), []);
+    assert_eq!(
+        resolver.tick(start + TIMEOUT),
+        [Action::Query(by_name()), Action::Query(by_address(ROUND_ROBIN))]
+    );
+    assert_eq!(resolver.tick(start + GIVE_UP), [Action::Query(by_name())]);
+    assert_eq!(
+        resolver.missed(ROUND_ROBIN, start + GIVE_UP),
+        [Action::Query(by_address(ROUND_ROBIN))],
+        "a question that was dropped blocks the next one"
+    );
+}
+
+#[test]
+fn after_a_lost_session_everything_of_interest_is_asked_again() {
+    let now = Instant::now();
+    let mut resolver = connected(now);
+    resolver.attached(&name(), 0, now);
+    resolver.answered(answer(NAME, &[0]), now);
+    resolver.disconnected();
+    assert_eq!(resolver.missed(Ipv4Addr::new(10, 30, 9, 9), now), [], "nobody to ask");
+    let actions = resolver.connected(now);
+    assert_eq!(actions[0], Action::Subscribe(name()));
+    assert!(actions.contains(&Action::Query(by_name())));
+    assert!(actions.contains(&Action::Query(by_address(Ipv4Addr::new(10, 30, 9, 9)))));
+}
+
+#[test]
+fn an_address_that_another_service_got_is_no_longer_the_first_ones() {
+    let now = Instant::now();
+    let mut resolver = connected(now);
+    resolver.answered(answer(NAME, &[0]), now);
+    let mut other = answer("oth.bed.srv.bed", &[0]);
+    other.app_name = "oth.bed.srv.bed".to_owned();
+    other.instance_list[0].namespace_ip = Some("10.18.0.77".to_owned());
+    let actions = resolver.answered(other, now);
+    assert_eq!(backends(&actions, ROUND_ROBIN), Some(1));
+    assert!(resolver.published().all(|(_, owner, _)| owner.unwrap().as_str() == "oth.bed.srv.bed"));
+}
+
+#[test]
+fn interest_ends_when_nothing_has_used_the_service_for_long() {
+    let now = Instant::now();
+    let mut resolver = connected(now);
+    resolver.answered(answer(NAME, &[0]), now);
+    assert_eq!(resolver.sweep(|_| false, now + IDLE / 2), []);
+    assert_eq!(resolver.sweep(|address| address == ROUND_ROBIN, now + IDLE), []);
+    assert_eq!(resolver.sweep(|_| false, now + IDLE + IDLE / 2), []);
+    let actions = resolver.sweep(|_| false, now + IDLE + IDLE);
+    assert_eq!(
+        actions,
+        [
+            Action::Withdraw(Ipv4Addr::new(10, 30, 0, 0)),
+            Action::Withdraw(ROUND_ROBIN),
+            Action::Unsubscribe(name()),
+            Action::RemoveInterest(name())
+        ]
+    );
+    assert_eq!(resolver.published().count(), 0);
+}
+
+#[test]
+fn interest_lasts_while_an_instance_runs_here() {
+    let now = Instant::now();
+    let mut resolver = connected(now);
+    resolver.attached(&name(), 0, now);
+    assert_eq!(resolver.sweep(|_| false, now + 3 * IDLE), []);
+    assert_eq!(resolver.detached(&name(), 0, now + 3 * IDLE), []);
+    assert_eq!(resolver.sweep(|_| false, now + 3 * IDLE), []);
+    assert!(!resolver.sweep(|_| false, now + 4 * IDLE).is_empty());
+}
+
+#[test]
+fn an_instance_that_left_this_node_gets_nothing_new_although_the_cluster_has_not_said_so() {
+    let now = Instant::now();
+    let mut resolver = connected(now);
+    resolver.attached(&name(), 1, now);
+    resolver.answered(answer(NAME, &[0, 1]), now);
+    let actions = resolver.detached(&name(), 1, now);
+    assert_eq!(backends(&actions, ROUND_ROBIN), Some(1));
+    assert_eq!(backends(&actions, Ipv4Addr::new(10, 30, 0, 1)), Some(0));
+    assert_eq!(backends(&actions, Ipv4Addr::new(10, 30, 0, 0)), None, "the other one is as it was");
+}
+
+#[test]
+fn what_an_earlier_run_published_stays_until_it_is_answered() {
+    let now = Instant::now();
+    let (mut before, mut after) = (connected(now), Resolver::default());
+    before.answered(answer(NAME, &[0]), now);
+    for (address, _, entry) in before.published() {
+        after.adopt(address, entry.clone(), now);
+    }
+    assert_eq!(after.tick(now + IDLE), [], "a warm service was withdrawn");
+    assert!(after.connected(now).contains(&Action::Query(by_address(ROUND_ROBIN))));
+    let actions = after.answered(answer(&ROUND_ROBIN.to_string(), &[0]), now);
+    assert!(!actions.iter().any(|action| matches!(action, Action::Publish(..) | Action::Withdraw(_))));
+}
+
+#[test]
+fn what_the_data_plane_refuses_is_tried_again_until_it_takes_it() {
+    let now = Instant::now();
+    let mut resolver = connected(now);
+    resolver.answered(answer(NAME, &[0]), now);
+    resolver.answered(answer(NAME, &[0]), now);
+    assert!(resolver.refused(ROUND_ROBIN, now), "the first refusal is news");
+    assert!(resolver.published().all(|(address, ..)| address != ROUND_ROBIN));
+
+    // The next packet; without one, the clock; and any answer, though it says the same.
+    let actions = resolver.missed(ROUND_ROBIN, now);
+    assert_eq!((actions.len(), backends(&actions, ROUND_ROBIN)), (1, Some(1)));
+    assert!(!resolver.refused(ROUND_ROBIN, now), "said once, not at each try");
+    assert!(resolver.deadline().unwrap() <= now + RETRY);
+    let actions = resolver.tick(now + RETRY);
+    assert_eq!((actions.len(), backends(&actions, ROUND_ROBIN)), (1, Some(1)));
+    assert_eq!(resolver.tick(now + RETRY), [], "tried twice at once");
+    assert_eq!(backends(&resolver.answered(answer(NAME, &[0]), now + RETRY), ROUND_ROBIN), Some(1));
+
+    assert!(resolver.accepted(ROUND_ROBIN));
+    assert!(!resolver.accepted(ROUND_ROBIN));
+    assert_eq!(resolver.missed(ROUND_ROBIN, now + RETRY), []);
+    assert_eq!(resolver.tick(now + 3 * RETRY), []);
+    assert!(resolver.refused(ROUND_ROBIN, now + 3 * RETRY), "a new refusal is news again");
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Miss(u8),
+    Answer {
+        by_name: bool,
+        numbers: Vec<u8>,
+    },
+    Nobody(u8),
+    Changed,
+    Attach(u8),
+    Detach(u8),
+    Link(bool),
+    Wait(u16),
+    Sweep,
+    /// From now on the data plane is full, or has room.
+    Full(bool),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        (0u8..8).prop_map(Event::Miss),
+        (any::<bool>(), proptest::collection::vec(0u8..6, 0..4))
+            .prop_map(|(by_name, numbers)| Event::Answer { by_name, numbers }),
+        (0u8..8).prop_map(Event::Nobody),
+        Just(Event::Changed),
+        (0u8..4).prop_map(Event::Attach),
+        (0u8..4).prop_map(Event::Detach),
+        any::<bool>().prop_map(Event::Link),
+        (0u16..8000).prop_map(Event::Wait),
+        Just(Event::Sweep),
+        any::<bool>().prop_map(Event::Full),
+    ]
+}
+
+proptest! {
+    /// Replays the actions onto a model of the data plane and of the cluster's view.
+    #[test]
+    fn the_data_plane_always_holds_what_the_resolver_says(events in proptest::collection::vec(event(), 0..80)) {
+        let mut now = Instant::now();
+        let mut resolver = Resolver::default();
+        let mut held = std::collections::BTreeMap::new();
+        let mut refused = std::collections::BTreeSet::new();
+        let (mut up, mut full) = (false, false);
+        for event in events {
+            let actions = match event {
+                Event::Miss(last) => {
+                    let address = Ipv4Addr::new(10, 30, 0, last);
+                    if held.contains_key(&address) { continue }
+                    resolver.missed(address, now)
+                }
+                Event::Answer { by_name, mut numbers } => {
+                    numbers.dedup();
+                    let key = if by_name { NAME.to_owned() } else { ROUND_ROBIN.to_string() };
+                    resolver.answered(answer(&key, &numbers), now)
+                }
+                Event::Nobody(last) => resolver.answered(nobody(&format!("10.30.0.{last}")), now),
+                Event::Changed => resolver.changed(NAME, now),
+                Event::Attach(number) => resolver.attached(&name(), number.into(), now),
+                Event::Detach(number) => resolver.detached(&name(), number.into(), now),
+                Event::Link(true) => { up = true; resolver.connected(now) }
+                Event::Link(false) => { up = false; resolver.disconnected(); Vec::new() }
+                Event::Wait(milliseconds) => {
+                    now += Duration::from_millis(milliseconds.into());
+                    resolver.tick(now)
+                }
+                Event::Sweep => { now += IDLE; resolver.sweep(|_| false, now) }
+                Event::Full(it) => { full = it; Vec::new() }
+            };
+            let mut queries = std::collections::HashSet::new();
+            for action in actions {
+                match action {
+                    Action::Publish(address, _) if full && !held.contains_key(&address) => {
+                        refused.insert(address);
+                        resolver.refused(address, now);
+                    }
+                    Action::Publish(address, entry) => {
+                        refused.remove(&address);
+                        resolver.accepted(address);
+                        held.insert(address, entry);
+                    }
+                    Action::Withdraw(address) => prop_assert!(
+                        held.remove(&address).is_some() || refused.remove(&address),
+                        "{address} is not held"
+                    ),
+                    Action::Query(query) => {
+                        prop_assert!(up, "a question while the session is down");
+                        prop_assert!(queries.insert(query.clone()), "asked twice at once: {query:?}");
+                    }
+                    _ => {}
+                }
+            }
+            let said: std::collections::BTreeMap<_, _> =
+                resolver.published().map(|(address, _, entry)| (address, entry.clone())).collect();
+            prop_assert_eq!(&said, &held);
+            let retried = resolver.deadline().is_some_and(|deadline| deadline <= now + RETRY);
+            prop_assert!(refused.is_empty() || retried, "a refused service is given up");
+            // No black hole: whatever is empty expires.
+            let empty = held.values().any(|entry| entry.backends.is_empty());
+            prop_assert!(!empty || resolver.deadline().is_some_and(|deadline| deadline <= now + NEGATIVE));
+        }
+    }
+}
