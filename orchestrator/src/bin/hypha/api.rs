@@ -1,0 +1,194 @@
+//! The root's HTTP API, as far as the command line uses it: calls in, documents out.
+
+mod document;
+mod refusal;
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use protocol::id::Id;
+use reqwest::Method;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+pub(crate) use self::document::{App, Fetched};
+pub(crate) use self::refusal::{ApiError, Unreachable};
+use crate::address::Address;
+use crate::session::Session;
+use protocol::cluster::Cluster;
+use protocol::service::Service;
+
+/// A host that does not answer the handshake within this time is taken for unreachable.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection to one root, logged in or not.
+#[derive(Debug)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    root: Address,
+    session: RefCell<Option<Session>>,
+    /// Told of each renewed token.
+    renewed: fn(&Session),
+}
+
+/// The two tokens of a login.
+#[derive(Debug, serde::Deserialize)]
+struct Tokens {
+    token: String,
+    #[serde(default)]
+    refresh_token: Option<String>,
+}
+
+impl Client {
+    /// `renewed` is called with each session that got a new token, so that it can be stored.
+    pub(crate) fn new(
+        root: Address,
+        session: Option<Session>,
+        timeout: Duration,
+        renewed: fn(&Session),
+    ) -> Result<Self, ApiError> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("hypha/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(timeout)
+            .tcp_nodelay(true);
+        if root.is_loopback() {
+            builder = builder.no_proxy();
+        }
+        let http = builder.build().map_err(ApiError::Setup)?;
+        Ok(Self { http, root, session: RefCell::new(session), renewed })
+    }
+
+    pub(crate) const fn root(&self) -> &Address {
+        &self.root
+    }
+
+    pub(crate) fn session(&self) -> Option<Session> {
+        self.session.borrow().clone()
+    }
+
+    /// Logs in; the session that comes of it is used from here on.
+    pub(crate) async fn log_in(&self, user: &str, password: &str) -> Result<Session, ApiError> {
+        let body = json!({ "username": user, "password": password });
+        let answer = self.send(Method::POST, "/api/auth/login", Some(&body), None).await?;
+        let Tokens { token, refresh_token } = self.read("/api/auth/login", answer)?;
+        let session = Session { url: self.root.to_string(), user: user.to_owned(), token, refresh_token };
+        *self.session.borrow_mut() = Some(session.clone());
+        Ok(session)
+    }
+
+    pub(crate) async fn apps(&self) -> Result<Vec<Fetched<App>>, ApiError> {
+        self.get("/api/applications/").await
+    }
+
+    pub(crate) async fn services(&self) -> Result<Vec<Fetched<Service>>, ApiError> {
+        self.get("/api/services/").await
+    }
+
+    pub(crate) async fn service(&self, id: Id) -> Result<Fetched<Service>, ApiError> {
+        self.get(&format!("/api/service/{id}")).await
+    }
+
+    pub(crate) async fn clusters(&self) -> Result<Vec<Fetched<Cluster>>, ApiError> {
+        self.get("/api/clusters/").await
+    }
+
+    /// Registers the applications of an SLA document. Starts no instance.
+    pub(crate) async fn create_apps(&self, document: &Value) -> Result<(), ApiError> {
+        self.call(Method::POST, "/api/application/", Some(document)).await.map(drop)
+    }
+
+    /// Registers the services of an SLA document whose one application has its `applicationID` set.
+    pub(crate) async fn create_services(&self, document: &Value) -> Result<(), ApiError> {
+        self.call(Method::POST, "/api/service/", Some(document)).await.map(drop)
+    }
+
+    pub(crate) async fn delete_app(&self, id: Id) -> Result<(), ApiError> {
+        self.call(Method::DELETE, &format!("/api/application/{id}"), None).await.map(drop)
+    }
+
+    pub(crate) async fn delete_service(&self, id: Id) -> Result<(), ApiError> {
+        self.call(Method::DELETE, &format!("/api/service/{id}"), None).await.map(drop)
+    }
+
+    /// Asks for one more instance.
+    pub(crate) async fn start_instance(&self, service: Id) -> Result<(), ApiError> {
+        self.call(Method::POST, &format!("/api/service/{service}/instance"), Some(&json!({}))).await.map(drop)
+    }
+
+    pub(crate) async fn stop_instance(&self, service: Id, number: u32) -> Result<(), ApiError> {
+        let path = format!("/api/service/{service}/instance/{number}");
+        self.call(Method::DELETE, &path, None).await.map(drop)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        let answer = self.call(Method::GET, path, None).await?;
+        self.read(path, answer)
+    }
+
+    /// One request, logged in. A token that has run out is renewed once: it lives for ten minutes, the right to
+    /// renew it for days.
+    async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, ApiError> {
+        let Some(session) = self.session() else {
+            return Err(ApiError::NotLoggedIn { root: self.root.clone() });
+        };
+        let answer = self.send(method.clone(), path, body, Some(&session.token)).await;
+        match (answer, session.refresh_token) {
+            (Err(ApiError::Expired { .. }), Some(refresh_token)) => {
+                let token = self.renew(&refresh_token).await?;
+                self.send(method, path, body, Some(&token)).await
+            }
+            (answer, _) => answer,
+        }
+    }
+
+    async fn renew(&self, refresh_token: &str) -> Result<String, ApiError> {
+        let path = "/api/auth/refresh";
+        let answer = self.send(Method::POST, path, Some(&json!({})), Some(refresh_token)).await;
+        let answer = answer.map_err(|error| match error {
+            // Whatever the root has against the old login, the cure is a new one.
+            ApiError::NotFound { .. } | ApiError::Forbidden { .. } => {
+                ApiError::Expired { root: self.root.clone() }
+            }
+            other => other,
+        })?;
+        let Tokens { token, refresh_token } = self.read(path, answer)?;
+        if let Some(session) = self.session.borrow_mut().as_mut() {
+            session.token.clone_from(&token);
+            session.refresh_token = refresh_token.or_else(|| session.refresh_token.take());
+            (self.renewed)(session);
+        }
+        Ok(token)
+    }
+
+    /// One request as it is; an answer that is no success becomes an error.
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        token: Option<&str>,
+    ) -> Result<Value, ApiError> {
+        let unreachable = |source| Unreachable { root: self.root.clone(), source };
+        let mut request = self.http.request(method.clone(), format!("{}{path}", self.root));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await.map_err(unreachable)?;
+        let status = answer.status();
+        let bytes = answer.bytes().await.map_err(unreachable)?;
+        let value = document::value(&bytes);
+        if status.is_success() {
+            return value.ok_or_else(|| ApiError::foreign(&self.root, path, "no JSON"));
+        }
+        Err(refusal::read(&self.root, &method, path, status, value.as_ref(), &bytes))
+    }
+
+    fn read<T: DeserializeOwned>(&self, path: &str, answer: Value) -> Result<T, ApiError> {
+        serde_json::from_value(answer)
+            .map_err(|error| ApiError::foreign(&self.root, path, &error.to_string()))
+    }
+}

@@ -1,0 +1,10 @@
+//! One file for each command.
+
+pub(crate) mod apply;
+pub(crate) mod delete;
+pub(crate) mod get;
+pub(crate) mod help;
+pub(crate) mod login;
+pub(crate) mod logs;
+pub(crate) mod scale;
+pub(crate) mod status;

@@ -1,0 +1,184 @@
+//! `status`: one screen, what is wrong first.
+
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::fleet::{Clusters, Fleet};
+use crate::name::Target;
+use crate::output::{Format, Mood};
+use crate::terminal::{Paint, Terminal, plain};
+use crate::view::state::{counts, is_ready, mood, standing};
+use crate::view::{age, count, megabytes};
+use crate::yaml;
+
+/// Something that a person may have to act on.
+#[derive(Debug, PartialEq, Eq)]
+struct Trouble {
+    name: String,
+    what: String,
+    next: String,
+}
+
+/// The whole in numbers.
+#[derive(Debug, Default, PartialEq)]
+struct Summary {
+    clusters: usize,
+    active_clusters: usize,
+    workers: u32,
+    cpus: u32,
+    memory: u64,
+    apps: usize,
+    services: usize,
+    running: usize,
+    waiting: usize,
+    failed: usize,
+    troubles: Vec<Trouble>,
+}
+
+pub(crate) async fn status(context: &Context) -> Result<(), Failure> {
+    let client = context.client()?;
+    let (fleet, clusters) = futures::try_join!(Fleet::fetch(&client), Clusters::fetch(&client))?;
+    let summary = summary(&fleet, &clusters, super::get::now());
+    let root = client.root().to_string();
+    let text = match context.global.output {
+        Format::Json => format!("{:#}", document(&summary, &root)),
+        Format::Jsonl => document(&summary, &root).to_string(),
+        Format::Yaml => yaml::write(&document(&summary, &root)),
+        Format::Table | Format::Wide | Format::Name => text(&summary, &root, context.terminal.stdout_paint()),
+    };
+    Terminal::answer(&text)
+}
+
+fn summary(fleet: &Fleet, clusters: &Clusters, now: f64) -> Summary {
+    let active = || clusters.clusters.iter().filter(|cluster| cluster.active);
+    let mut summary = Summary {
+        clusters: clusters.clusters.len(),
+        active_clusters: active().count(),
+        workers: active().map(|cluster| cluster.active_nodes).sum(),
+        cpus: active().map(|cluster| cluster.total_cpu_cores).sum(),
+        memory: active().map(|cluster| cluster.memory_in_mb).sum(),
+        apps: fleet.apps.len(),
+        services: fleet.services.len(),
+        ..Summary::default()
+    };
+    for cluster in clusters.clusters.iter().filter(|cluster| !cluster.active) {
+        summary.troubles.push(Trouble {
+            name: format!("cluster {}", cluster.cluster_name),
+            what: format!(
+                "lost {} ago; its services run on as last seen",
+                age(now, cluster.last_modified_timestamp)
+            ),
+            next: format!("hypha get clusters {}", cluster.cluster_name),
+        });
+    }
+    if summary.active_clusters > 0 && summary.workers == 0 {
+        summary.troubles.push(Trouble {
+            name: "workers".to_owned(),
+            what: "no worker has joined".to_owned(),
+            next: "node-engine -a CLUSTER".to_owned(),
+        });
+    }
+    for service in &fleet.services {
+        for instance in service.instance_list.iter().filter(|instance| counts(instance)) {
+            match mood(instance.status) {
+                _ if is_ready(instance) => summary.running += 1,
+                Mood::Bad => summary.failed += 1,
+                _ => summary.waiting += 1,
+            }
+        }
+        let standing = standing(service);
+        if matches!(standing.mood, Mood::Bad | Mood::Changing) {
+            let label = fleet.names().label(Target::Service(service.id));
+            summary.troubles.push(Trouble {
+                what: format!("{} {}/{}: {}", standing.word, standing.ready, standing.total, standing.cause),
+                next: format!("hypha get instances {label}"),
+                name: label,
+            });
+        }
+    }
+    summary
+}
+
+fn text(summary: &Summary, root: &str, paint: Paint) -> String {
+    let mut lines = Vec::new();
+    let width = summary.troubles.iter().map(|trouble| trouble.name.len()).max().unwrap_or_default();
+    for Trouble { name, what, next } in &summary.troubles {
+        lines.push(format!("{} {name:<width$}  {}  {}", paint.error("!"), plain(what), paint.faint(next)));
+    }
+    lines.push(format!(
+        "  root {root}   clusters {}/{}   workers {}   {}, {} of memory free",
+        summary.active_clusters,
+        summary.clusters,
+        summary.workers,
+        count(summary.cpus.try_into().unwrap_or(usize::MAX), "CPU"),
+        megabytes(summary.memory),
+    ));
+    lines.push(format!(
+        "  {}, {}   instances {} running, {} waiting, {} failed",
+        count(summary.apps, "app"),
+        count(summary.services, "service"),
+        summary.running,
+        summary.waiting,
+        summary.failed,
+    ));
+    if summary.troubles.is_empty() {
+        lines.push(format!("  {}", paint.good("all is well")));
+    }
+    lines.join("\n")
+}
+
+fn document(summary: &Summary, root: &str) -> Value {
+    let troubles = summary.troubles.iter();
+    let troubles: Value = troubles
+        .map(|trouble| json!({ "name": trouble.name, "what": trouble.what, "next": trouble.next }))
+        .collect();
+    json!({
+        "root": root,
+        "clusters": { "active": summary.active_clusters, "total": summary.clusters },
+        "workers": { "active": summary.workers, "cpus": summary.cpus, "memory_free_mb": summary.memory },
+        "apps": summary.apps,
+        "services": summary.services,
+        "instances": { "running": summary.running, "waiting": summary.waiting, "failed": summary.failed },
+        "troubles": troubles,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::service::Instance;
+    use protocol::status::Status;
+
+    use super::{Clusters, Fleet, Paint, document, summary, text};
+    use crate::sample;
+
+    const NOW: f64 = 1_795_374_561.67 + 240.0;
+
+    #[test]
+    fn what_is_wrong_comes_first() {
+        let apps = vec![sample::app(1, "hello", "demo")];
+        let mut web = sample::service(&apps[0], 11, "web");
+        let failed =
+            Instance { status_detail: Some("no such image".into()), ..Instance::new(1, Status::Failed) };
+        web.instance_list = vec![Instance::new(0, Status::Running), failed];
+        let fleet = Fleet { apps, services: vec![web], ..Fleet::default() };
+        let mut lost = sample::cluster(3, "berlin");
+        lost.active = false;
+        let clusters = Clusters { clusters: vec![lost, sample::cluster(4, "home")], documents: Vec::new() };
+        let summary = summary(&fleet, &clusters, NOW);
+        let expected = "\
+! cluster berlin  lost 4 m ago; its services run on as last seen  hypha get clusters berlin
+! hello/web       failed 1/2: /1: no such image  hypha get instances hello/web
+  root http://r:1   clusters 1/2   workers 2   4 CPUs, 45.3 GB of memory free
+  1 app, 1 service   instances 1 running, 0 waiting, 1 failed";
+        assert_eq!(text(&summary, "http://r:1", Paint::never()), expected);
+        assert_eq!(document(&summary, "http://r:1")["troubles"][1]["name"], "hello/web");
+    }
+
+    #[test]
+    fn nothing_wrong_is_said_too() {
+        let clusters = Clusters { clusters: vec![sample::cluster(4, "home")], documents: Vec::new() };
+        let summary = summary(&Fleet::default(), &clusters, NOW);
+        assert!(text(&summary, "http://r:1", Paint::never()).ends_with("all is well"));
+    }
+}

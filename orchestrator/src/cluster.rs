@@ -1,0 +1,164 @@
+//! A cluster: its workers, where instances are placed, and what they are told.
+//!
+//! In reading order: [`run`] puts the parts together. [`control`] owns the [`state`], which decides everything and does
+//! nothing: workers ([`worker`]), the life of instances ([`instance`]), tables of addresses ([`directory`],
+//! [`table`]). Around it the edges: [`intake`] (MQTT), [`api`] and [`net_api`] (HTTP), [`uplink`] and [`announcer`] (to
+//! the root, through [`root_client`]).
+
+mod announcer;
+mod api;
+mod backoff;
+pub mod config;
+mod control;
+mod directory;
+mod instance;
+mod intake;
+mod net_api;
+mod problem;
+mod root_client;
+mod state;
+mod table;
+mod uplink;
+mod worker;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::de::DeserializeOwned;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use self::config::{Args, Config, ConfigError};
+use self::control::Control;
+use self::root_client::{Introduction, RootClient};
+use self::state::{INSTANCES, Kept, OWN_ID, SERVICES, State, TABLES, WORKERS};
+use self::uplink::{Link, Uplink};
+use crate::broker::Broker;
+use crate::broker::access::Roster;
+use crate::data_dir::{DataDir, DataDirError};
+use crate::http::{self, BindError};
+use crate::store::{Store, StoreError};
+
+/// Events that wait for the one task that takes them. A full queue slows down the connections they come from.
+const QUEUE: usize = 4096;
+
+/// Why the cluster could not start, or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    #[error("open the cluster's data")]
+    Data(#[from] DataDirError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("read the cluster's state")]
+    Read(#[source] StoreError),
+    #[error("the cluster stops, since its state could not be made durable")]
+    Keep(#[source] StoreError),
+    #[error("set up the HTTP client")]
+    HttpClient(#[source] reqwest::Error),
+    #[error("find out which port was given")]
+    LocalAddress(#[source] std::io::Error),
+}
+
+/// Where a started cluster listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    pub api: SocketAddr,
+    pub net: SocketAddr,
+    pub mqtt: SocketAddr,
+}
+
+/// Runs the cluster until `shutdown`.
+///
+/// # Errors
+/// When it cannot start: the data directory or a port is not to be had; and when the disk takes no more.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ClusterError> {
+    run_and_tell(config, shutdown, |_addresses| {}).await
+}
+
+/// As [`run`], and says where it listens as soon as it does: for a caller that gave port 0.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_and_tell(
+    config: Config,
+    shutdown: CancellationToken,
+    tell: impl FnOnce(Addresses),
+) -> Result<(), ClusterError> {
+    let data_dir = DataDir::open(&config.data_dir)?;
+    let store = data_dir.store()?;
+    let kept = read(&store).await.map_err(ClusterError::Read)?;
+    let id = kept.id;
+    let state = State::new(kept, config.worker_timeout, Instant::now());
+    let roster = Roster::default();
+    state.workers().for_each(|worker| roster.admit(worker));
+
+    let api = http::bind(config.api, "the cluster's API", "--port, in standalone --cluster-port").await?;
+    let net =
+        http::bind(config.net, "table updates of the root", "--net-port, in standalone --cluster-net-port")
+            .await?;
+    let (link, link_seen) = watch::channel(Link { id, connected: false });
+    let root = RootClient::new(&config, link_seen.clone()).map_err(ClusterError::HttpClient)?;
+    let tasks = TaskTracker::new();
+    // Stops everything, when the outside says so or when the state cannot be kept.
+    let stop = shutdown.child_token();
+    let _stop_at_the_end = stop.clone().drop_guard();
+
+    let (event_sender, events) = mpsc::channel(QUEUE);
+    let broker = Broker::start(config.mqtt, roster.clone(), event_sender, &tasks, stop.clone()).await?;
+    let local =
+        |listener: &tokio::net::TcpListener| listener.local_addr().map_err(ClusterError::LocalAddress);
+    let addresses = Addresses { api: local(&api)?, net: local(&net)?, mqtt: broker.address() };
+    tracing::info!(name = %config.name, api = %addresses.api, net = %addresses.net, mqtt = %addresses.mqtt, "cluster listens");
+    tell(addresses);
+
+    let (commands, inbox) = mpsc::channel(QUEUE);
+    let (announcer, announcements) = mpsc::unbounded_channel();
+    let news = Arc::new(Notify::new());
+
+    let api_state = api::Api {
+        commands: commands.clone(),
+        link: link_seen,
+        cluster_name: config.name.clone(),
+        mqtt_port: addresses.mqtt.port(),
+    };
+    tasks.spawn(http::serve(api, api::router(api_state), stop.clone()));
+    tasks.spawn(http::serve(net, net_api::router(commands.clone()), stop.clone()));
+    let uplink = Uplink {
+        root: root.clone(),
+        introduction: Introduction {
+            name: config.name,
+            location: config.location,
+            api_port: addresses.api.port(),
+            net_port: addresses.net.port(),
+        },
+        link,
+        news: Arc::clone(&news),
+        commands: commands.clone(),
+    };
+    tasks.spawn(uplink.run(stop.clone()));
+    tasks.spawn(announcer::Announcer { root: root.clone(), announcements }.run(stop.clone()));
+
+    let control =
+        Control { state, store, broker, roster, root, announcer, news, tasks: tasks.clone(), commands };
+    let outcome = control.run(events, inbox, stop.clone()).await.map_err(ClusterError::Keep);
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    outcome
+}
+
+async fn read(store: &Store) -> Result<Kept, StoreError> {
+    Ok(Kept {
+        id: store.get(OWN_ID).await?.map(|entry| entry.value),
+        workers: values(store, WORKERS).await?,
+        services: values(store, SERVICES).await?,
+        instances: values(store, INSTANCES).await?,
+        tables: values(store, TABLES).await?,
+    })
+}
+
+async fn values<T: DeserializeOwned>(store: &Store, prefix: &str) -> Result<Vec<T>, StoreError> {
+    Ok(store.list(prefix).await?.into_iter().map(|(_, entry)| entry.value).collect())
+}

@@ -1,0 +1,149 @@
+//! What the cluster is told when it starts.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use protocol::port;
+
+/// Seconds; Oakestra's own.
+pub const WORKER_TIMEOUT: u64 = 30;
+/// Workers report every 2 s.
+const WORKER_TIMEOUT_MIN: u64 = 2;
+
+/// The flags of `orchestrator cluster`. Those in capitals without our prefix are Oakestra's.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Directory for the state and lock of this cluster; made if it is not there.
+    #[arg(long, env = "HYPHA_DATA_DIR", value_name = "DIR", default_value = "/var/lib/hypha/cluster")]
+    pub data_dir: PathBuf,
+    /// Address that all ports listen on.
+    #[arg(long, env = "HYPHA_BIND", value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
+    pub bind: IpAddr,
+    /// Name of this cluster, by which the root knows it again.
+    #[arg(long, env = "CLUSTER_NAME", value_name = "NAME")]
+    pub cluster_name: String,
+    /// Where this cluster is: free text, or `latitude,longitude,radius`.
+    #[arg(long, env = "CLUSTER_LOCATION", value_name = "TEXT")]
+    pub cluster_location: String,
+    /// Host name or address of the root.
+    #[arg(long, env = "SYSTEM_MANAGER_URL", value_name = "HOST")]
+    pub system_manager_url: String,
+    /// The root's port for reports.
+    #[arg(long, env = "SYSTEM_MANAGER_PORT", value_name = "PORT", default_value_t = port::ROOT_API)]
+    pub system_manager_port: u16,
+    /// The root's port for the registration.
+    #[arg(long, env = "SYSTEM_MANAGER_GRPC_PORT", value_name = "PORT", default_value_t = port::ROOT_GRPC)]
+    pub system_manager_grpc_port: u16,
+    /// The root's port for service addresses.
+    #[arg(long, env = "ROOT_SERVICE_MANAGER_PORT", value_name = "PORT", default_value_t = port::ROOT_NET_API)]
+    pub root_net_port: u16,
+    /// Port of the API for the root and for workers that join.
+    #[arg(long, short = 'p', env = "HYPHA_CLUSTER_PORT", default_value_t = port::CLUSTER_API)]
+    pub port: u16,
+    /// Port on which the root tells of changed service addresses.
+    #[arg(long, env = "HYPHA_CLUSTER_NET_PORT", default_value_t = port::CLUSTER_NET_API)]
+    pub net_port: u16,
+    /// Port of the MQTT broker for the workers.
+    #[arg(long, env = "HYPHA_CLUSTER_MQTT_PORT", default_value_t = port::CLUSTER_MQTT)]
+    pub mqtt_port: u16,
+    /// Seconds of silence after which a worker's instances are placed elsewhere. At least 2.
+    #[arg(long, env = "HYPHA_WORKER_TIMEOUT", value_name = "SECONDS", default_value_t = WORKER_TIMEOUT)]
+    pub worker_timeout: u64,
+}
+
+/// The cluster's configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub name: String,
+    pub location: String,
+    /// API for the root and for workers that join.
+    pub api: SocketAddr,
+    /// Table updates from the root.
+    pub net: SocketAddr,
+    pub mqtt: SocketAddr,
+    /// The silence after which a worker's instances are placed elsewhere.
+    pub worker_timeout: Duration,
+    /// Host name or address of the root.
+    pub root: String,
+    pub root_port: u16,
+    pub root_grpc_port: u16,
+    pub root_net_port: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("--{0}: empty text is no value")]
+    Empty(&'static str),
+    #[error("--system-manager-url: {0:?} is no bare host name or address: leave out scheme, port and path")]
+    NoHost(String),
+    #[error("--worker-timeout: {0} s is too short, workers report every 2 s")]
+    WorkerTimeout(u64),
+}
+
+impl TryFrom<Args> for Config {
+    type Error = ConfigError;
+
+    fn try_from(args: Args) -> Result<Self, ConfigError> {
+        for (flag, value) in [
+            ("cluster-name", &args.cluster_name),
+            ("cluster-location", &args.cluster_location),
+            ("system-manager-url", &args.system_manager_url),
+        ] {
+            if value.is_empty() {
+                return Err(ConfigError::Empty(flag));
+            }
+        }
+        let root = &args.system_manager_url;
+        // One colon separates a port, more of them are an IPv6 address.
+        if root.contains(['/', '[', ' ']) || root.matches(':').count() == 1 {
+            return Err(ConfigError::NoHost(root.clone()));
+        }
+        if args.worker_timeout < WORKER_TIMEOUT_MIN {
+            return Err(ConfigError::WorkerTimeout(args.worker_timeout));
+        }
+        Ok(Self {
+            data_dir: args.data_dir,
+            name: args.cluster_name,
+            location: args.cluster_location,
+            api: SocketAddr::new(args.bind, args.port),
+            net: SocketAddr::new(args.bind, args.net_port),
+            mqtt: SocketAddr::new(args.bind, args.mqtt_port),
+            worker_timeout: Duration::from_secs(args.worker_timeout),
+            root: args.system_manager_url,
+            root_port: args.system_manager_port,
+            root_grpc_port: args.system_manager_grpc_port,
+            root_net_port: args.root_net_port,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::{Args, Config, ConfigError};
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn config(root: &str) -> Result<Config, ConfigError> {
+        let flags =
+            ["cluster", "--cluster-name", "c", "--cluster-location", "l", "--system-manager-url", root];
+        Config::try_from(Cli::parse_from(flags).args)
+    }
+
+    #[test]
+    fn the_root_is_named_by_its_host_alone() {
+        for host in ["root.example", "192.0.2.1", "2001:db8::1"] {
+            assert_eq!(config(host).unwrap().root, host);
+        }
+        for text in ["http://192.0.2.1", "192.0.2.1:10000", "root/", "[2001:db8::1]"] {
+            assert_eq!(config(text).unwrap_err(), ConfigError::NoHost(text.to_owned()));
+        }
+    }
+}

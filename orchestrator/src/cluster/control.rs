@@ -1,0 +1,229 @@
+//! The one task that owns the cluster's [`State`]: takes events, and makes the effects happen, in this order: what is
+//! to be kept is durable, then it is told to workers, then whoever asked is answered.
+//!
+//! Events that wait are taken together, so that a burst is written with one sync.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use protocol::id::Id;
+use protocol::net::{JobUpdate, NetInstance, NetService, Subnet};
+use protocol::node::Node;
+use protocol::service::{Instance as Document, Service as ServiceDocument};
+use serde_json::Value;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::backoff::Backoff;
+use super::directory::{Subject, Unreached};
+use super::intake::Intake;
+use super::root_client::RootClient;
+use super::state::{Ask, Effects, Refused, State, Summary};
+use super::uplink::chain;
+use crate::broker::access::Roster;
+use crate::broker::{self, Broker};
+use crate::store::{Store, StoreError, Transaction};
+
+const TICK: Duration = Duration::from_millis(500);
+/// Events that are taken together at most.
+const BATCH: usize = 256;
+
+/// What is asked of the task.
+#[derive(Debug)]
+pub(super) enum Command {
+    Register {
+        node: Box<Node>,
+        reply: oneshot::Sender<Id>,
+    },
+    Deploy {
+        service: Box<ServiceDocument>,
+        instance: Box<Document>,
+        reply: oneshot::Sender<Result<(), Refused>>,
+    },
+    Undeploy {
+        service: Id,
+        number: Option<u32>,
+        reply: oneshot::Sender<Result<(), Refused>>,
+    },
+    TableChanged(JobUpdate),
+    TableAnswered {
+        subject: Subject,
+        answer: Result<Option<NetService>, Unreached>,
+    },
+    SubnetGiven {
+        worker: Id,
+        subnet: Subnet,
+    },
+    /// Registered at the root, which gave this id.
+    RootIsBack {
+        id: Id,
+    },
+    Summary(oneshot::Sender<Summary>),
+    /// The root has what a summary said of instances that are gone.
+    Reported {
+        departed: usize,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) state: State,
+    pub(super) store: Store,
+    pub(super) broker: Broker,
+    pub(super) roster: Roster,
+    pub(super) root: RootClient,
+    pub(super) announcer: mpsc::UnboundedSender<(Id, NetInstance)>,
+    pub(super) news: Arc<Notify>,
+    pub(super) tasks: TaskTracker,
+    /// To send itself what the root answers.
+    pub(super) commands: mpsc::Sender<Command>,
+}
+
+/// What is done once everything is durable.
+type Afterwards = Vec<Box<dyn FnOnce() + Send>>;
+
+impl Control {
+    /// Runs until `shutdown`.
+    ///
+    /// # Errors
+    /// When something could not be made durable: what is in memory is then ahead of what a restart would find, so the
+    /// process should end.
+    pub(super) async fn run(
+        mut self,
+        mut events: mpsc::Receiver<broker::Event>,
+        mut inbox: mpsc::Receiver<Command>,
+        shutdown: CancellationToken,
+    ) -> Result<(), StoreError> {
+        let mut intake = Intake::default();
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let mut afterwards = Afterwards::new();
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                Some(command) = inbox.recv() => self.take(command, &mut afterwards),
+                Some(event) = events.recv() => intake.take(&mut self.state, event, Instant::now()),
+                _ = ticks.tick() => self.state.tick(Instant::now()),
+            }
+            for _ in 0..BATCH {
+                if let Ok(command) = inbox.try_recv() {
+                    self.take(command, &mut afterwards);
+                } else if let Ok(event) = events.try_recv() {
+                    intake.take(&mut self.state, event, Instant::now());
+                } else {
+                    break;
+                }
+            }
+            self.state.place_waiting(Instant::now());
+            let effects = self.state.take_effects();
+            self.perform(effects, &shutdown).await?;
+            for answer in afterwards {
+                answer();
+            }
+        }
+    }
+
+    fn take(&mut self, command: Command, afterwards: &mut Afterwards) {
+        let now = Instant::now();
+        match command {
+            Command::Register { node, reply } => {
+                let id = self.state.register(*node, crate::object_id::new, now);
+                let roster = self.roster.clone();
+                afterwards.push(Box::new(move || {
+                    roster.admit(id);
+                    answer(reply, id);
+                }));
+            }
+            Command::Deploy { service, instance, reply } => {
+                let outcome = self.state.deploy(*service, *instance);
+                afterwards.push(Box::new(move || answer(reply, outcome)));
+            }
+            Command::Undeploy { service, number, reply } => {
+                let outcome = self.state.undeploy(service, number, now);
+                afterwards.push(Box::new(move || answer(reply, outcome)));
+            }
+            Command::TableChanged(update) => self.state.table_changed(&update),
+            Command::TableAnswered { subject, answer } => self.state.table_answered(&subject, answer, now),
+            Command::SubnetGiven { worker, subnet } => self.state.subnet_given(worker, subnet),
+            Command::RootIsBack { id } => self.state.root_is_back(id),
+            Command::Summary(reply) => answer(reply, self.state.summary()),
+            Command::Reported { departed } => self.state.reported(departed),
+        }
+    }
+
+    async fn perform(&self, effects: Effects, shutdown: &CancellationToken) -> Result<(), StoreError> {
+        let Effects { keep, publish, ask, announce, report } = effects;
+        if !keep.is_empty() {
+            self.store.commit(transaction(&keep)).await?;
+        }
+        for (topic, payload) in publish {
+            self.broker.publish(topic, payload).await;
+        }
+        for announcement in announce {
+            if self.announcer.send(announcement).is_err() {
+                tracing::debug!("an address after the announcer has stopped");
+            }
+        }
+        for question in ask {
+            let asking = ask_root(question, self.root.clone(), self.commands.clone());
+            let shutdown = shutdown.clone();
+            self.tasks.spawn(async move { shutdown.run_until_cancelled(asking).await });
+        }
+        if report {
+            self.news.notify_one();
+        }
+        Ok(())
+    }
+}
+
+fn transaction(keep: &std::collections::BTreeMap<String, Option<Value>>) -> Transaction {
+    keep.iter().fold(Transaction::new(), |transaction, (key, value)| match value {
+        Some(value) => transaction.put(key, value),
+        None => transaction.delete(key),
+    })
+}
+
+async fn ask_root(question: Ask, root: RootClient, commands: mpsc::Sender<Command>) {
+    let command = match question {
+        Ask::Table(subject) => {
+            let answer = root.table(&subject).await.map_err(|error| {
+                tracing::debug!(%subject, error = %chain(&error), "table not had from the root");
+                Unreached
+            });
+            Command::TableAnswered { subject, answer }
+        }
+        Ask::Subnet(worker) => Command::SubnetGiven { worker, subnet: subnet(&root, worker).await },
+        Ask::Forget(name) => {
+            if let Err(error) = root.drop_interest(&name).await {
+                tracing::debug!(service = %name, error = %chain(&error), "interest not dropped at the root");
+            }
+            return;
+        }
+    };
+    if commands.send(command).await.is_err() {
+        tracing::debug!("an answer of the root after the cluster has stopped");
+    }
+}
+
+/// The root's answer, however long it takes: a worker without addresses can run nothing.
+async fn subnet(root: &RootClient, worker: Id) -> Subnet {
+    let mut backoff = Backoff::new();
+    loop {
+        match root.subnet().await {
+            Ok(subnet) => return subnet,
+            Err(error) => backoff.failed(
+                || tracing::warn!(%worker, error = %chain(&error), "no subnet from the root; trying on"),
+            ),
+        }
+        backoff.wait().await;
+    }
+}
+
+/// Whoever asked may have gone away.
+fn answer<T>(reply: oneshot::Sender<T>, value: T) {
+    if reply.send(value).is_err() {
+        tracing::debug!("nobody waits for the answer any more");
+    }
+}

@@ -1,0 +1,430 @@
+//! Tables of services, who wants to know of them, and what must be asked at the root: the overlay's control, pure.
+//!
+//! A worker that asks for a name or an address is interested in it from then on, whatever the answer was. Oakestra's
+//! cluster tells changes under the service's name only, so a worker that asked for an address before there was an
+//! instance is never told (the black hole of its first connection). Here a change is told under the name and under
+//! each address of the service that somebody asked for, and what the root does not know is asked again as long as
+//! somebody is interested.
+
+mod question;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use protocol::id::Id;
+use protocol::name::ServiceName;
+use protocol::net::{NetService, TableInstance, TableQuery, TableResult, UpdateKind};
+
+use self::question::{Questions, Send};
+use super::instance::Address;
+use super::table::Table;
+
+/// Names and addresses one worker may be interested in, so that a scan of the service network does not fill the memory.
+const INTERESTS_MAX: usize = 4096;
+
+/// What a table can be asked by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Subject {
+    Name(ServiceName),
+    Address(IpAddr),
+}
+
+impl Subject {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        text.parse().map(Self::Address).or_else(|_no_address| text.parse().map(Self::Name)).ok()
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(f),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+/// The root was not reached, or could not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unreached;
+
+/// What is to be done about the directory's decisions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Act {
+    /// Ask the root for the table.
+    Ask(Subject),
+    /// Answer a worker.
+    Answer { worker: Id, result: TableResult },
+    /// Tell all who listen under this name or address that the table changed.
+    Notify { subject: Subject, kind: UpdateKind },
+    /// Nobody here wants to know of this service any more: the root need not tell.
+    Forget(ServiceName),
+    /// What the root says of a service that runs here is to be kept.
+    Keep(ServiceName),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Directory {
+    tables: HashMap<ServiceName, Known>,
+    by_address: HashMap<IpAddr, ServiceName>,
+    interests: HashMap<Subject, HashSet<Id>>,
+    /// How many subjects each worker is interested in.
+    held: HashMap<Id, usize>,
+    questions: Questions,
+    acts: Vec<Act>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    table: Table,
+    /// The addresses under which it is found.
+    indexed: Vec<IpAddr>,
+    /// What workers were last told of.
+    told: Vec<TableInstance>,
+}
+
+impl Directory {
+    pub(super) fn take_acts(&mut self) -> Vec<Act> {
+        std::mem::take(&mut self.acts)
+    }
+
+    /// What the root says of a service, for the store.
+    pub(super) fn root_view(&self, name: &ServiceName) -> Option<&NetService> {
+        self.tables.get(name)?.table.root.as_ref()
+    }
+
+    /// After a restart: what the root said before. Nobody needs to be told.
+    pub(super) fn restore(&mut self, root: NetService) {
+        let name = root.job_name.clone();
+        let known = self.tables.entry(name.clone()).or_default();
+        known.table.root = Some(root);
+        self.index(&name);
+    }
+
+    /// After a restart: the tables are what workers were told, and what none of our instances needs is dropped.
+    pub(super) fn restored(&mut self) {
+        for known in self.tables.values_mut() {
+            known.told = known.table.instances();
+        }
+        for name in self.tables.keys().cloned().collect::<Vec<_>>() {
+            self.forget_if_unwanted(&name);
+        }
+    }
+
+    /// An instance runs here, at `address` if that is known.
+    pub(super) fn set_local(&mut self, name: &ServiceName, number: u32, address: Option<Address>) {
+        let known = self.tables.entry(name.clone()).or_default();
+        known.table.local.insert(number, address);
+        if known.table.incomplete() {
+            self.ask_afresh(Subject::Name(name.clone()));
+        }
+        self.tell(name);
+    }
+
+    /// An instance does not run here any more, and will not.
+    pub(super) fn remove_local(&mut self, name: &ServiceName, number: u32) {
+        let Some(known) = self.tables.get_mut(name) else {
+            return;
+        };
+        known.table.local.remove(&number);
+        if let Some(root) = &mut known.table.root {
+            root.instance_list.retain(|instance| instance.instance_number != number);
+        }
+        self.index(name);
+        self.keep(name);
+        self.tell(name);
+        self.forget_if_unwanted(name);
+    }
+
+    /// A worker asks.
+    pub(super) fn query(&mut self, worker: Id, query: &TableQuery, now: Instant) {
+        let key = if query.sip.is_empty() { &query.sname } else { &query.sip };
+        let Some(subject) = Subject::parse(key) else {
+            tracing::warn!(%worker, key = ?key.chars().take(128).collect::<String>(), "table query for no name or address");
+            self.answer(worker, key.clone(), None);
+            return;
+        };
+        self.add_interest(worker, subject.clone());
+        let name = self.name_of(&subject);
+        if name.as_ref().is_some_and(|name| !self.tables[name].table.incomplete()) {
+            self.answer(worker, key.clone(), name);
+            return;
+        }
+        let subject = name.map_or(subject, Subject::Name);
+        if self.questions.believed_unknown(&subject, now) {
+            self.answer_with_what_is_known(worker, key.clone());
+        } else {
+            self.ask(&subject);
+            self.questions.wait(&subject, worker, key.clone(), now);
+        }
+    }
+
+    /// A worker listens under this name or address. What is not known yet is asked for, so that there will be news.
+    pub(super) fn listens(&mut self, worker: Id, subject: &Subject) {
+        self.add_interest(worker, subject.clone());
+        if self.name_of(subject).is_none() && !self.questions.is_open(subject) {
+            self.ask(subject);
+        }
+    }
+
+    /// A worker does not want to know any more.
+    pub(super) fn ignores(&mut self, worker: Id, subject: &Subject) {
+        if let Subject::Name(name) = subject {
+            // Who asked for an address and then follows the service's name says only of the name that it is done.
+            let addresses = self.tables.get(name).map(|known| known.table.addresses()).unwrap_or_default();
+            for address in addresses {
+                self.ignores(worker, &Subject::Address(address));
+            }
+        }
+        let Some(workers) = self.interests.get_mut(subject) else {
+            return;
+        };
+        if workers.remove(&worker)
+            && let Some(held) = self.held.get_mut(&worker)
+        {
+            *held = held.saturating_sub(1);
+        }
+        if !workers.is_empty() {
+            return;
+        }
+        self.interests.remove(subject);
+        match self.name_of(subject) {
+            Some(name) => self.forget_if_unwanted(&name),
+            None => self.questions.forget(subject),
+        }
+    }
+
+    /// A worker is gone, and its interests with it.
+    pub(super) fn forget_worker(&mut self, worker: Id) {
+        let subjects: Vec<_> = self
+            .interests
+            .iter()
+            .filter(|(_, workers)| workers.contains(&worker))
+            .map(|(subject, _)| subject.clone())
+            .collect();
+        for subject in subjects {
+            self.ignores(worker, &subject);
+        }
+        self.held.remove(&worker);
+    }
+
+    /// The root says that a table changed.
+    pub(super) fn root_changed(&mut self, name: &ServiceName, number: Option<u32>, kind: UpdateKind) {
+        match kind {
+            UpdateKind::Deployment => self.ask_afresh(Subject::Name(name.clone())),
+            UpdateKind::Undeployment => {
+                let Some(Known { table: Table { root: Some(root), .. }, .. }) = self.tables.get_mut(name)
+                else {
+                    return;
+                };
+                root.instance_list
+                    .retain(|instance| number.is_some_and(|gone| instance.instance_number != gone));
+                self.index(name);
+                self.keep(name);
+                self.tell(name);
+            }
+        }
+    }
+
+    /// The root answered: `Ok(None)`, it does not know; `Err`, it was not reached.
+    pub(super) fn root_answered(
+        &mut self,
+        subject: &Subject,
+        answer: Result<Option<NetService>, Unreached>,
+        now: Instant,
+    ) {
+        let Some(answered) = self.questions.answered(subject) else {
+            return;
+        };
+        let reached = answer.is_ok();
+        let known = match answer {
+            Ok(Some(root)) => {
+                self.learn(subject, root);
+                true
+            }
+            Ok(None) => {
+                self.unlearn(subject);
+                false
+            }
+            Err(Unreached) => false,
+        };
+        for (worker, key) in &answered.waiting {
+            self.answer_with_what_is_known(*worker, key.clone());
+        }
+        let name = self.name_of(subject);
+        let unsettled = match &name {
+            Some(name) => !reached || self.tables[name].table.incomplete(),
+            None => self.interests.contains_key(subject),
+        };
+        if answered.again {
+            self.ask(subject);
+        } else if unsettled {
+            self.questions.ask_later(subject, &answered, !known, now);
+        }
+        if let Some(name) = name {
+            self.forget_if_unwanted(&name);
+        }
+    }
+
+    /// The root is there again, and may have forgotten what it was to tell us.
+    pub(super) fn root_is_back(&mut self) {
+        let known = self.tables.keys().cloned().map(Subject::Name);
+        let subjects: Vec<_> = known.chain(self.questions.subjects().cloned()).collect();
+        for subject in subjects {
+            self.ask(&subject);
+        }
+    }
+
+    /// Asks again what is due, and answers those who have waited long enough with what is known.
+    pub(super) fn tick(&mut self, now: Instant) {
+        for (worker, key) in self.questions.late(now) {
+            self.answer_with_what_is_known(worker, key);
+        }
+        self.acts.extend(self.questions.due(now).into_iter().map(Act::Ask));
+    }
+
+    fn learn(&mut self, subject: &Subject, root: NetService) {
+        let name = root.job_name.clone();
+        let known = self.tables.entry(name.clone()).or_default();
+        let was_known = known.table.root.is_some();
+        let changed = known.table.root.as_ref() != Some(&root);
+        known.table.root = Some(root);
+        let reachable = !known.table.instances().is_empty();
+        self.index(&name);
+        if changed {
+            self.keep(&name);
+        }
+        let told = self.tell(&name);
+        // Somebody asked for this address when it led nowhere.
+        if !told && was_known && reachable && matches!(subject, Subject::Address(_)) {
+            self.acts.push(Act::Notify { subject: subject.clone(), kind: UpdateKind::Deployment });
+        }
+    }
+
+    /// The root does not know the service. What runs here is told all the same once it does.
+    fn unlearn(&mut self, subject: &Subject) {
+        let Some(name) = self.name_of(subject) else {
+            return;
+        };
+        if let Some(known) = self.tables.get_mut(&name)
+            && known.table.local.is_empty()
+        {
+            known.table.root = None;
+            self.index(&name);
+            self.tell(&name);
+        }
+    }
+
+    fn ask(&mut self, subject: &Subject) {
+        if self.questions.ask(subject) == Send::Now {
+            self.acts.push(Act::Ask(subject.clone()));
+        }
+    }
+
+    fn ask_afresh(&mut self, subject: Subject) {
+        if self.questions.ask_afresh(&subject) == Send::Now {
+            self.acts.push(Act::Ask(subject));
+        }
+    }
+
+    fn answer_with_what_is_known(&mut self, worker: Id, query_key: String) {
+        let name = Subject::parse(&query_key).and_then(|subject| self.name_of(&subject));
+        self.answer(worker, query_key, name);
+    }
+
+    fn answer(&mut self, worker: Id, query_key: String, name: Option<ServiceName>) {
+        let instance_list = name.as_ref().map(|name| self.tables[name].table.instances()).unwrap_or_default();
+        // Oakestra's workers look up a pending query by this name too.
+        let app_name = match name {
+            Some(name) => name.to_string(),
+            None if query_key.parse::<IpAddr>().is_ok() => String::new(),
+            None => query_key.clone(),
+        };
+        let result = TableResult { app_name, instance_list, query_key };
+        self.acts.push(Act::Answer { worker, result });
+    }
+
+    /// Tells whoever listens, if the table is not what they were told of last. Says whether it did.
+    fn tell(&mut self, name: &ServiceName) -> bool {
+        let Some(known) = self.tables.get_mut(name) else {
+            return false;
+        };
+        let instances = known.table.instances();
+        if instances == known.told {
+            return false;
+        }
+        let only_fewer = instances.iter().all(|instance| known.told.contains(instance));
+        let kind = if only_fewer { UpdateKind::Undeployment } else { UpdateKind::Deployment };
+        known.told = instances;
+        self.acts.push(Act::Notify { subject: Subject::Name(name.clone()), kind });
+        for address in known.table.addresses() {
+            let subject = Subject::Address(address);
+            if self.interests.contains_key(&subject) {
+                self.acts.push(Act::Notify { subject, kind });
+            }
+        }
+        true
+    }
+
+    fn keep(&mut self, name: &ServiceName) {
+        if self.tables.get(name).is_some_and(|known| !known.table.local.is_empty()) {
+            self.acts.push(Act::Keep(name.clone()));
+        }
+    }
+
+    /// Follows the addresses of a service, which the root may give to another one later.
+    fn index(&mut self, name: &ServiceName) {
+        let Some(known) = self.tables.get_mut(name) else {
+            return;
+        };
+        let addresses = known.table.addresses();
+        for address in &known.indexed {
+            if !addresses.contains(address) && self.by_address.get(address) == Some(name) {
+                self.by_address.remove(address);
+            }
+        }
+        for address in &addresses {
+            self.by_address.insert(*address, name.clone());
+        }
+        known.indexed = addresses;
+    }
+
+    fn name_of(&self, subject: &Subject) -> Option<ServiceName> {
+        let name = match subject {
+            Subject::Name(name) => name,
+            Subject::Address(address) => self.by_address.get(address)?,
+        };
+        self.tables.contains_key(name).then(|| name.clone())
+    }
+
+    fn add_interest(&mut self, worker: Id, subject: Subject) {
+        let held = self.held.entry(worker).or_default();
+        if *held >= INTERESTS_MAX {
+            tracing::warn!(%worker, %subject, "worker is interested in too many services; it is not told of this one");
+        } else if self.interests.entry(subject).or_default().insert(worker) {
+            *held += 1;
+        }
+    }
+
+    fn forget_if_unwanted(&mut self, name: &ServiceName) {
+        let Some(known) = self.tables.get(name) else {
+            return;
+        };
+        let wanted = |subject: &Subject| self.interests.contains_key(subject);
+        if !known.table.local.is_empty()
+            || wanted(&Subject::Name(name.clone()))
+            || known.table.addresses().into_iter().any(|address| wanted(&Subject::Address(address)))
+        {
+            return;
+        }
+        self.tables.remove(name);
+        self.questions.forget(&Subject::Name(name.clone()));
+        self.by_address.retain(|_, owner| owner != name);
+        self.acts.push(Act::Forget(name.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests;

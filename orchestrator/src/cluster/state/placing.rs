@@ -1,0 +1,158 @@
+//! Which waiting instance gets which worker.
+
+use std::time::Instant;
+
+use protocol::id::Id;
+use serde_json::Value;
+
+use super::{Service, State};
+use crate::cluster::instance::{Instance, Phase};
+use crate::schedule::{self, Request, Share};
+
+impl State {
+    /// Places what can be placed now.
+    pub(in crate::cluster) fn place_waiting(&mut self, now: Instant) {
+        let room = std::mem::take(&mut self.room);
+        let ready: Vec<_> = self
+            .waiting
+            .iter()
+            .copied()
+            .filter(|(id, number)| {
+                let instance = self.services.get(id).and_then(|service| service.instances.get(number));
+                instance.is_some_and(|instance| instance.placeable(now, room))
+                    && !self.name_in_use(*id, *number)
+            })
+            .collect();
+        if ready.is_empty() {
+            return;
+        }
+        let mut views = self.views();
+        let mut current = None;
+        for (id, number) in ready {
+            if current.replace(id) != Some(id) {
+                self.count_siblings(id, &mut views);
+            }
+            self.place(id, number, &mut views, now);
+        }
+    }
+
+    fn place(&mut self, id: Id, number: u32, views: &mut [schedule::Worker], now: Instant) {
+        let Some(service) = self.services.get_mut(&id) else {
+            return;
+        };
+        let mut request = request(service);
+        let Some(instance) = service.instances.get_mut(&number) else {
+            return;
+        };
+        request.avoid = instance.failed_on;
+        let name = &service.document.job_name;
+        match schedule::place(&request, views) {
+            Ok(chosen) => {
+                let view = &mut views[chosen];
+                view.reserve(&request);
+                let Some(worker) = self.workers.get(&view.id) else {
+                    return;
+                };
+                instance.place(view.id, &worker.node().ip, worker.port(), now);
+                tracing::info!(service = %name, instance = number, worker = %worker.host(), "instance placed");
+                self.changed(id, number);
+                self.tell_deploy(id, number);
+            }
+            Err(refusal) => {
+                if instance.no_room(refusal.to_string()) {
+                    tracing::warn!(service = %name, instance = number, reason = %refusal, "instance not placed");
+                    self.changed(id, number);
+                }
+            }
+        }
+    }
+
+    fn count_siblings(&self, id: Id, views: &mut [schedule::Worker]) {
+        views.iter_mut().for_each(|view| view.siblings = 0);
+        let instances = self.services.get(&id).into_iter().flat_map(|service| service.instances.values());
+        for worker in instances.filter_map(Instance::wanted_on) {
+            if let Some(view) = view_of(views, worker) {
+                view.siblings += 1;
+            }
+        }
+    }
+
+    /// The workers with what is left of them.
+    fn views(&self) -> Vec<schedule::Worker> {
+        let mut views: Vec<_> = self
+            .workers
+            .values()
+            .map(|worker| {
+                let node = worker.node();
+                schedule::Worker {
+                    id: worker.id(),
+                    host: worker.host().to_owned(),
+                    responding: worker.responding(),
+                    vcpus: node.vcpus,
+                    vgpus: node.vgpus,
+                    virtualization: node.virtualization.clone(),
+                    cpu_percent: node.cpu_percent,
+                    memory_total: worker.memory_total(),
+                    memory_available: node.memory,
+                    committed: Share::default(),
+                    unreported: Share::default(),
+                    siblings: 0,
+                }
+            })
+            .collect();
+        for service in self.services.values() {
+            let share = Share { memory: service.document.sla.memory, vcpus: service.document.sla.vcpus };
+            for instance in service.instances.values() {
+                let Some(worker) = instance.wanted_on() else {
+                    continue;
+                };
+                if let Some(view) = view_of(&mut views, worker) {
+                    view.committed.add(share);
+                    if instance.unreported() {
+                        view.unreported.add(share);
+                    }
+                }
+            }
+        }
+        views
+    }
+
+    /// Whether a worker still has an instance of the same name, of a service that was removed and made again: a
+    /// container's name is that of the instance, so the new one waits for the old one to go.
+    fn name_in_use(&self, id: Id, number: u32) -> bool {
+        let Some(name) = self.services.get(&id).map(|service| &service.document.job_name) else {
+            return false;
+        };
+        self.named(name).any(|(other, service)| {
+            let instance = service.instances.get(&number);
+            other != id && instance.is_some_and(|instance| matches!(instance.phase, Phase::Removing { .. }))
+        })
+    }
+}
+
+/// The views are in the order of the workers' ids.
+fn view_of(views: &mut [schedule::Worker], worker: Id) -> Option<&mut schedule::Worker> {
+    let index = views.binary_search_by_key(&worker, |view| view.id).ok()?;
+    views.get_mut(index)
+}
+
+fn request(service: &Service) -> Request {
+    let sla = &service.document.sla;
+    Request {
+        memory: sla.memory,
+        vcpus: sla.vcpus,
+        vgpus: sla.vgpus,
+        virtualization: sla.virtualization.clone(),
+        nodes: sla.constraints.iter().flat_map(direct_nodes).collect(),
+        avoid: None,
+    }
+}
+
+/// The hosts a `direct` constraint names: one, or several separated by `;` as in version 0.4.2.
+fn direct_nodes(constraint: &Value) -> Vec<String> {
+    if constraint.get("type").and_then(Value::as_str) != Some("direct") {
+        return Vec::new();
+    }
+    let nodes = constraint.get("node").and_then(Value::as_str).unwrap_or_default();
+    nodes.split(';').map(str::trim).filter(|node| !node.is_empty()).map(str::to_owned).collect()
+}

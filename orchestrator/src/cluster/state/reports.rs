@@ -1,0 +1,180 @@
+//! What workers say of themselves and of their instances.
+
+use std::time::{Duration, Instant};
+
+use protocol::id::Id;
+use protocol::name::{InstanceName, ServiceName};
+use protocol::node::{InstanceReport, InstanceResources, Node, ResourceReport};
+use protocol::status::Status;
+
+use super::State;
+use crate::cluster::instance::{Phase, Usage};
+use crate::cluster::worker::Connected;
+
+/// How often a worker is told again to remove what it should not have.
+const EVICT_AGAIN: Duration = Duration::from_secs(5);
+
+impl State {
+    /// A worker's node-engine listens to its commands, for the first time or again: it is told what it may have
+    /// missed. What it was seen to run it will name in its reports; what it does not name by then is asked of it again.
+    pub(in crate::cluster) fn worker_listens(&mut self, worker: Id, now: Instant) {
+        self.heard(worker, now);
+        if let Some(known) = self.workers.get_mut(&worker) {
+            known.connected = Some(Connected { since: now, reports: 0 });
+        }
+        for (id, number) in self.instances_on(worker) {
+            match self.phase(id, number) {
+                Some(Phase::Placed { .. }) => {
+                    if let Some(instance) = self.instance_mut(id, number) {
+                        instance.sent(now);
+                    }
+                    self.tell_deploy(id, number);
+                }
+                Some(Phase::Removing { .. }) => self.tell_removal(worker, id, number),
+                Some(Phase::Waiting { .. } | Phase::Up { .. } | Phase::Completed { .. }) | None => {}
+            }
+        }
+    }
+
+    /// `nodes/{id}/information`.
+    pub(in crate::cluster) fn node_report(&mut self, worker: Id, node: &Node, now: Instant) {
+        self.heard(worker, now);
+        if self.workers.get_mut(&worker).is_some_and(|known| known.report(node)) {
+            self.room = true;
+        }
+    }
+
+    /// `nodes/{id}/job`.
+    pub(in crate::cluster) fn instance_report(&mut self, worker: Id, report: InstanceReport, now: Instant) {
+        self.heard(worker, now);
+        let InstanceReport { sname, status, status_detail, instance: number, publicip } = report;
+        let Some(id) = self.service_on(&sname, number, worker) else {
+            if matches!(status, Status::Creating | Status::Created | Status::Running) {
+                self.evict(worker, &sname, number, String::new(), now);
+            }
+            return;
+        };
+        let Some(service) = self.services.get_mut(&id) else {
+            return;
+        };
+        let one_shot = service.document.sla.one_shot;
+        // Oakestra's worker gives back the text it was sent.
+        let echo = service.document.status_detail.as_deref() == Some(status_detail.as_str());
+        let detail = if echo { String::new() } else { status_detail };
+        let Some(instance) = service.instances.get_mut(&number) else {
+            return;
+        };
+        if !publicip.is_empty() {
+            instance.record.document.publicip = Some(publicip);
+        }
+        if matches!(instance.phase, Phase::Removing { .. }) {
+            if matches!(status, Status::Undeployed | Status::Dead | Status::Failed | Status::Completed) {
+                self.gone(id, number);
+            }
+            return;
+        }
+        let changed = match status {
+            Status::Creating | Status::Created | Status::Running => {
+                instance.is_up(worker, status, &detail, now)
+            }
+            Status::Completed if one_shot => {
+                instance.complete(&detail);
+                true
+            }
+            Status::Failed | Status::Dead | Status::Completed | Status::Undeployed
+                if instance.wanted_on() == Some(worker) =>
+            {
+                let status = if status == Status::Failed { Status::Failed } else { Status::Dead };
+                let reason = if detail.is_empty() { "It ended on its worker".to_owned() } else { detail };
+                instance.fail(status, &reason, now);
+                let failures = instance.record.failures;
+                tracing::warn!(service = %sname, instance = number, %worker, %status, %reason, failures, "instance ended");
+                self.room = true;
+                true
+            }
+            _ => false,
+        };
+        if changed {
+            self.changed(id, number);
+        }
+    }
+
+    /// `nodes/{id}/jobs/resources`: being named here is being alive. Oakestra's workers send a list per runtime, so
+    /// that not being in one list means nothing; not having been in any for long does (see [`super::time`]).
+    pub(in crate::cluster) fn resource_report(&mut self, worker: Id, report: ResourceReport, now: Instant) {
+        self.heard(worker, now);
+        if let Some(connected) = self.workers.get_mut(&worker).and_then(|known| known.connected.as_mut()) {
+            connected.reports = connected.reports.saturating_add(1);
+        }
+        for named in report.services {
+            self.is_named(worker, named, now);
+        }
+        for (id, number) in self.instances_on(worker) {
+            if let Some(instance) = self.instance_mut(id, number)
+                && let Phase::Removing { reports, .. } = &mut instance.phase
+            {
+                *reports = reports.saturating_add(1);
+            }
+        }
+    }
+
+    fn is_named(&mut self, worker: Id, named: InstanceResources, now: Instant) {
+        let number = named.instance;
+        let Some(id) = self.service_on(&named.job_name, number, worker) else {
+            self.evict(worker, &named.job_name, number, named.virtualization, now);
+            return;
+        };
+        let Some(instance) = self.instance_mut(id, number) else {
+            return;
+        };
+        if let Phase::Removing { named: last, reports, told, .. } = &mut instance.phase {
+            *last = now;
+            *reports = 0;
+            if now.saturating_duration_since(*told) >= EVICT_AGAIN {
+                *told = now;
+                self.tell_removal(worker, id, number);
+            }
+            return;
+        }
+        let filled = |text: String| Some(text).filter(|text| !text.is_empty());
+        instance.usage = Usage {
+            cpu_percent: filled(named.cpu_percent),
+            memory_percent: filled(named.memory_percent),
+            disk: filled(named.disk),
+            logs: named.logs,
+        };
+        let adopted = matches!(instance.phase, Phase::Waiting { .. });
+        if instance.is_up(worker, Status::Running, "Running", now) {
+            if adopted {
+                tracing::info!(service = %named.job_name, instance = number, %worker, "instance was kept by its worker");
+            }
+            // From now on the worker's measurements show it, so that it need not be reserved for.
+            self.room = true;
+            self.changed(id, number);
+        }
+    }
+
+    /// Which service's instance this is, when `worker` speaks of it: one that is there, or one that waits and may as
+    /// well be there. Two services can bear one name while the older is being removed.
+    fn service_on(&self, name: &ServiceName, number: u32, worker: Id) -> Option<Id> {
+        let candidates =
+            || self.named(name).filter_map(|(id, service)| Some((id, service.instances.get(&number)?)));
+        candidates()
+            .find(|(_, instance)| instance.worker() == Some(worker))
+            .or_else(|| candidates().find(|(_, instance)| matches!(instance.phase, Phase::Waiting { .. })))
+            .map(|(id, _)| id)
+    }
+
+    /// A worker has what it should not have.
+    fn evict(&mut self, worker: Id, name: &ServiceName, number: u32, virtualization: String, now: Instant) {
+        let what = (worker, InstanceName { service: name.clone(), number });
+        if self.evicted.get(&what).is_some_and(|told| now.saturating_duration_since(*told) < EVICT_AGAIN) {
+            return;
+        }
+        tracing::info!(%worker, service = %name, instance = number, "worker has an instance that is not wanted there");
+        self.evicted.insert(what, now);
+        let virtualization =
+            if virtualization.is_empty() { protocol::service::CONTAINER.to_owned() } else { virtualization };
+        self.tell_delete(worker, name.clone(), number, virtualization);
+    }
+}

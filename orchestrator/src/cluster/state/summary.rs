@@ -1,0 +1,93 @@
+//! What the root is told: sums over the workers, and every instance.
+
+use std::collections::BTreeMap;
+
+use protocol::cluster::{Report, ReportedService};
+use protocol::id::Id;
+use protocol::status::Status;
+use serde_json::{Map, Value, json};
+
+use super::State;
+use crate::cluster::worker::Worker;
+
+/// A report, and how much of what is gone it tells: the receipt for [`State::reported`].
+#[derive(Debug)]
+pub(in crate::cluster) struct Summary {
+    pub(in crate::cluster) report: Report,
+    pub(in crate::cluster) departed: usize,
+}
+
+impl State {
+    pub(in crate::cluster) fn summary(&self) -> Summary {
+        let active: Vec<_> =
+            self.workers.values().filter(|worker| worker.responding()).map(Worker::node).collect();
+        let mut virtualization: Vec<String> = Vec::new();
+        for runtime in active.iter().flat_map(|node| &node.virtualization) {
+            if !virtualization.contains(runtime) {
+                virtualization.push(runtime.clone());
+            }
+        }
+        let report = Report {
+            cpu_percent: mean(active.iter().map(|node| node.cpu_percent)),
+            memory_percent: mean(active.iter().map(|node| node.memory_percent)),
+            vcpus: active.iter().fold(0, |sum, node| sum.saturating_add(node.vcpus)),
+            memory: active.iter().fold(0, |sum, node| sum.saturating_add(node.memory)),
+            vgpus: active.iter().fold(0, |sum, node| sum.saturating_add(node.vgpus)),
+            active_nodes: u32::try_from(active.len()).unwrap_or(u32::MAX),
+            virtualization,
+            supported_addons: active.iter().flat_map(|node| node.supported_addons.clone()).collect(),
+            csi_drivers: Vec::new(),
+            jobs: self.jobs(),
+            extra: other_keys(),
+        };
+        Summary { report, departed: self.departed.len() }
+    }
+
+    /// The root has a report in which so many of what is gone were told.
+    pub(in crate::cluster) fn reported(&mut self, departed: usize) {
+        self.departed.drain(..departed.min(self.departed.len()));
+    }
+
+    fn jobs(&self) -> Vec<ReportedService> {
+        let mut jobs: BTreeMap<Id, ReportedService> = BTreeMap::new();
+        for (id, service) in &self.services {
+            let instance_list: Vec<_> =
+                service.instances.values().map(|instance| instance.document()).collect();
+            let running = instance_list.iter().all(|instance| instance.status == Status::Running);
+            let odd = instance_list.iter().find(|instance| instance.status != Status::Running);
+            let status = if running { Some(Status::Running) } else { odd.map(|instance| instance.status) };
+            let job_name = service.document.job_name.clone();
+            jobs.insert(*id, ReportedService { id: *id, job_name, status, instance_list });
+        }
+        for (id, name, document) in &self.departed {
+            let job = jobs.entry(*id).or_insert_with(|| ReportedService {
+                id: *id,
+                job_name: name.clone(),
+                status: Some(Status::Undeployed),
+                instance_list: Vec::new(),
+            });
+            job.instance_list.push(document.clone());
+        }
+        jobs.into_values().collect()
+    }
+}
+
+/// The mean over those that say anything, as Oakestra forms it.
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values
+        .filter(|value| *value > 0.0)
+        .fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
+    if count > 0.0 { sum / count } else { 0.0 }
+}
+
+/// Keys that Oakestra's root expects and that nothing here fills yet.
+fn other_keys() -> Map<String, Value> {
+    let keys = json!({
+        "gpu_percent": 0.0, "gpu_temp": 0.0, "gpu_drivers": null, "vram": 0, "vram_percent": 0.0,
+        "cpu_history": [], "memory_history": [], "aggregation_per_architecture": {},
+    });
+    match keys {
+        Value::Object(keys) => keys,
+        _ => Map::new(),
+    }
+}

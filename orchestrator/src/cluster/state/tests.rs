@@ -1,0 +1,208 @@
+//! The whole state against simulated workers, in simulated time.
+
+mod convergence;
+mod world;
+
+use std::time::Duration;
+
+use protocol::net::{NetService, Subnet};
+use protocol::status::Status;
+use serde_json::json;
+
+use self::world::{SERVICE, World};
+use super::Ask;
+
+#[test]
+fn a_burst_is_spread_and_none_is_left_behind() {
+    let mut world = World::with_workers(2);
+    for number in 0..50 {
+        world.deploy(number);
+    }
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.running(0).len(), 25);
+    assert_eq!(world.running(1).len(), 25);
+    assert!((0..50).all(|number| world.status(number) == Some(Status::Running)));
+}
+
+#[test]
+fn a_burst_between_two_reports_does_not_overcommit_memory() {
+    let mut world = World::with_workers(1);
+    for number in 0..200 {
+        world.deploy(number);
+    }
+    // 100 MiB each: 8000 are measured as available. Once the first 80 are seen to use nothing, there is room for as
+    // many as the whole machine of 10000 can be promised to.
+    assert_eq!(world.running(0).len(), 80);
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.running(0).len(), 100);
+    assert_eq!(world.status(199), Some(Status::NoWorkerCapacity));
+    world.undeploy(Some(0));
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.running(0).len(), 100, "the room is used again");
+}
+
+#[test]
+fn waiting_for_room_costs_no_messages() {
+    let mut world = World::with_workers(1);
+    for number in 0..100 {
+        world.deploy(number);
+    }
+    world.run(Duration::from_secs(10));
+    let (told, kept) = (world.told, world.kept);
+    world.run(Duration::from_secs(60));
+    assert_eq!((world.told, world.kept), (told, kept));
+}
+
+#[test]
+fn an_idle_cluster_keeps_nothing_and_says_nothing() {
+    let mut world = World::with_workers(3);
+    for number in 0..9 {
+        world.deploy(number);
+    }
+    world.run(Duration::from_secs(10));
+    let (told, kept) = (world.told, world.kept);
+    world.run(Duration::from_secs(600));
+    assert_eq!((world.told, world.kept), (told, kept));
+}
+
+#[test]
+fn an_instance_that_its_worker_no_longer_names_is_placed_again() {
+    let mut world = World::with_workers(1);
+    world.deploy(0);
+    world.run(Duration::from_secs(5));
+    world.lose_container(0, 0);
+    world.run(Duration::from_secs(60));
+    assert_eq!(world.status(0), Some(Status::Running));
+    assert_eq!(world.running(0).len(), 1);
+}
+
+#[test]
+fn a_worker_that_comes_back_empty_gets_its_instances_again_soon() {
+    let mut world = World::with_workers(1);
+    world.deploy(0);
+    world.run(Duration::from_secs(5));
+    world.lose_container(0, 0);
+    world.disconnect(0);
+    world.connect(0);
+    world.run(Duration::from_secs(10));
+    assert_eq!(world.running(0).len(), 1);
+}
+
+#[test]
+fn after_a_failure_another_worker_is_tried() {
+    let mut world = World::with_workers(2);
+    world.deploy(0);
+    world.run(Duration::from_secs(5));
+    let first = usize::from(world.running(0).is_empty());
+    world.fail(first, 0);
+    world.run(Duration::from_secs(5));
+    assert!(world.running(first).is_empty());
+    assert_eq!(world.running(1 - first).len(), 1);
+}
+
+#[test]
+fn a_removed_service_leaves_nothing() {
+    let mut world = World::with_workers(2);
+    for number in 0..4 {
+        world.deploy(number);
+    }
+    world.run(Duration::from_secs(5));
+    world.undeploy(None);
+    world.run(Duration::from_secs(5));
+    assert!(world.running(0).is_empty() && world.running(1).is_empty());
+    assert!(world.state.services.is_empty() && world.state.waiting.is_empty());
+    assert!(world.store.keys().all(|key| key.starts_with("worker/")), "{:?}", world.store.keys());
+}
+
+#[test]
+fn an_instance_on_a_silent_worker_is_removed_at_once() {
+    let mut world = World::with_workers(1);
+    world.deploy(0);
+    world.run(Duration::from_secs(5));
+    world.disconnect(0);
+    world.run(Duration::from_secs(40));
+    world.undeploy(None);
+    assert!(world.state.services.is_empty());
+    world.connect(0);
+    world.run(Duration::from_secs(10));
+    assert!(world.running(0).is_empty(), "what it still had is removed when it is back");
+}
+
+#[test]
+fn workers_that_boast_are_summed_up_all_the_same() {
+    let mut world = World::with_workers(0);
+    let boaster = |host: &str| {
+        let (host, memory, vcpus) = (host.to_owned(), u64::MAX, u32::MAX);
+        protocol::node::Node { host, memory, vcpus, ..Default::default() }
+    };
+    for host in ["pi1", "pi2"] {
+        let (state, now) = (&mut world.state, world.now);
+        state.register(boaster(host), crate::object_id::new, now);
+    }
+    let report = world.state.summary().report;
+    assert_eq!((report.memory, report.vcpus, report.active_nodes), (u64::MAX, u32::MAX, 2));
+}
+
+#[test]
+fn a_subnet_is_asked_for_once_and_kept() {
+    let mut world = World::with_workers(1);
+    let worker = world.id(0);
+    let request = protocol::net::SubnetRequest { method: "GET".to_owned() };
+    world.state.subnet_wanted(worker, &request, world.now);
+    world.state.subnet_wanted(worker, &request, world.now);
+    assert_eq!(world.state.take_effects().ask, [Ask::Subnet(worker)]);
+    let subnet = |third| Subnet {
+        subnet_addr: [10, 18, third, 0].into(),
+        subnet_addr_v6: [0xfc00, 0, 0, 0, 0, 0, 0, 0].into(),
+    };
+    world.state.subnet_given(worker, subnet(1));
+    world.state.subnet_given(worker, subnet(2));
+    assert_eq!(world.state.workers[&worker].record.subnet, Some(subnet(1)));
+}
+
+#[test]
+fn the_root_is_told_where_an_instance_is_and_when_it_is_nowhere() {
+    let mut world = World::with_workers(1);
+    world.deploy(0);
+    world.run(Duration::from_secs(2));
+    let announced = |world: &mut World| {
+        world.announced.drain(..).map(|instance| instance.namespace_ip).collect::<Vec<_>>()
+    };
+    assert_eq!(announced(&mut world), [Some("10.18.0.2".to_owned())]);
+    world.disconnect(0);
+    world.run(Duration::from_secs(40));
+    assert_eq!(announced(&mut world), [None]);
+}
+
+#[test]
+fn an_instance_of_a_service_made_anew_waits_until_the_old_one_is_gone() {
+    let mut world = World::with_workers(1);
+    world.deploy(0);
+    world.run(Duration::from_secs(5));
+    world.deaf(0, true);
+    world.undeploy(None);
+    let other: protocol::id::Id = "6b033dd4d683569b0801fa99".parse().unwrap();
+    world.deploy_as(other, 0);
+    world.run(Duration::from_secs(3));
+    assert_eq!(world.state.services[&other].instances[&0].worker(), None);
+    world.deaf(0, false);
+    world.run(Duration::from_secs(60));
+    assert_eq!(world.state.services[&other].instances[&0].status(), Status::Running);
+    assert!(!world.state.services.contains_key(&SERVICE));
+}
+
+#[test]
+fn tables_survive_a_restart() {
+    let mut world = World::with_workers(1);
+    world.deploy(0);
+    world.run(Duration::from_secs(5));
+    let name = world::name();
+    let view: NetService = serde_json::from_value(json!({"_id": SERVICE, "job_name": name,
+        "service_ip_list": [], "instance_list": [{"instance_number": 0, "instance_ip": "10.30.0.0"}]}))
+    .unwrap();
+    let subject = crate::cluster::directory::Subject::Name(name.clone());
+    world.state.table_answered(&subject, Ok(Some(view)), world.now);
+    world.run(Duration::from_millis(500));
+    world.restart();
+    assert!(world.state.directory.root_view(&name).is_some());
+}

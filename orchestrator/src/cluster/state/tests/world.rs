@@ -1,0 +1,274 @@
+//! Workers that obey, report every 2 s, and can be cut off; a store that keeps; a clock that is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use protocol::id::Id;
+use protocol::name::ServiceName;
+use protocol::net::{NetInstance, ServiceDeployed};
+use protocol::node::{Delete, Deploy, InstanceReport, InstanceResources, Node, ResourceReport};
+use protocol::service::Instance as Document;
+use protocol::status::Status;
+use protocol::topic::NodeTopic;
+use serde_json::{Value, json};
+
+use crate::cluster::state::{INSTANCES, Kept, SERVICES, State, TABLES, WORKERS};
+
+pub(super) const SERVICE: Id = Id::from_bytes([7; 12]);
+const STEP: Duration = Duration::from_millis(500);
+const REPORT_EVERY: u32 = 4;
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(super) fn name() -> ServiceName {
+    "smp.bed.srv.bed".parse().unwrap()
+}
+
+pub(super) struct World {
+    pub(super) state: State,
+    pub(super) now: Instant,
+    pub(super) store: BTreeMap<String, Value>,
+    /// Messages to workers, and values kept.
+    pub(super) told: usize,
+    pub(super) kept: usize,
+    pub(super) announced: Vec<NetInstance>,
+    workers: Vec<Simulated>,
+    steps: u32,
+}
+
+#[derive(Debug)]
+struct Simulated {
+    id: Id,
+    connected: bool,
+    deaf: bool,
+    running: BTreeSet<u32>,
+}
+
+impl World {
+    pub(super) fn with_workers(count: u8) -> Self {
+        let now = Instant::now();
+        let state = State::new(Kept::default(), TIMEOUT, now);
+        let mut world = Self {
+            state,
+            now,
+            store: BTreeMap::new(),
+            told: 0,
+            kept: 0,
+            announced: Vec::new(),
+            workers: Vec::new(),
+            steps: 0,
+        };
+        for number in 0..count {
+            let node = Node {
+                host: format!("pi{number}"),
+                vcpus: 2,
+                virtualization: vec!["docker".to_owned()],
+                ..measured()
+            };
+            let id = world.state.register(node, || Id::from_bytes([number + 1; 12]), now);
+            world.workers.push(Simulated { id, connected: false, deaf: false, running: BTreeSet::new() });
+            world.connect(number.into());
+        }
+        world
+    }
+
+    pub(super) fn id(&self, worker: usize) -> Id {
+        self.workers[worker].id
+    }
+
+    pub(super) fn running(&self, worker: usize) -> &BTreeSet<u32> {
+        &self.workers[worker].running
+    }
+
+    pub(super) fn is_connected(&self, worker: usize) -> bool {
+        self.workers[worker].connected
+    }
+
+    pub(super) fn status(&self, number: u32) -> Option<Status> {
+        Some(self.state.services.get(&SERVICE)?.instances.get(&number)?.status())
+    }
+
+    pub(super) fn wanted(&self) -> BTreeSet<u32> {
+        let instances = self.state.services.get(&SERVICE).map(|service| &service.instances);
+        let wanted = instances.into_iter().flatten().filter(|(_, instance)| !instance.record.removing);
+        wanted.map(|(number, _)| *number).collect()
+    }
+
+    pub(super) fn deploy(&mut self, number: u32) {
+        self.deploy_as(SERVICE, number);
+    }
+
+    pub(super) fn deploy_as(&mut self, id: Id, number: u32) {
+        let document = json!({"_id": id, "job_name": name(), "microservice_name": "srv",
+            "microservice_namespace": "bed", "virtualization": "docker", "code": "bed:1", "memory": 100, "vcpus": 1,
+            "applicationID": "6b033dd4d683569b0801fa17", "app_name": "smp", "app_ns": "bed", "service_name": "srv",
+            "service_ns": "bed", "image": "bed:1"});
+        let service = serde_json::from_value(document).unwrap();
+        self.state.deploy(service, Document::new(number, Status::ClusterScheduled)).unwrap();
+        self.settle();
+    }
+
+    pub(super) fn undeploy(&mut self, number: Option<u32>) {
+        self.state.undeploy(SERVICE, number, self.now).unwrap();
+        self.settle();
+    }
+
+    pub(super) fn disconnect(&mut self, worker: usize) {
+        self.workers[worker].connected = false;
+    }
+
+    pub(super) fn connect(&mut self, worker: usize) {
+        self.workers[worker].connected = true;
+        self.state.worker_listens(self.id(worker), self.now);
+        self.settle();
+    }
+
+    /// Takes commands and does nothing about them.
+    pub(super) fn deaf(&mut self, worker: usize, deaf: bool) {
+        self.workers[worker].deaf = deaf;
+    }
+
+    /// A container is gone, and its worker does not say so.
+    pub(super) fn lose_container(&mut self, worker: usize, number: u32) {
+        self.workers[worker].running.remove(&number);
+    }
+
+    /// A container ends, and its worker says so.
+    pub(super) fn fail(&mut self, worker: usize, number: u32) {
+        if self.workers[worker].running.remove(&number) && self.workers[worker].connected {
+            self.report(worker, number, Status::Dead);
+        }
+        self.settle();
+    }
+
+    /// The cluster is killed and started again; workers find it.
+    pub(super) fn restart(&mut self) {
+        let kept = Kept {
+            id: None,
+            workers: self.read(WORKERS),
+            services: self.read(SERVICES),
+            instances: self.read(INSTANCES),
+            tables: self.read(TABLES),
+        };
+        self.state = State::new(kept, TIMEOUT, self.now);
+        self.settle();
+        for worker in 0..self.workers.len() {
+            if self.workers[worker].connected {
+                self.connect(worker);
+            }
+        }
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&self, prefix: &str) -> Vec<T> {
+        let values = self.store.iter().filter(|(key, _)| key.starts_with(prefix));
+        values.map(|(_, value)| serde_json::from_value(value.clone()).unwrap()).collect()
+    }
+
+    pub(super) fn run(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while self.now < end {
+            self.now += STEP;
+            self.steps += 1;
+            self.state.tick(self.now);
+            if self.steps.is_multiple_of(REPORT_EVERY) {
+                self.say_reports();
+            }
+            self.settle();
+        }
+    }
+
+    fn say_reports(&mut self) {
+        for worker in self.workers.iter().filter(|worker| worker.connected) {
+            self.state.node_report(worker.id, &measured(), self.now);
+            let services = worker.running.iter().map(|number| InstanceResources {
+                cpu_percent: "0.1".to_owned(),
+                memory_percent: "0.1".to_owned(),
+                disk: "1".to_owned(),
+                logs: String::new(),
+                job_name: name(),
+                virtualization: "docker".to_owned(),
+                instance: *number,
+            });
+            let report = ResourceReport { services: services.collect() };
+            self.state.resource_report(worker.id, report, self.now);
+            // A list of another runtime, as Oakestra's workers send it.
+            self.state.resource_report(worker.id, ResourceReport::default(), self.now);
+        }
+    }
+
+    /// What was decided happens, and what follows from it, until nothing more does.
+    fn settle(&mut self) {
+        loop {
+            self.state.place_waiting(self.now);
+            let effects = self.state.take_effects();
+            self.kept += effects.keep.len();
+            for (key, value) in effects.keep {
+                match value {
+                    Some(value) => self.store.insert(key, value),
+                    None => self.store.remove(&key),
+                };
+            }
+            self.announced.extend(effects.announce.into_iter().map(|(_, instance)| instance));
+            if effects.publish.is_empty() {
+                return;
+            }
+            for (topic, payload) in effects.publish {
+                self.deliver(&topic, &payload);
+            }
+        }
+    }
+
+    fn deliver(&mut self, topic: &str, payload: &[u8]) {
+        let Some((node, topic)) = NodeTopic::parse(topic) else {
+            return;
+        };
+        self.told += 1;
+        let Some(index) = self.workers.iter().position(|worker| worker.id == node) else {
+            return;
+        };
+        if !self.workers[index].connected || self.workers[index].deaf {
+            return;
+        }
+        match topic {
+            NodeTopic::ControlDeploy => {
+                let deploy: Deploy = serde_json::from_slice(payload).unwrap();
+                self.start(index, deploy.instance_number);
+            }
+            NodeTopic::ControlDelete => {
+                let delete: Delete = serde_json::from_slice(payload).unwrap();
+                self.workers[index].running.remove(&delete.instance_number);
+                self.report(index, delete.instance_number, Status::Undeployed);
+            }
+            _ => {}
+        }
+    }
+
+    fn start(&mut self, worker: usize, number: u32) {
+        self.workers[worker].running.insert(number);
+        let deployed = ServiceDeployed {
+            appname: name(),
+            status: "DEPLOYED".to_owned(),
+            instance_number: number,
+            nsip: [10, 18, 0, 2].into(),
+            nsipv6: String::new(),
+            host_port: 50103,
+            host_ip: [192, 0, 2, 31].into(),
+        };
+        self.state.address_known(self.workers[worker].id, deployed, self.now);
+        self.report(worker, number, Status::Created);
+    }
+
+    fn report(&mut self, worker: usize, instance: u32, status: Status) {
+        let report = InstanceReport {
+            sname: name(),
+            status,
+            status_detail: String::new(),
+            instance,
+            publicip: String::new(),
+        };
+        self.state.instance_report(self.workers[worker].id, report, self.now);
+    }
+}
+
+fn measured() -> Node {
+    Node { memory: 8000, memory_percent: 20.0, cpu_percent: 5.0, ..Node::default() }
+}

@@ -1,0 +1,149 @@
+//! What follows from time having passed: workers that have fallen silent, instances that are no longer named, and
+//! what is to be said again.
+
+use std::time::{Duration, Instant};
+
+use protocol::id::Id;
+
+use super::State;
+use crate::cluster::instance::Phase;
+
+/// What a worker that came back is given to name what it runs, and in how many reports.
+const NAME_WITHIN: Duration = Duration::from_secs(5);
+const NAME_REPORTS: u32 = 3;
+/// An instance that its worker was told to remove, and does not name in so many reports over so long, is gone.
+const GONE_AFTER: Duration = Duration::from_secs(5);
+const GONE_REPORTS: u32 = 3;
+/// How long it is remembered what a worker was told to remove.
+const EVICTIONS_KEPT: Duration = Duration::from_secs(60);
+
+enum Due {
+    Resend,
+    /// The worker does not name it, and never said why.
+    Missing,
+    /// The worker came back without it.
+    PlaceAgain,
+    Gone,
+    RemoveAgain(Id),
+}
+
+impl State {
+    /// Called a few times a second; between calls nothing is overdue by more than that.
+    pub(in crate::cluster) fn tick(&mut self, now: Instant) {
+        self.look_for_silence(now);
+        self.look_for_due_instances(now);
+        self.evicted.retain(|_, told| now.saturating_duration_since(*told) < EVICTIONS_KEPT);
+        self.directory.tick(now);
+        self.overlay_acts();
+    }
+
+    fn look_for_silence(&mut self, now: Instant) {
+        let timeout = self.worker_timeout;
+        let silent: Vec<_> = self
+            .workers
+            .values_mut()
+            .filter_map(|worker| {
+                worker.falls_silent(now, timeout).then(|| (worker.id(), worker.host().to_owned()))
+            })
+            .collect();
+        for (worker, host) in silent {
+            tracing::warn!(worker = %host, id = %worker, ?timeout, "worker is silent; its instances go elsewhere");
+            self.worker_lost(worker, &host);
+        }
+    }
+
+    fn worker_lost(&mut self, worker: Id, host: &str) {
+        self.effects.report = true;
+        self.directory.forget_worker(worker);
+        let timeout = self.worker_timeout.as_secs();
+        for (id, number) in self.instances_on(worker) {
+            match self.phase(id, number) {
+                Some(Phase::Placed { .. } | Phase::Up { .. }) => {
+                    if let Some(instance) = self.instance_mut(id, number) {
+                        instance.lose_worker(format!("Worker {host} has not been heard for {timeout} s"));
+                    }
+                    self.changed(id, number);
+                }
+                Some(Phase::Removing { .. }) => self.gone(id, number),
+                Some(Phase::Completed { .. } | Phase::Waiting { .. }) | None => {}
+            }
+        }
+    }
+
+    fn look_for_due_instances(&mut self, now: Instant) {
+        let due: Vec<_> = self
+            .services
+            .iter()
+            .flat_map(|(id, service)| service.instances.values().map(|instance| (*id, instance)))
+            .filter_map(|(id, instance)| {
+                let due = match instance.phase {
+                    Phase::Placed { .. } => instance.resend_due(now).then_some(Due::Resend),
+                    Phase::Up { worker, named, .. } => self.missing(worker, named, now),
+                    Phase::Removing { worker, told, named, reports } => {
+                        let passed = |since: Instant, time| now.saturating_duration_since(since) >= time;
+                        if reports >= GONE_REPORTS && passed(named, GONE_AFTER) {
+                            Some(Due::Gone)
+                        } else {
+                            passed(told, self.worker_timeout.max(GONE_AFTER))
+                                .then_some(Due::RemoveAgain(worker))
+                        }
+                    }
+                    Phase::Waiting { .. } | Phase::Completed { .. } => None,
+                };
+                due.map(|due| (id, instance.number(), due))
+            })
+            .collect();
+        for (id, number, due) in due {
+            self.act(id, number, &due, now);
+        }
+    }
+
+    /// Whether an instance that was up has not been named by its worker for too long, while the worker reported.
+    fn missing(&self, worker: Id, named: Instant, now: Instant) -> Option<Due> {
+        let worker = self.workers.get(&worker).filter(|worker| worker.responding())?;
+        let connected = worker.connected?;
+        if connected.reports < NAME_REPORTS {
+            return None;
+        }
+        let came_back = named < connected.since;
+        if came_back && now.saturating_duration_since(connected.since) >= NAME_WITHIN {
+            return Some(Due::PlaceAgain);
+        }
+        let unnamed = now.saturating_duration_since(named.max(connected.since));
+        (unnamed >= self.worker_timeout.max(NAME_WITHIN * 2)).then_some(Due::Missing)
+    }
+
+    fn act(&mut self, id: Id, number: u32, due: &Due, now: Instant) {
+        match due {
+            Due::Resend => {
+                if let Some(instance) = self.instance_mut(id, number) {
+                    instance.sent_again(now);
+                }
+                self.tell_deploy(id, number);
+            }
+            Due::Gone => self.gone(id, number),
+            Due::RemoveAgain(worker) => {
+                if let Some(instance) = self.instance_mut(id, number)
+                    && let Phase::Removing { told, .. } = &mut instance.phase
+                {
+                    *told = now;
+                }
+                self.tell_removal(*worker, id, number);
+            }
+            Due::PlaceAgain => {
+                if let Some(instance) = self.instance_mut(id, number) {
+                    instance.place_again(now);
+                }
+                self.changed(id, number);
+                self.tell_deploy(id, number);
+            }
+            Due::Missing => {
+                let status = protocol::status::Status::Dead;
+                if let Some(instance) = self.instance_mut(id, number) {
+                    instance.fail(status, "Its worker reports, but no longer names it", now);
+                }
+                self.changed(id, number);
+            }
+        }
+    }
+}

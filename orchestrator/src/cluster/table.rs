@@ -1,0 +1,185 @@
+//! The table of one service: what the root says of it, with what this cluster knows better, as workers get it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use protocol::address::{INSTANCE6_FIRST, ROUND_ROBIN6_FIRST, SUBNET6_FIRST};
+use protocol::net::{IpType, NetInstance, NetService, ServiceIp, TableInstance};
+
+use super::instance::Address;
+
+/// One service, as far as it is known here.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    /// The root's view; `None` before the root has answered.
+    pub(super) root: Option<NetService>,
+    /// The instances that this cluster runs, and where. For these the root's view counts only for the addresses that
+    /// the root gives: where an instance is, and whether, is known here first.
+    pub(super) local: BTreeMap<u32, Option<Address>>,
+}
+
+impl Table {
+    /// The instances that can be reached, as workers get them.
+    pub(super) fn instances(&self) -> Vec<TableInstance> {
+        let Some(root) = &self.root else {
+            return Vec::new();
+        };
+        root.instance_list
+            .iter()
+            .filter_map(|instance| self.instance(&root.service_ip_list, instance))
+            .collect()
+    }
+
+    fn instance(&self, service_ips: &[ServiceIp], instance: &NetInstance) -> Option<TableInstance> {
+        let instance_ip = instance.instance_ip?;
+        let local = self.local.get(&instance.instance_number);
+        let (worker_id, namespace_ip, namespace_ip_v6, host_ip, host_port) = match local {
+            Some(None) => return None,
+            Some(Some(address)) => (
+                Some(address.worker),
+                address.namespace_ip.clone(),
+                Some(address.namespace_ip_v6.clone()),
+                address.host_ip.clone(),
+                address.host_port,
+            ),
+            None => (
+                instance.worker_id,
+                instance.namespace_ip.clone().filter(|ip| !ip.is_empty())?,
+                instance.namespace_ip_v6.clone(),
+                instance.host_ip.clone().filter(|ip| !ip.is_empty())?,
+                instance.host_port,
+            ),
+        };
+        let instance_ip_v6 = parsable_v6(instance.instance_ip_v6.as_deref(), INSTANCE6_FIRST, instance_ip);
+        let namespace: Ipv4Addr = namespace_ip.parse().ok()?;
+        let mut service_ip: Vec<_> = service_ips.iter().cloned().map(complete).collect();
+        service_ip.push(ServiceIp {
+            ip_type: IpType::Instance,
+            address: instance_ip.to_string(),
+            address_v6: instance_ip_v6.clone(),
+        });
+        Some(TableInstance {
+            instance_number: instance.instance_number,
+            instance_ip: Some(instance_ip),
+            instance_ip_v6: Some(instance_ip_v6),
+            cluster_id: instance.cluster_id,
+            worker_id,
+            namespace_ip: Some(namespace_ip),
+            namespace_ip_v6: Some(parsable_v6(namespace_ip_v6.as_deref(), SUBNET6_FIRST, namespace)),
+            host_ip: Some(host_ip),
+            host_port,
+            service_ip,
+        })
+    }
+
+    /// Whether the root must be asked before the table can be believed: it never was, or an instance here has no
+    /// address of the root's yet.
+    pub(super) fn incomplete(&self) -> bool {
+        let Some(root) = &self.root else {
+            return true;
+        };
+        let given = |number: &u32| {
+            root.instance_list
+                .iter()
+                .any(|instance| instance.instance_number == *number && instance.instance_ip.is_some())
+        };
+        !self.local.keys().all(given)
+    }
+
+    /// All ServiceIPs that lead to this service.
+    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+        let Some(root) = &self.root else {
+            return Vec::new();
+        };
+        let services = root.service_ip_list.iter().flat_map(|ip| [ip.address.parse(), ip.address_v6.parse()]);
+        let instances = root.instance_list.iter().flat_map(|instance| {
+            [
+                instance.instance_ip.map(IpAddr::V4),
+                instance.instance_ip_v6.as_ref().and_then(|address| address.parse().ok()),
+            ]
+        });
+        services.filter_map(Result::ok).chain(instances.flatten()).collect()
+    }
+}
+
+fn complete(mut ip: ServiceIp) -> ServiceIp {
+    if let Ok(address) = ip.address.parse() {
+        ip.address_v6 = parsable_v6(Some(&ip.address_v6), ROUND_ROBIN6_FIRST, address);
+    }
+    ip
+}
+
+/// `address`, or one made from the IPv4 address within the range that `first` begins. Oakestra's workers drop a whole
+/// entry when an IPv6 address in it cannot be parsed; a made one is its own and leads nowhere.
+fn parsable_v6(address: Option<&str>, first: Ipv6Addr, ipv4: Ipv4Addr) -> String {
+    match address.and_then(|address| address.parse::<Ipv6Addr>().ok()) {
+        Some(address) => address.to_string(),
+        None => Ipv6Addr::from_bits(first.to_bits() | u128::from(ipv4.to_bits())).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::net::TableResult;
+    use serde_json::{Value, json};
+
+    use super::{Address, Table};
+
+    fn root(namespace_ip: &Value) -> protocol::net::NetService {
+        serde_json::from_value(json!({
+            "_id": "6b033dd4d683569b0801fa18", "job_name": "smp.bed.srv.bed",
+            "service_ip_list": [{"IpType": "RR", "Address": "10.30.109.1", "Address_v6": "fdff:2000::"}],
+            "instance_list": [{"instance_number": 0, "instance_ip": "10.30.0.0", "instance_ip_v6": "fdff::",
+                "cluster_id": "6b033dc3d683569b0801fa16", "worker_id": "6b033dc62c1f07cbdcd88440",
+                "namespace_ip": namespace_ip, "namespace_ip_v6": "fc00::102",
+                "host_ip": "192.0.2.32", "host_port": 50103}],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_table_is_written_as_oakestra_writes_it() {
+        let table = Table { root: Some(root(&json!("10.18.0.66"))), ..Table::default() };
+        let result = TableResult {
+            app_name: "smp.bed.srv.bed".to_owned(),
+            instance_list: table.instances(),
+            query_key: "smp.bed.srv.bed".to_owned(),
+        };
+        let captured = json!({"app_name": "smp.bed.srv.bed", "instance_list": [{"instance_number": 0,
+            "instance_ip": "10.30.0.0", "instance_ip_v6": "fdff::", "cluster_id": "6b033dc3d683569b0801fa16",
+            "worker_id": "6b033dc62c1f07cbdcd88440", "namespace_ip": "10.18.0.66", "namespace_ip_v6": "fc00::102",
+            "host_ip": "192.0.2.32", "host_port": 50103, "service_ip": [
+                {"IpType": "RR", "Address": "10.30.109.1", "Address_v6": "fdff:2000::"},
+                {"IpType": "instance_ip", "Address": "10.30.0.0", "Address_v6": "fdff::"}]}],
+            "query_key": "smp.bed.srv.bed"});
+        assert_eq!(serde_json::to_value(result).unwrap(), captured);
+    }
+
+    #[test]
+    fn what_runs_here_is_known_better_here() {
+        let address = Address {
+            worker: protocol::id::Id::from_bytes([1; 12]),
+            namespace_ip: "10.18.0.2".to_owned(),
+            namespace_ip_v6: String::new(),
+            host_ip: "192.0.2.31".to_owned(),
+            host_port: 50103,
+        };
+        let mut table = Table { root: Some(root(&json!("10.18.0.66"))), ..Table::default() };
+        table.local.insert(0, None);
+        assert!(table.instances().is_empty(), "its worker is gone, whatever the root still says");
+        table.local.insert(0, Some(address));
+        let instances = table.instances();
+        assert_eq!(instances[0].host_ip.as_deref(), Some("192.0.2.31"));
+        assert_eq!(instances[0].namespace_ip_v6.as_deref(), Some("fc00::a12:2"), "not parsable");
+        assert!(!table.incomplete());
+        table.local.insert(1, None);
+        assert!(table.incomplete(), "instance 1 has no address of the root's");
+    }
+
+    #[test]
+    fn an_instance_that_does_not_run_yet_is_not_told() {
+        let table = Table { root: Some(root(&Value::Null)), ..Table::default() };
+        assert!(table.instances().is_empty());
+        assert_eq!(table.addresses().len(), 4);
+    }
+}

@@ -1,0 +1,105 @@
+//! The connection to the root: registers, reports, and begins again after every outage.
+//!
+//! A root that was restarted, or that lost its disk, is no special case: whenever a report fails, the cluster
+//! registers again, under its name, and then says everything again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::id::Id;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::backoff::Backoff;
+use super::control::Command;
+use super::root_client::{Introduction, RootClient, RootError};
+
+/// Without news. Oakestra's own.
+const REPORT_EVERY: Duration = Duration::from_secs(15);
+/// News go at once, and what comes within this time of the last report goes together.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// Whether the root knows us.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Link {
+    /// The last id the root gave.
+    pub(super) id: Option<Id>,
+    pub(super) connected: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Uplink {
+    pub(super) root: RootClient,
+    pub(super) introduction: Introduction,
+    pub(super) link: watch::Sender<Link>,
+    /// There is something to report.
+    pub(super) news: Arc<Notify>,
+    pub(super) commands: mpsc::Sender<Command>,
+}
+
+impl Uplink {
+    pub(super) async fn run(self, shutdown: CancellationToken) {
+        tokio::select! {
+            () = self.stay_connected() => {}
+            () = shutdown.cancelled() => {}
+        }
+    }
+
+    async fn stay_connected(&self) {
+        let mut backoff = Backoff::new();
+        loop {
+            match self.root.register(&self.introduction).await {
+                Ok(id) => {
+                    tracing::info!(cluster = %id, name = %self.introduction.name, "registered at the root");
+                    let _previous = self.link.send_replace(Link { id: Some(id), connected: true });
+                    if self.commands.send(Command::RootIsBack { id }).await.is_err() {
+                        return;
+                    }
+                    let Some(error) = self.report_until_failure(id, &mut backoff).await else {
+                        return;
+                    };
+                    tracing::warn!(error = %chain(&error), "the root does not take reports; registering again");
+                    self.link.send_modify(|link| link.connected = false);
+                }
+                Err(error) => backoff.failed(
+                    || tracing::warn!(error = %chain(&error), "not registered at the root; trying on"),
+                ),
+            }
+            backoff.wait().await;
+        }
+    }
+
+    /// Returns what went wrong; nothing when the cluster stops.
+    async fn report_until_failure(&self, id: Id, backoff: &mut Backoff) -> Option<RootError> {
+        loop {
+            let (reply, summary) = oneshot::channel();
+            self.commands.send(Command::Summary(reply)).await.ok()?;
+            let summary = summary.await.ok()?;
+            let sent = Instant::now();
+            if let Err(error) = self.root.report(id, &summary.report).await {
+                return Some(error);
+            }
+            backoff.succeeded();
+            if summary.departed > 0 {
+                self.commands.send(Command::Reported { departed: summary.departed }).await.ok()?;
+            }
+            match tokio::time::timeout(REPORT_EVERY, self.news.notified()).await {
+                Ok(()) => tokio::time::sleep_until(sent + GATHER).await,
+                Err(_no_news) => {}
+            }
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,213 @@
+//! A worker as its cluster knows it: who it is (stored), and what it last said of itself (not stored).
+
+use std::time::{Duration, Instant};
+
+use protocol::id::Id;
+use protocol::net::Subnet;
+use protocol::node::Node;
+use serde::{Deserialize, Serialize};
+
+/// The port Oakestra records for a worker that does not say its own. Clients show it, nothing connects to it.
+const PORT_UNKNOWN: u16 = 50011;
+
+/// What must not be lost of a worker. Its host name is its identity: the same name is the same worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) id: Id,
+    /// As it described itself when it registered.
+    pub(super) node: Node,
+    /// Its block of addresses, once it has asked for one; the same for as long as the worker is known.
+    #[serde(default)]
+    pub(super) subnet: Option<Subnet>,
+}
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) record: Record,
+    /// The record, with what the reports since then changed.
+    node: Node,
+    /// The least memory that was available since there was last more room.
+    memory_low: u64,
+    last_heard: Instant,
+    responding: bool,
+    /// When its node-engine last took up its commands, and how many resource reports have come since.
+    pub(super) connected: Option<Connected>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Connected {
+    pub(super) since: Instant,
+    pub(super) reports: u32,
+}
+
+/// Whether a worker was heard from again after a silence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    Again,
+    Still,
+}
+
+impl Worker {
+    /// A worker whose silence counts from `since` on.
+    pub(super) fn new(record: Record, since: Instant) -> Self {
+        let node = record.node.clone();
+        let memory_low = node.memory;
+        Self { record, node, memory_low, last_heard: since, responding: true, connected: None }
+    }
+
+    pub(super) fn id(&self) -> Id {
+        self.record.id
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.record.node.host
+    }
+
+    /// What it says of itself now.
+    pub(super) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.record.node.port.parse().ok().filter(|port| *port != 0).unwrap_or(PORT_UNKNOWN)
+    }
+
+    pub(super) fn responding(&self) -> bool {
+        self.responding
+    }
+
+    /// It registered (again). Blank values do not erase what was known.
+    pub(super) fn register(&mut self, node: &Node) {
+        merge(&mut self.record.node, node);
+        merge(&mut self.node, node);
+    }
+
+    /// It reported: the measurements are new, the blanks are nothing. Says whether there is more room than before, by
+    /// more than memory use wavers: what waits for room is looked at again then, and not at every report.
+    pub(super) fn report(&mut self, node: &Node) -> bool {
+        merge(&mut self.node, node);
+        let memory = self.node.memory;
+        let more = memory >= self.memory_low.saturating_add((self.memory_total() / 50).max(16));
+        if more || memory < self.memory_low {
+            self.memory_low = memory;
+        }
+        more
+    }
+
+    pub(super) fn heard(&mut self, now: Instant) -> Heard {
+        self.last_heard = now;
+        if std::mem::replace(&mut self.responding, true) { Heard::Still } else { Heard::Again }
+    }
+
+    /// Whether it has just been silent for too long. True once per silence.
+    pub(super) fn falls_silent(&mut self, now: Instant, timeout: Duration) -> bool {
+        if !self.responding || now.saturating_duration_since(self.last_heard) < timeout {
+            return false;
+        }
+        self.responding = false;
+        self.connected = None;
+        true
+    }
+
+    /// MiB of the whole machine, from the available and the used part.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an estimate; the share in use is checked to be in 0..100 before"
+    )]
+    pub(super) fn memory_total(&self) -> u64 {
+        let Node { memory, memory_percent, .. } = self.node;
+        if (0.0..99.9).contains(&memory_percent) {
+            (memory as f64 / (1.0 - memory_percent / 100.0)) as u64
+        } else {
+            memory
+        }
+    }
+}
+
+/// Takes from `new` what it says. Periodic reports leave text and lists blank, and Oakestra's cluster stores the
+/// blanks: that is how its workers lose their names.
+fn merge(known: &mut Node, new: &Node) {
+    fn text(known: &mut String, new: &str) {
+        if !new.is_empty() {
+            new.clone_into(known);
+        }
+    }
+    text(&mut known.host, &new.host);
+    text(&mut known.ip, &new.ip);
+    text(&mut known.port, &new.port);
+    text(&mut known.architecture, &new.architecture);
+    if new.system_info.is_some() {
+        known.system_info.clone_from(&new.system_info);
+    }
+    if new.vcpus > 0 {
+        known.vcpus = new.vcpus;
+    }
+    if new.memory > 0 {
+        known.memory = new.memory;
+        known.memory_percent = new.memory_percent;
+    }
+    known.cpu_percent = new.cpu_percent;
+    if new.vgpus > 0 {
+        known.vgpus = new.vgpus;
+    }
+    for (known, new) in
+        [(&mut known.supported_addons, &new.supported_addons), (&mut known.csi_drivers, &new.csi_drivers)]
+    {
+        if !new.is_empty() {
+            known.clone_from(new);
+        }
+    }
+    if !new.virtualization.is_empty() {
+        known.virtualization.clone_from(&new.virtualization);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use protocol::node::Node;
+
+    use super::{Heard, Record, Worker};
+
+    fn worker(now: Instant) -> Worker {
+        let node = Node {
+            host: "pi1".to_owned(),
+            ip: "192.0.2.31".to_owned(),
+            vcpus: 2,
+            memory: 1000,
+            memory_percent: 50.0,
+            virtualization: vec!["docker".to_owned()],
+            ..Node::default()
+        };
+        Worker::new(Record { id: protocol::id::Id::from_bytes([1; 12]), node, subnet: None }, now)
+    }
+
+    #[test]
+    fn blanks_in_a_report_erase_nothing() {
+        let mut worker = worker(Instant::now());
+        let report = r#"{"id":"","host":"","ip":"192.0.2.32","port":"","system_info":null,"cpu_percent":6.8,"vcpus":2,
+            "architecture":"","memory_percent":25.0,"memory":1500,"virtualization":null,"csi_drivers":null}"#;
+        worker.report(&serde_json::from_str(report).unwrap());
+        assert_eq!(worker.host(), "pi1");
+        assert_eq!(worker.node().ip, "192.0.2.32");
+        assert_eq!(worker.node().virtualization, ["docker"]);
+        assert_eq!((worker.node().memory, worker.memory_total()), (1500, 2000));
+        assert_eq!(worker.record.node.memory, 1000, "measurements are not stored");
+    }
+
+    #[test]
+    fn silence_is_told_once_and_ends_with_the_first_word() {
+        let start = Instant::now();
+        let timeout = Duration::from_secs(30);
+        let mut worker = worker(start);
+        assert!(!worker.falls_silent(start + Duration::from_secs(29), timeout));
+        assert!(worker.falls_silent(start + timeout, timeout));
+        assert!(!worker.falls_silent(start + timeout * 2, timeout));
+        assert_eq!(worker.heard(start + timeout * 2), Heard::Again);
+        assert_eq!(worker.heard(start + timeout * 2), Heard::Still);
+        assert!(!worker.falls_silent(start + timeout * 2, timeout));
+    }
+}

@@ -1,0 +1,103 @@
+//! The directory that belongs to one daemon: its store, its secrets, and the lock that keeps a second one out.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::store::{Store, StoreError};
+
+/// An open data directory. The lock is held as long as this lives; the kernel drops it when the process ends, however
+/// it ends.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// Why a data directory could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    #[error("create data directory {path} (--data-dir)")]
+    Create { path: PathBuf, source: io::Error },
+    #[error("open {path} (--data-dir)")]
+    OpenLock { path: PathBuf, source: io::Error },
+    #[error(
+        "data directory {0} is in use by another orchestrator: stop that one, or give this one its own --data-dir"
+    )]
+    InUse(PathBuf),
+    #[error("lock {path}")]
+    Lock { path: PathBuf, source: Errno },
+    #[error("open the store")]
+    Store(#[from] StoreError),
+}
+
+impl DataDir {
+    /// Opens the directory, made if need be readable by its owner only, and takes its lock.
+    ///
+    /// # Errors
+    /// When it cannot be made or written, and when another process holds it.
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|source| DataDirError::Create { path: path.to_owned(), source })?;
+        let lock_path = path.join("lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(|source| DataDirError::OpenLock { path: lock_path.clone(), source })?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err((_file, Errno::EWOULDBLOCK)) => Err(DataDirError::InUse(path.to_owned())),
+            Err((_file, source)) => Err(DataDirError::Lock { path: lock_path, source }),
+        }
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The store of this directory, `state.db`.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or is no store.
+    pub fn store(&self) -> Result<Store, DataDirError> {
+        Ok(Store::open(&self.path.join("state.db"))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::{DataDir, DataDirError};
+
+    #[test]
+    fn a_second_holder_is_kept_out_until_the_first_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("root");
+        let first = DataDir::open(&path).unwrap();
+        assert!(matches!(DataDir::open(&path), Err(DataDirError::InUse(_))));
+        drop(first);
+        DataDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn nobody_else_can_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::open(&dir.path().join("deep/root")).unwrap();
+        let _store = data_dir.store().unwrap();
+        let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(data_dir.path().to_owned()), 0o700);
+        assert_eq!(mode(data_dir.path().join("state.db")), 0o600);
+    }
+}

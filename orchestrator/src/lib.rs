@@ -1,0 +1,24 @@
+//! The control plane: root, cluster, or both in one process.
+//!
+//! - [`root`]: what people ask for, and which cluster gets it; service addresses.
+//! - [`cluster`]: the workers of one cluster, where instances are placed, and what they are told.
+//! - [`standalone`]: both in one process.
+//! - [`schedule`]: which worker an instance runs on; [`broker`]: MQTT between a cluster and its workers.
+//!
+//! What both stand on: [`data_dir`] and [`store`] (what must not be lost), [`http`] (serving), [`registration`] (the
+//! wire of a cluster that makes itself known), [`object_id`] and [`clock`].
+#![forbid(unsafe_code)]
+
+pub mod cluster;
+pub mod root;
+pub mod standalone;
+
+pub mod broker;
+pub mod clock;
+pub mod data_dir;
+pub mod http;
+pub mod object_id;
+pub mod registration;
+pub mod schedule;
+pub mod sla;
+pub mod store;

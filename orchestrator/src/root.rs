@@ -1,0 +1,248 @@
+//! The root: what people ask for, and which cluster gets it; service addresses.
+//!
+//! What is wanted is in the store, and a change is stored before it is answered. Everything that then has to be done
+//! (choose a cluster, tell a cluster) is stored in the same transaction, done in the background, tried again until it
+//! is done, and only then deleted. So a crash of the root loses nothing, and neither does a cluster that is away.
+//!
+//! ```text
+//!  people ──> api ──> application, instance ──> store ──> placement ──> store ──> dispatch ──> clusters
+//!  clusters ─> report (api), grpc, net ───────> store, live
+//! ```
+//!
+//! - Pure: [`record`] (a service and its instances), [`place`] (which cluster), [`pool`] and [`subnet`] (addresses),
+//!   [`token`].
+//! - The store's users: [`application`], [`instance`], [`cluster`], [`account`]; the keys are in [`key`].
+//! - In the background: [`placement`], [`dispatch`]. From clusters: [`report`], [`grpc`], [`net`].
+//! - Only observed, never stored: [`live`].
+
+pub mod account;
+mod api;
+mod application;
+mod cluster;
+mod command;
+pub mod config;
+mod dispatch;
+mod failure;
+mod grpc;
+mod instance;
+mod key;
+pub mod live;
+mod net;
+pub mod place;
+mod placement;
+pub mod pool;
+pub mod record;
+mod report;
+pub mod subnet;
+pub mod token;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use protocol::id::Id;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use self::config::{Args, Config, ConfigError};
+
+use self::account::{AccountError, Gate};
+use self::live::Live;
+use self::pool::Pool;
+use self::token::{Secret, Tokens};
+use crate::data_dir::{DataDir, DataDirError};
+use crate::http::{self, BindError};
+use crate::store::{Store, StoreError};
+
+/// What a cluster is given to answer.
+const CLUSTER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A cluster closes a connection that is idle for 30 s; a command must not meet that.
+const IDLE: Duration = Duration::from_secs(20);
+
+/// Why the root could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    #[error("open the root's data")]
+    Data(#[from] DataDirError),
+    #[error("read the root's state")]
+    Store(#[from] StoreError),
+    #[error("prepare the user Admin")]
+    Account(#[from] AccountError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("set up the HTTP client")]
+    Client(#[from] reqwest::Error),
+}
+
+/// What the parts of the root share.
+struct Root {
+    store: Store,
+    tokens: Tokens,
+    gate: Gate,
+    /// Always what the store says of addresses, plus those of transactions in hand.
+    pool: Mutex<Pool>,
+    live: Mutex<Live>,
+    client: reqwest::Client,
+    /// An instance waits for a cluster, or a cluster changed.
+    placement: Notify,
+    /// A command for a cluster was stored.
+    commands: Notify,
+    /// A notice for a cluster was stored.
+    notices: Notify,
+    /// A cluster was heard of: whoever waits to try it again need not wait longer.
+    heard: tokio::sync::broadcast::Sender<Id>,
+}
+
+/// A root that holds its data directory and its ports, and answers nobody yet.
+pub struct Bound {
+    api: TcpListener,
+    net: TcpListener,
+    grpc: TcpListener,
+    root: Arc<Root>,
+    data_dir: DataDir,
+}
+
+/// Where a root listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    pub api: SocketAddr,
+    pub net: SocketAddr,
+    pub grpc: SocketAddr,
+}
+
+/// Runs the root until `shutdown`.
+///
+/// # Errors
+/// When it cannot start: the data directory or a port is not to be had.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RootError> {
+    let bound = Bound::open(config).await?;
+    bound.serve(shutdown).await;
+    Ok(())
+}
+
+impl Bound {
+    /// Takes the data directory, the ports and the state, in this order: a second root must not get as far as making
+    /// a password.
+    ///
+    /// # Errors
+    /// When one of them is not to be had.
+    pub async fn open(config: Config) -> Result<Self, RootError> {
+        let data_dir = DataDir::open(&config.data_dir)?;
+        let api = http::bind(config.api, "the root's API", "--port, in standalone --root-port").await?;
+        let net =
+            http::bind(config.net, "service addresses", "--net-port, in standalone --root-net-port").await?;
+        let grpc = http::bind(config.grpc, "registration of clusters", "--grpc-port").await?;
+        let store = data_dir.store()?;
+        account::ensure_admin(&store, data_dir.path(), config.insecure_admin_password.as_deref()).await?;
+        let root = Arc::new(Root::new(store).await?);
+        Ok(Self { api, net, grpc, root, data_dir })
+    }
+
+    /// Where it listens; not where it was told to, when that was port 0.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn addresses(&self) -> std::io::Result<Addresses> {
+        Ok(Addresses {
+            api: self.api.local_addr()?,
+            net: self.net.local_addr()?,
+            grpc: self.grpc.local_addr()?,
+        })
+    }
+
+    /// Everything that runs in a root, until `shutdown`. Listeners stop first, then the work in the background.
+    pub async fn serve(self, shutdown: CancellationToken) {
+        let Self { api, net, grpc, root, data_dir } = self;
+        let show = |listener: &TcpListener| {
+            listener.local_addr().map_or_else(|_| String::new(), |at| at.to_string())
+        };
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            data_dir = %data_dir.path().display(),
+            api = %show(&api),
+            grpc = %show(&grpc),
+            net = %show(&net),
+            "root started"
+        );
+        let background = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        tasks.spawn(placement::run(root.clone(), background.clone()));
+        tasks.spawn(dispatch::run(root.clone(), dispatch::Lane::Commands, background.clone()));
+        tasks.spawn(dispatch::run(root.clone(), dispatch::Lane::Notices, background.clone()));
+        tokio::join!(
+            http::serve(api, api::router(root.clone()), shutdown.clone()),
+            http::serve(net, net::router(root.clone()), shutdown.clone()),
+            grpc::serve(grpc, root, shutdown),
+        );
+        background.cancel();
+        tasks.close();
+        tasks.wait().await;
+        tracing::info!("root stopped");
+    }
+}
+
+impl std::fmt::Debug for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bound").field("addresses", &self.addresses()).finish_non_exhaustive()
+    }
+}
+
+impl Root {
+    async fn new(store: Store) -> Result<Self, RootError> {
+        let taken = store.list::<Id>(key::ADDRESSES).await?;
+        let pool = Pool::of_taken(taken.iter().filter_map(|(key, _)| {
+            match key.strip_prefix(key::ADDRESSES)?.parse().ok()? {
+                IpAddr::V4(address) => Some(address),
+                IpAddr::V6(_) => None,
+            }
+        }));
+        let secret = store
+            .update(key::TOKEN_SECRET, |secret: Option<Secret>| {
+                let secret = secret.unwrap_or_else(rand::random);
+                (Some(secret), secret)
+            })
+            .await?;
+        Ok(Self {
+            tokens: Tokens::new(&secret),
+            gate: Gate::default(),
+            store,
+            pool: Mutex::new(pool),
+            live: Mutex::default(),
+            client: reqwest::Client::builder()
+                .timeout(CLUSTER_TIMEOUT)
+                .pool_idle_timeout(IDLE)
+                .tcp_nodelay(true)
+                // Clusters are reached where they registered from, whatever the environment says of proxies.
+                .no_proxy()
+                .build()?,
+            placement: Notify::new(),
+            commands: Notify::new(),
+            notices: Notify::new(),
+            heard: tokio::sync::broadcast::channel(64).0,
+        })
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something was stored that the background has to do.
+    fn wake(&self) {
+        self.commands.notify_one();
+        self.notices.notify_one();
+    }
+
+    /// A cluster registered or reported: there may be room, and it can be reached. Commands are looked through again as
+    /// well, so that one of which nobody was woken waits no longer than until the next report.
+    fn cluster_heard(&self, cluster: Id) {
+        self.placement.notify_one();
+        self.wake();
+        let _nobody_waits = self.heard.send(cluster);
+    }
+}

@@ -1,0 +1,38 @@
+//! Clusters, and what they report.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use protocol::cluster::Cluster;
+use serde_json::Value;
+
+use super::extract::{self, Body};
+use crate::root::Root;
+use crate::root::failure::Failure;
+
+/// All clusters that ever registered.
+#[utoipa::path(get, path = "/api/clusters", tag = "cluster", responses((status = 200, body = Vec<Object>)))]
+pub(super) async fn list(State(root): State<Arc<Root>>) -> Result<Json<Vec<Cluster>>, Failure> {
+    Ok(Json(root.cluster_documents().await?))
+}
+
+/// The clusters that were heard of in the last 30 seconds.
+#[utoipa::path(get, path = "/api/clusters/active", tag = "cluster", responses((status = 200, body = Vec<Object>)))]
+pub(super) async fn list_active(State(root): State<Arc<Root>>) -> Result<Json<Vec<Cluster>>, Failure> {
+    let mut clusters = root.cluster_documents().await?;
+    clusters.retain(|cluster| cluster.active);
+    Ok(Json(clusters))
+}
+
+/// A cluster reports its capacity and its instances. For clusters only.
+#[utoipa::path(post, path = "/api/information/{id}", tag = "cluster", params(("id" = String, Path)),
+    request_body(content = Object), responses((status = 200, body = String), (status = 400), (status = 404)))]
+pub(super) async fn report(
+    State(root): State<Arc<Root>>,
+    path: Path<String>,
+    Body(report): Body<Value>,
+) -> Result<&'static str, Failure> {
+    root.take_report(extract::id(&path, "cluster")?, report).await?;
+    Ok("ok")
+}

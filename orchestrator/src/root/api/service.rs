@@ -1,0 +1,161 @@
+//! Services and their instances.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use protocol::id::{ExtendedId, Id};
+use serde_json::{Value, json};
+
+use super::docs::Message;
+use super::extract::{self, Admin, Body, Caller};
+use crate::root::Root;
+use crate::root::failure::Failure;
+use crate::root::record::Record;
+use crate::sla::Violation;
+
+impl Root {
+    /// A service as clients read it: what is stored, with what was last observed.
+    fn document(&self, record: Record) -> Value {
+        let mut service = record.service;
+        {
+            let live = self.live();
+            for instance in &mut service.instance_list {
+                live.complete(service.id, instance);
+            }
+        }
+        let id = ExtendedId::from(service.id);
+        let mut document = serde_json::to_value(service).unwrap_or_default();
+        document["_id"] = json!(id);
+        document
+    }
+
+    /// The service, if the caller may see it.
+    async fn service_for(&self, caller: &Caller, path: &Path<String>) -> Result<Record, Failure> {
+        let id = extract::id(path, "service")?;
+        let record = self.service(id).await?.ok_or_else(|| Failure::no_service(id))?;
+        caller.must_own(&record.owner)?;
+        Ok(record)
+    }
+}
+
+/// Add the services of an SLA to the application that it names by `applicationID`. Nothing is started.
+#[utoipa::path(post, path = "/api/service", tag = "service", security(("token" = [])),
+    request_body(content = Object, description = "SLA, version v2.0"),
+    responses((status = 200, body = Object), (status = 400), (status = 401), (status = 403), (status = 404),
+        (status = 409), (status = 422)))]
+pub(super) async fn create(
+    State(root): State<Arc<Root>>,
+    caller: Caller,
+    Body(document): Body<Value>,
+) -> Result<Json<Value>, Failure> {
+    let mut checked = Root::check_sla(&document)?;
+    let invalid = |path: &str, message: &str| {
+        Failure::Invalid(vec![Violation::new(path.to_owned(), message.to_owned())])
+    };
+    if checked.applications.len() != 1 {
+        return Err(invalid("applications", "expected the one application that the services are added to"));
+    }
+    let described = checked.applications.remove(0);
+    let id: Id = described.application_id.parse().map_err(|_invalid| {
+        invalid("applications[0].applicationID", "expected the id of an application: 24 hexadecimal digits")
+    })?;
+    let application = root.application(id).await?.ok_or_else(|| Failure::no_application(id))?;
+    caller.must_own(&application.owner)?;
+    root.check_addresses(&document)?;
+    let made = root.add_services(id, described.microservices).await?;
+    let deployed: Vec<_> = made
+        .iter()
+        .map(|record| json!({ "service_name": record.service.job_name, "status": "success" }))
+        .collect();
+    Ok(Json(json!({
+        "job_id": made.last().map(|record| record.service.id),
+        "deployed_services": deployed,
+        "failed_services": [],
+    })))
+}
+
+/// A service with its instances.
+#[utoipa::path(get, path = "/api/service/{id}", tag = "service", security(("token" = [])),
+    params(("id" = String, Path)), responses((status = 200, body = Object), (status = 401), (status = 403), (status = 404)))]
+pub(super) async fn get(
+    State(root): State<Arc<Root>>,
+    caller: Caller,
+    path: Path<String>,
+) -> Result<Json<Value>, Failure> {
+    let record = root.service_for(&caller, &path).await?;
+    Ok(Json(root.document(record)))
+}
+
+/// Delete a service with its instances.
+#[utoipa::path(delete, path = "/api/service/{id}", tag = "service", security(("token" = [])),
+    params(("id" = String, Path)), responses((status = 200, body = Message), (status = 401), (status = 403), (status = 404)))]
+pub(super) async fn delete(
+    State(root): State<Arc<Root>>,
+    caller: Caller,
+    path: Path<String>,
+) -> Result<Json<Message>, Failure> {
+    let record = root.service_for(&caller, &path).await?;
+    root.delete_service(record.service.id).await?;
+    Ok(Message::json("Job deleted"))
+}
+
+/// All services of all users.
+#[utoipa::path(get, path = "/api/services", tag = "service", security(("token" = [])),
+    responses((status = 200, body = Vec<Object>), (status = 401), (status = 403)))]
+pub(super) async fn list(State(root): State<Arc<Root>>, _admin: Admin) -> Result<Json<Vec<Value>>, Failure> {
+    let records = root.services().await?;
+    Ok(Json(records.into_iter().map(|record| root.document(record)).collect()))
+}
+
+/// The services of an application.
+#[utoipa::path(get, path = "/api/services/{application}", tag = "service", security(("token" = [])),
+    params(("application" = String, Path)),
+    responses((status = 200, body = Vec<Object>), (status = 401), (status = 403), (status = 404)))]
+pub(super) async fn list_of(
+    State(root): State<Arc<Root>>,
+    caller: Caller,
+    path: Path<String>,
+) -> Result<Json<Vec<Value>>, Failure> {
+    let id = extract::id(&path, "application")?;
+    let application = root.application(id).await?.ok_or_else(|| Failure::no_application(id))?;
+    caller.must_own(&application.owner)?;
+    let mut documents = Vec::new();
+    for service in application.services {
+        documents.extend(root.service(service).await?.map(|record| root.document(record)));
+    }
+    Ok(Json(documents))
+}
+
+/// Ask for one more instance. It is placed and started in the background.
+#[utoipa::path(post, path = "/api/service/{id}/instance", tag = "service", security(("token" = [])),
+    params(("id" = String, Path)), responses((status = 200, body = Message), (status = 401), (status = 403),
+        (status = 404), (status = 503, description = "all service addresses are taken")))]
+pub(super) async fn deploy(
+    State(root): State<Arc<Root>>,
+    caller: Caller,
+    path: Path<String>,
+) -> Result<Json<Value>, Failure> {
+    let record = root.service_for(&caller, &path).await?;
+    let number = root.add_instance(record.service.id).await?;
+    Ok(Json(json!({ "message": "ok", "instance_number": number })))
+}
+
+/// Remove an instance; -1 is all of them.
+#[utoipa::path(delete, path = "/api/service/{id}/instance/{number}", tag = "service", security(("token" = [])),
+    params(("id" = String, Path), ("number" = i64, Path)),
+    responses((status = 200, body = Message), (status = 401), (status = 403), (status = 404)))]
+pub(super) async fn undeploy(
+    State(root): State<Arc<Root>>,
+    caller: Caller,
+    Path((id, text)): Path<(String, String)>,
+) -> Result<Json<Message>, Failure> {
+    let record = root.service_for(&caller, &Path(id)).await?;
+    let number = match text.parse::<i64>() {
+        Ok(-1) => None,
+        Ok(number) if u32::try_from(number).is_ok() => u32::try_from(number).ok(),
+        _ => return Err(Failure::NotFound { kind: "instance", id: text.chars().take(32).collect() }),
+    };
+    root.remove_instances(record.service.id, number).await?;
+    Ok(Message::json("ok"))
+}

@@ -1,0 +1,337 @@
+//! Applications and their services: made from an SLA, listed, deleted with all that belongs to them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use protocol::id::{ExtendedId, Id};
+use protocol::net::UpdateKind;
+use protocol::sla;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::failure::Failure;
+use super::instance::{after_removal, notify};
+use super::pool::PoolError;
+use super::record::{Parent, Record, Removed};
+use super::{Root, key};
+use crate::object_id;
+use crate::sla::Violation;
+use crate::store::{Entry, StoreError, Transaction};
+
+/// Keys of an application that are the root's to fill, and say nothing in a document.
+const OWN_KEYS: [&str; 2] = ["_id", "userId"];
+
+/// An application as stored. Its services are records of their own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Application {
+    pub id: Id,
+    /// Name of the user who made it.
+    pub owner: String,
+    pub name: String,
+    pub namespace: String,
+    pub description: String,
+    pub services: Vec<Id>,
+    /// Keys of the SLA that the root does not know.
+    pub extra: Map<String, Value>,
+}
+
+/// An application as clients read it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Document {
+    #[serde(rename = "_id")]
+    id: ExtendedId,
+    #[serde(rename = "applicationID")]
+    application_id: Id,
+    application_name: String,
+    application_namespace: String,
+    application_desc: String,
+    microservices: Vec<Id>,
+    #[serde(rename = "userId")]
+    user_id: String,
+    #[serde(flatten)]
+    extra: Map<String, Value>,
+}
+
+impl From<Application> for Document {
+    fn from(application: Application) -> Self {
+        Self {
+            id: application.id.into(),
+            application_id: application.id,
+            application_name: application.name,
+            application_namespace: application.namespace,
+            application_desc: application.description,
+            microservices: application.services,
+            user_id: application.owner,
+            extra: application.extra,
+        }
+    }
+}
+
+impl Application {
+    fn parent(&self) -> Parent {
+        Parent {
+            application: self.id,
+            app_name: self.name.clone(),
+            app_ns: self.namespace.clone(),
+            owner: self.owner.clone(),
+        }
+    }
+}
+
+/// Addresses that were taken for services which are not stored yet. Given back unless [`Self::keep`] is called.
+struct Taken<'a> {
+    root: &'a Root,
+    addresses: Vec<Ipv4Addr>,
+}
+
+impl Taken<'_> {
+    fn keep(mut self) {
+        self.addresses.clear();
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let mut pool = self.root.pool();
+        for address in &self.addresses {
+            pool.release(*address);
+        }
+    }
+}
+
+impl Root {
+    /// That no application of the document exists yet. Only for a better answer: making them is what decides.
+    pub(super) async fn names_are_free(&self, document: &sla::Document) -> Result<(), Failure> {
+        for application in &document.applications {
+            let (name, namespace) = (&application.application_name, &application.application_namespace);
+            if self.store.get::<Id>(&key::application_name(name, namespace)).await?.is_some() {
+                return Err(Failure::Conflict(format!(
+                    "An application named {name}.{namespace} exists already."
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the applications of a checked SLA, with their services and addresses, or none of them.
+    pub(super) async fn create_applications(
+        &self,
+        owner: &str,
+        document: sla::Document,
+    ) -> Result<(), Failure> {
+        let mut taken = Taken { root: self, addresses: Vec::new() };
+        let mut transaction = Transaction::new();
+        for (index, described) in document.applications.into_iter().enumerate() {
+            let mut extra = described.extra;
+            extra.retain(|key, _| !OWN_KEYS.contains(&key.as_str()));
+            let mut application = Application {
+                id: object_id::new(),
+                owner: owner.to_owned(),
+                name: described.application_name,
+                namespace: described.application_namespace,
+                description: described.application_desc,
+                services: Vec::new(),
+                extra,
+            };
+            let name_key = key::application_name(&application.name, &application.namespace);
+            transaction = transaction.expect_absent(&name_key).put(&name_key, &application.id);
+            for (position, service) in described.microservices.into_iter().enumerate() {
+                let path = format!("applications[{index}].microservices[{position}]");
+                let record = self.new_service(&application.parent(), service, &path, &mut taken)?;
+                application.services.push(record.service.id);
+                transaction = store_service(&record, transaction);
+            }
+            transaction = transaction.put(&key::application(application.id), &application);
+        }
+        self.commit_new(transaction).await?;
+        taken.keep();
+        Ok(())
+    }
+
+    /// Adds services to an application that exists. Returns what was made.
+    pub(super) async fn add_services(
+        &self,
+        application: Id,
+        services: Vec<sla::Microservice>,
+    ) -> Result<Vec<Record>, Failure> {
+        let application_key = key::application(application);
+        let Entry { value: mut application, revision } =
+            self.application_entry(application).await?.ok_or_else(|| Failure::no_application(application))?;
+        let mut taken = Taken { root: self, addresses: Vec::new() };
+        let mut transaction = Transaction::new().expect(&application_key, Some(revision));
+        let mut made = Vec::new();
+        for (position, service) in services.into_iter().enumerate() {
+            let path = format!("applications[0].microservices[{position}]");
+            let record = self.new_service(&application.parent(), service, &path, &mut taken)?;
+            application.services.push(record.service.id);
+            transaction = store_service(&record, transaction);
+            made.push(record);
+        }
+        self.commit_new(transaction.put(&application_key, &application)).await?;
+        taken.keep();
+        Ok(made)
+    }
+
+    /// A service with an address: the one that its author chose, or a free one.
+    fn new_service(
+        &self,
+        parent: &Parent,
+        service: sla::Microservice,
+        path: &str,
+        taken: &mut Taken<'_>,
+    ) -> Result<Record, Failure> {
+        let chosen = service.addresses.rr_ip.as_deref().filter(|text| !text.is_empty());
+        let wrong = |message: String| {
+            Failure::Invalid(vec![Violation::new(format!("{path}.addresses.rr_ip"), message)])
+        };
+        let address = match chosen {
+            None => self.pool().take()?,
+            Some(text) => {
+                let address =
+                    text.parse().map_err(|_invalid| wrong(format!("{text:?} is no IPv4 address")))?;
+                self.pool().reserve(address).map_err(|error: PoolError| wrong(error.to_string()))?;
+                address
+            }
+        };
+        taken.addresses.push(address);
+        Record::new(object_id::new(), parent, service, address)
+            .map_err(|error| Failure::Invalid(vec![Violation::new(path.to_owned(), error.to_string())]))
+    }
+
+    /// Commits what must not be there yet, and says what was.
+    async fn commit_new(&self, transaction: Transaction) -> Result<(), Failure> {
+        match self.store.commit(transaction).await {
+            Err(StoreError::Conflict { key }) => Err(Failure::Conflict(match key.split_once('/') {
+                Some(("application-name", name)) => format!("An application named {name} exists already."),
+                Some(("service-name", name)) => format!("A service named {name} exists already."),
+                Some(("address", address)) => format!("{address} is taken by another service."),
+                _ => "The application was changed by somebody else meanwhile: try again.".to_owned(),
+            })),
+            other => Ok(other?),
+        }
+    }
+
+    pub(super) async fn application(&self, id: Id) -> Result<Option<Application>, StoreError> {
+        Ok(self.application_entry(id).await?.map(|entry| entry.value))
+    }
+
+    async fn application_entry(&self, id: Id) -> Result<Option<Entry<Application>>, StoreError> {
+        self.store.get(&key::application(id)).await
+    }
+
+    pub(super) async fn applications(&self) -> Result<Vec<Application>, StoreError> {
+        let listed = self.store.list::<Application>(key::APPLICATIONS).await?;
+        Ok(listed.into_iter().map(|(_, entry)| entry.value).collect())
+    }
+
+    pub(super) async fn service(&self, id: Id) -> Result<Option<Record>, StoreError> {
+        Ok(self.store.get::<Record>(&key::service(id)).await?.map(|entry| entry.value))
+    }
+
+    pub(super) async fn services(&self) -> Result<Vec<Record>, StoreError> {
+        let listed = self.store.list::<Record>(key::SERVICES).await?;
+        Ok(listed.into_iter().map(|(_, entry)| entry.value).collect())
+    }
+
+    /// Deletes an application with all of its services and their instances.
+    pub(super) async fn delete_application(&self, id: Id) -> Result<(), Failure> {
+        loop {
+            let entry = self.application_entry(id).await?.ok_or_else(|| Failure::no_application(id))?;
+            let application = entry.value;
+            let application_key = key::application(id);
+            let mut transaction = Transaction::new()
+                .expect(&application_key, Some(entry.revision))
+                .delete(&application_key)
+                .delete(&key::application_name(&application.name, &application.namespace));
+            let mut gone = Vec::new();
+            for service in &application.services {
+                if let Some(entry) = self.store.get::<Record>(&key::service(*service)).await? {
+                    let deleted;
+                    (transaction, deleted) = delete_record(entry, transaction);
+                    gone.push(deleted);
+                }
+            }
+            if self.committed(transaction).await? {
+                gone.iter().for_each(|deleted| self.deleted(deleted));
+                return Ok(());
+            }
+        }
+    }
+
+    /// Deletes a service with all of its instances.
+    pub(super) async fn delete_service(&self, id: Id) -> Result<(), Failure> {
+        loop {
+            let entry =
+                self.store.get::<Record>(&key::service(id)).await?.ok_or_else(|| Failure::no_service(id))?;
+            let parent = entry.value.service.application_id;
+            let (mut transaction, deleted) = delete_record(entry, Transaction::new());
+            if let Some(Entry { value: mut application, revision }) = self.application_entry(parent).await? {
+                application.services.retain(|service| *service != id);
+                let application_key = key::application(parent);
+                transaction =
+                    transaction.expect(&application_key, Some(revision)).put(&application_key, &application);
+            }
+            if self.committed(transaction).await? {
+                self.deleted(&deleted);
+                return Ok(());
+            }
+        }
+    }
+
+    /// What follows from a deletion outside of the store.
+    fn deleted(&self, deleted: &Deleted) {
+        self.removed(deleted.service, &deleted.instances);
+        if let Some(address) = deleted.address {
+            self.pool().release(address);
+        }
+    }
+
+    /// Whether the transaction went through; not, when somebody else was faster.
+    async fn committed(&self, transaction: Transaction) -> Result<bool, StoreError> {
+        match self.store.commit(transaction).await {
+            Ok(()) => Ok(true),
+            Err(StoreError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn store_service(record: &Record, mut transaction: Transaction) -> Transaction {
+    let service = &record.service;
+    let name_key = key::service_name(&service.job_name);
+    for address in addresses(record) {
+        let address_key = key::address(address);
+        transaction = transaction.expect_absent(&address_key).put(&address_key, &service.id);
+    }
+    transaction.expect_absent(&name_key).put(&name_key, &service.id).put(&key::service(service.id), record)
+}
+
+/// A service that was deleted: what it had.
+struct Deleted {
+    service: Id,
+    instances: Vec<Removed>,
+    address: Option<Ipv4Addr>,
+}
+
+fn delete_record(entry: Entry<Record>, transaction: Transaction) -> (Transaction, Deleted) {
+    let Entry { value: mut record, revision } = entry;
+    let service_key = key::service(record.service.id);
+    let instances = record.remove_instances(None);
+    let mut transaction =
+        after_removal(&record, &instances, transaction.expect(&service_key, Some(revision)));
+    transaction = notify(&record, -1, UpdateKind::Undeployment, transaction);
+    for address in addresses(&record) {
+        transaction = transaction.delete(&key::address(address));
+    }
+    let transaction = transaction.delete(&key::service_name(&record.service.job_name)).delete(&service_key);
+    let address = record.address.address.parse().ok();
+    (transaction, Deleted { service: record.service.id, instances, address })
+}
+
+/// The addresses of the service itself that nobody else may have: IPv6 only where its author chose it, since the
+/// root's own go with the IPv4 address.
+fn addresses(record: &Record) -> impl Iterator<Item = IpAddr> {
+    let v4 = record.address.address.parse::<Ipv4Addr>().ok().map(IpAddr::V4);
+    let chosen = record.service.sla.addresses.rr_ip_v6.as_deref().filter(|text| !text.is_empty());
+    let v6 = chosen.and_then(|text| text.parse::<Ipv6Addr>().ok()).map(IpAddr::V6);
+    v4.into_iter().chain(v6)
+}

@@ -1,0 +1,99 @@
+//! What the root is told when it starts.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use protocol::port;
+
+/// The longest password that is taken: the hash reads all of it at each login.
+const PASSWORD_MAX: usize = 256;
+
+/// The flags of `orchestrator root`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Directory for the state, secrets and lock of this root; made if it is not there.
+    #[arg(long, env = "HYPHA_DATA_DIR", value_name = "DIR", default_value = "/var/lib/hypha/root")]
+    pub data_dir: PathBuf,
+    /// Address that all ports listen on.
+    #[arg(long, env = "HYPHA_BIND", value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
+    pub bind: IpAddr,
+    /// Port of the REST API for people and their tools.
+    #[arg(long, short = 'p', env = "HYPHA_ROOT_PORT", default_value_t = port::ROOT_API)]
+    pub port: u16,
+    /// Port on which clusters register (gRPC).
+    #[arg(long, env = "HYPHA_ROOT_GRPC_PORT", default_value_t = port::ROOT_GRPC)]
+    pub grpc_port: u16,
+    /// Port on which clusters ask for service addresses.
+    #[arg(long, env = "HYPHA_ROOT_NET_PORT", default_value_t = port::ROOT_NET_API)]
+    pub net_port: u16,
+    /// Fixed password of the user Admin, instead of a generated one. For clients that insist on Admin/Admin;
+    /// everyone who reaches the API can then be admin.
+    #[arg(long, env = "HYPHA_INSECURE_ADMIN_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
+    pub insecure_admin_password: Option<String>,
+}
+
+/// The root's configuration, checked.
+#[derive(Clone)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    /// REST API.
+    pub api: SocketAddr,
+    /// Registration of clusters.
+    pub grpc: SocketAddr,
+    /// Service addresses and table queries, for clusters.
+    pub net: SocketAddr,
+    pub insecure_admin_password: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("--data-dir: the empty path names no directory")]
+    NoDataDir,
+    #[error("--insecure-admin-password: expected 1 to {PASSWORD_MAX} bytes, got {0}")]
+    PasswordLength(usize),
+    #[error("--{first} and --{second} are both {port}: each listener needs its own port")]
+    SamePort { first: &'static str, second: &'static str, port: u16 },
+}
+
+impl TryFrom<Args> for Config {
+    type Error = ConfigError;
+
+    fn try_from(args: Args) -> Result<Self, ConfigError> {
+        if args.data_dir.as_os_str().is_empty() {
+            return Err(ConfigError::NoDataDir);
+        }
+        if let Some(password) = &args.insecure_admin_password
+            && !(1..=PASSWORD_MAX).contains(&password.len())
+        {
+            return Err(ConfigError::PasswordLength(password.len()));
+        }
+        let ports = [("port", args.port), ("grpc-port", args.grpc_port), ("net-port", args.net_port)];
+        for (index, (first, port)) in ports.iter().enumerate() {
+            // Port 0 is whichever the system gives.
+            if let Some((second, _)) =
+                ports[index + 1..].iter().find(|(_, other)| other == port && *port != 0)
+            {
+                return Err(ConfigError::SamePort { first, second, port: *port });
+            }
+        }
+        Ok(Self {
+            data_dir: args.data_dir,
+            api: SocketAddr::new(args.bind, args.port),
+            grpc: SocketAddr::new(args.bind, args.grpc_port),
+            net: SocketAddr::new(args.bind, args.net_port),
+            insecure_admin_password: args.insecure_admin_password,
+        })
+    }
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("data_dir", &self.data_dir)
+            .field("api", &self.api)
+            .field("grpc", &self.grpc)
+            .field("net", &self.net)
+            .field("insecure_admin_password", &self.insecure_admin_password.as_ref().map(|_| "…"))
+            .finish()
+    }
+}

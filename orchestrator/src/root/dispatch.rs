@@ -1,0 +1,298 @@
+//! Tells clusters what they have yet to be told: commands (deploy, remove) and notices (a table changed).
+//!
+//! Each kind has its lane, and each cluster in a lane its own worker, so that a slow or absent cluster keeps nobody
+//! else waiting and a slow deploy no table update. A worker lives while there is something to tell its cluster.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use protocol::id::Id;
+use protocol::net::JobUpdate;
+use protocol::service::Service;
+use protocol::status::Status;
+use reqwest::StatusCode;
+use serde::de::DeserializeOwned;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::cluster::Cluster;
+use super::command::{Command, CommandKind};
+use super::{Root, key};
+use crate::store::{Entry, StoreError, Transaction};
+
+/// Commands that a cluster is sent at the same time.
+const AT_ONCE: usize = 8;
+/// The first and the longest pause before a cluster that could not be told is tried again.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// What a cluster is given to take a notice.
+const NOTICE_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    Commands,
+    Notices,
+}
+
+/// Why a cluster was not told.
+#[derive(Debug, thiserror::Error)]
+enum DispatchError {
+    #[error("cluster {name} at {ip}:{port} cannot be reached")]
+    Unreachable { name: String, ip: String, port: u16, source: reqwest::Error },
+    #[error("cluster {name} answered {status}: {body}")]
+    Refused { name: String, status: StatusCode, body: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+pub(super) async fn run(root: Arc<Root>, lane: Lane, shutdown: CancellationToken) {
+    let (prefix, wake) = match lane {
+        Lane::Commands => (key::COMMANDS, &root.commands),
+        Lane::Notices => (key::NOTICES, &root.notices),
+    };
+    let mut workers = JoinSet::new();
+    let mut busy = HashMap::new();
+    loop {
+        match root.store.list::<serde_json::Value>(prefix).await {
+            Ok(entries) => {
+                for cluster in entries.iter().filter_map(|(key, _)| cluster_of(key, prefix)) {
+                    busy.entry(cluster).or_insert_with(|| {
+                        workers.spawn(tell(root.clone(), lane, cluster, shutdown.clone())).id()
+                    });
+                }
+            }
+            Err(error) => tracing::error!(%error, "what clusters have to be told could not be read"),
+        }
+        tokio::select! {
+            () = wake.notified() => {}
+            Some(ended) = workers.join_next_with_id() => {
+                let id = match ended {
+                    Ok((id, ())) => id,
+                    Err(error) => {
+                        tracing::error!(%error, "a worker failed");
+                        error.id()
+                    }
+                };
+                busy.retain(|_, task| *task != id);
+            }
+            () = shutdown.cancelled() => break,
+        }
+    }
+    while workers.join_next().await.is_some() {}
+}
+
+fn cluster_of(key: &str, prefix: &str) -> Option<Id> {
+    key.strip_prefix(prefix)?.split('/').next()?.parse().ok()
+}
+
+/// Tells one cluster all that there is, then ends.
+async fn tell(root: Arc<Root>, lane: Lane, cluster: Id, shutdown: CancellationToken) {
+    let mut pause = PAUSE_MIN;
+    let mut failing = false;
+    let mut heard = root.heard.subscribe();
+    while !shutdown.is_cancelled() {
+        let outcome = match lane {
+            Lane::Commands => root.send_commands(cluster).await,
+            Lane::Notices => root.send_notices(cluster).await,
+        };
+        match outcome {
+            Ok(0) => return,
+            Ok(_) => {
+                if failing {
+                    tracing::info!(%cluster, ?lane, "cluster can be told again");
+                }
+                (pause, failing) = (PAUSE_MIN, false);
+            }
+            Err(error) => {
+                if !failing {
+                    tracing::warn!(%cluster, ?lane, error = %chain(&error), "cluster could not be told, trying again");
+                }
+                failing = true;
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = is_heard(&mut heard, cluster) => {}
+                    () = shutdown.cancelled() => return,
+                }
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+}
+
+/// Ends when the cluster registers or reports. It may still refuse, so this also waits the shortest pause.
+async fn is_heard(heard: &mut tokio::sync::broadcast::Receiver<Id>, cluster: Id) {
+    tokio::time::sleep(PAUSE_MIN).await;
+    loop {
+        match heard.recv().await {
+            Ok(id) if id != cluster => {}
+            // Heard, or so much was heard that it may have been among it.
+            Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => return,
+            Err(tokio::sync::broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+impl Root {
+    /// Sends the commands that wait for a cluster; returns how many, or the first failure.
+    async fn send_commands(&self, cluster: Id) -> Result<usize, DispatchError> {
+        let (cluster, entries) = self.waiting::<Command>(key::COMMANDS, cluster).await?;
+        let Some(cluster) = cluster else { return Ok(0) };
+        let count = entries.len();
+        let mut sent = futures::stream::iter(entries)
+            .map(|(key, entry)| self.send_command(&cluster, key, entry))
+            .buffer_unordered(AT_ONCE);
+        let mut outcome = Ok(count);
+        while let Some(one) = sent.next().await {
+            if let Err(error) = one {
+                outcome = outcome.and(Err(error));
+            }
+        }
+        outcome
+    }
+
+    async fn send_command(
+        &self,
+        cluster: &Cluster,
+        key: String,
+        entry: Entry<Command>,
+    ) -> Result<(), DispatchError> {
+        let Command { service, kind } = entry.value;
+        let url = |number: &dyn std::fmt::Display| {
+            format!("http://{}/api/service/{service}/{number}", host(&cluster.ip, cluster.port))
+        };
+        let sent = match kind {
+            CommandKind::Deploy(number) => match self.deployment(service, number, cluster.id).await? {
+                // Removed since: the command would have been replaced, had the cluster been told of it before.
+                None => Ok(()),
+                Some(document) => {
+                    self.send(cluster, cluster.port, self.client.post(url(&number)).json(&document)).await
+                }
+            },
+            CommandKind::Remove(number) => {
+                self.send(cluster, cluster.port, self.client.delete(url(&number))).await
+            }
+            CommandKind::RemoveAll => self.send(cluster, cluster.port, self.client.delete(url(&-1))).await,
+        };
+        let done = match (&sent, kind) {
+            (Ok(()), _) => true,
+            // There is nothing to remove: all is as it should be.
+            (Err(DispatchError::Refused { status, .. }), CommandKind::Remove(_) | CommandKind::RemoveAll) => {
+                *status == StatusCode::NOT_FOUND
+            }
+            _ => false,
+        };
+        if done {
+            return Ok(self.told(key, &entry).await?);
+        }
+        if let (Err(error), CommandKind::Deploy(number)) = (&sent, kind) {
+            self.explain_wait(service, number, error).await?;
+        }
+        sent
+    }
+
+    /// The service as a cluster is sent it: with this instance only. `None`: the instance is not this cluster's.
+    async fn deployment(&self, service: Id, number: u32, cluster: Id) -> Result<Option<Service>, StoreError> {
+        let Some(record) = self.service(service).await? else { return Ok(None) };
+        let mut service = record.service;
+        service
+            .instance_list
+            .retain(|instance| instance.instance_number == number && instance.cluster_id == Some(cluster));
+        Ok((!service.instance_list.is_empty()).then_some(service))
+    }
+
+    /// Says at the instance why it does not get on.
+    async fn explain_wait(&self, service: Id, number: u32, error: &DispatchError) -> Result<(), StoreError> {
+        let detail = format!("Trying again: {}.", chain(error));
+        self.change_service(service, |record, transaction| {
+            if record.instance(number).is_some_and(|instance| instance.status == Status::ClusterScheduled) {
+                record.explain(number, Status::ClusterScheduled, &detail);
+            }
+            (transaction, ())
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Sends the notices that wait for a cluster, in turn.
+    async fn send_notices(&self, cluster: Id) -> Result<usize, DispatchError> {
+        let (cluster, entries) = self.waiting::<JobUpdate>(key::NOTICES, cluster).await?;
+        let Some(cluster) = cluster else { return Ok(0) };
+        let count = entries.len();
+        let url = format!("http://{}/api/net/job/update", host(&cluster.ip, cluster.net_port));
+        for (key, entry) in entries {
+            let request = self.client.post(&url).timeout(NOTICE_TIMEOUT).json(&entry.value);
+            match self.send(&cluster, cluster.net_port, request).await {
+                // It does not know the service: it holds no table that could be wrong.
+                Err(DispatchError::Refused { status, .. }) if status.is_client_error() => {}
+                other => other?,
+            }
+            self.told(key, &entry).await?;
+        }
+        Ok(count)
+    }
+
+    /// The cluster and what it has to be told. Of a cluster that is not known, everything is forgotten.
+    async fn waiting<T: DeserializeOwned>(
+        &self,
+        prefix: &str,
+        cluster: Id,
+    ) -> Result<(Option<Cluster>, Vec<(String, Entry<T>)>), StoreError> {
+        let entries = self.store.list::<T>(&format!("{prefix}{cluster}/")).await?;
+        let known = self.cluster(cluster).await?;
+        if known.is_none() {
+            for (key, entry) in entries {
+                self.told(key, &entry).await?;
+            }
+            return Ok((None, Vec::new()));
+        }
+        Ok((known, entries))
+    }
+
+    async fn send(
+        &self,
+        cluster: &Cluster,
+        port: u16,
+        request: reqwest::RequestBuilder,
+    ) -> Result<(), DispatchError> {
+        let unreachable = |source: reqwest::Error| DispatchError::Unreachable {
+            name: cluster.name.clone(),
+            ip: cluster.ip.clone(),
+            port,
+            source: source.without_url(),
+        };
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        let body = response.text().await.unwrap_or_default();
+        let body = body.chars().take(200).collect();
+        Err(DispatchError::Refused { name: cluster.name.clone(), status, body })
+    }
+
+    /// Deletes what was told, unless it was replaced meanwhile: then that has to be told next.
+    async fn told<T>(&self, key: String, entry: &Entry<T>) -> Result<(), StoreError> {
+        match self.store.commit(Transaction::new().expect(&key, Some(entry.revision)).delete(&key)).await {
+            Err(StoreError::Conflict { .. }) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// Host and port of a URL.
+fn host(ip: &str, port: u16) -> String {
+    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
+}
+
+/// An error with its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

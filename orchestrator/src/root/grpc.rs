@@ -1,0 +1,80 @@
+//! Registration of clusters (gRPC, port 50052).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+
+use super::Root;
+use super::cluster::Registration;
+use crate::registration::register_cluster_server::{RegisterCluster, RegisterClusterServer};
+use crate::registration::{Cs1Message, Cs2Message, Sc1Message, Sc2Message};
+
+/// A cluster stays connected for one call; whoever stays longer must show that it is there.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Names and locations go into every answer about clusters.
+const TEXT_MAX: usize = 256;
+
+pub(super) async fn serve(listener: TcpListener, root: Arc<Root>, shutdown: CancellationToken) {
+    let served = Server::builder()
+        .timeout(TIMEOUT)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .add_service(RegisterClusterServer::new(Registrar(root)))
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            shutdown.cancelled_owned(),
+        )
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "registration of clusters ended");
+    }
+}
+
+struct Registrar(Arc<Root>);
+
+#[tonic::async_trait]
+impl RegisterCluster for Registrar {
+    async fn handle_init_greeting(
+        &self,
+        _request: Request<Cs1Message>,
+    ) -> Result<Response<Sc1Message>, Status> {
+        Ok(Response::new(Sc1Message { hello_cluster_manager: "Hello from Hypha's root".to_owned() }))
+    }
+
+    async fn handle_init_final(&self, request: Request<Cs2Message>) -> Result<Response<Sc2Message>, Status> {
+        let peer = request.remote_addr().ok_or_else(|| Status::internal("the caller has no address"))?;
+        let message = request.into_inner();
+        let registration = Registration {
+            ip: peer.ip().to_canonical().to_string(),
+            port: port("manager_port", message.manager_port)?,
+            net_port: port("network_component_port", message.network_component_port)?,
+            name: text("cluster_name", message.cluster_name)?,
+            location: text("cluster_location", message.cluster_location)?,
+        };
+        let id = self.0.register(registration).await.map_err(|error| {
+            tracing::error!(%error, "cluster could not be registered");
+            Status::unavailable("the root's store failed")
+        })?;
+        Ok(Response::new(Sc2Message { id: id.to_string() }))
+    }
+}
+
+fn port(field: &str, value: i32) -> Result<u16, Status> {
+    u16::try_from(value).ok().filter(|port| *port != 0).ok_or_else(|| {
+        Status::invalid_argument(format!("{field}: expected a port from 1 to 65535, got {value}"))
+    })
+}
+
+fn text(field: &str, value: String) -> Result<String, Status> {
+    if (1..=TEXT_MAX).contains(&value.len()) {
+        Ok(value)
+    } else {
+        let length = value.len();
+        Err(Status::invalid_argument(format!("{field}: expected 1 to {TEXT_MAX} bytes, got {length}")))
+    }
+}

@@ -1,0 +1,76 @@
+//! The keys of the root's store, in one place.
+//!
+//! | key | value |
+//! |---|---|
+//! | `user/<name>` | [`User`](super::account::User) |
+//! | `secret/token` | the key that tokens are signed with |
+//! | `application/<id>` | [`Application`](super::application::Application) |
+//! | `application-name/<name>.<namespace>` | its id |
+//! | `service/<id>` | [`Record`](super::record::Record): the service, its instances and its addresses |
+//! | `service-name/<app.ns.service.ns>` | its id |
+//! | `address/<ServiceIP>` | id of the service that owns it |
+//! | `unplaced/<service>/<n>` | this instance waits for a cluster |
+//! | `command/<cluster>/<service>/<n>` | [`Command`](super::command::Command) that the cluster has yet to take |
+//! | `notice/<cluster>/<app.ns.service.ns>/<n>` | table update of which the cluster has yet to be told |
+//! | `cluster/<id>` | [`Cluster`](super::cluster::Cluster) |
+//! | `cluster-name/<name>` | its id |
+//! | `subnet/next` | number of the next block of worker addresses |
+
+use std::net::IpAddr;
+
+use protocol::id::Id;
+use protocol::name::ServiceName;
+
+pub(super) const SERVICES: &str = "service/";
+pub(super) const APPLICATIONS: &str = "application/";
+pub(super) const ADDRESSES: &str = "address/";
+pub(super) const UNPLACED: &str = "unplaced/";
+pub(super) const CLUSTERS: &str = "cluster/";
+pub(super) const COMMANDS: &str = "command/";
+pub(super) const NOTICES: &str = "notice/";
+pub(super) const TOKEN_SECRET: &str = "secret/token";
+pub(super) const NEXT_SUBNET: &str = "subnet/next";
+
+pub(super) fn user(name: &str) -> String {
+    format!("user/{name}")
+}
+
+pub(super) fn application(id: Id) -> String {
+    format!("{APPLICATIONS}{id}")
+}
+
+pub(super) fn application_name(name: &str, namespace: &str) -> String {
+    format!("application-name/{name}.{namespace}")
+}
+
+pub(super) fn service(id: Id) -> String {
+    format!("{SERVICES}{id}")
+}
+
+pub(super) fn service_name(name: &ServiceName) -> String {
+    format!("service-name/{name}")
+}
+
+pub(super) fn address(address: IpAddr) -> String {
+    format!("{ADDRESSES}{address}")
+}
+
+pub(super) fn unplaced(service: Id, number: u32) -> String {
+    format!("{UNPLACED}{service}/{number}")
+}
+
+pub(super) fn cluster(id: Id) -> String {
+    format!("{CLUSTERS}{id}")
+}
+
+pub(super) fn cluster_name(name: &str) -> String {
+    format!("cluster-name/{name}")
+}
+
+pub(super) fn command(cluster: Id, service: Id, number: impl std::fmt::Display) -> String {
+    format!("{COMMANDS}{cluster}/{service}/{number}")
+}
+
+pub(super) fn notice(cluster: Id, name: &ServiceName, number: i64) -> String {
+    format!("{NOTICES}{cluster}/{name}/{number}")
+}

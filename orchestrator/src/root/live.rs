@@ -1,0 +1,264 @@
+//! What is only observed, and never stored: loads, histories, when a cluster was last heard of. A restart begins with
+//! nothing and knows all of it again after one report of each cluster.
+
+use std::collections::{HashMap, VecDeque};
+
+use protocol::cluster::Report;
+use protocol::id::Id;
+use protocol::service::Instance;
+use serde_json::{Value, json};
+
+use crate::clock::{self, Moment};
+
+/// Seconds without a report after which a cluster is no longer active.
+pub const ACTIVE_FOR: f64 = 30.0;
+/// Points of a history that are kept.
+const HISTORY: usize = 100;
+/// What is kept of an instance's logs, in bytes; clusters send one KiB.
+const LOGS_MAX: usize = 4096;
+/// Seconds until the memory of an instance that was placed shows in its cluster's reports.
+const PROMISE_FOR: f64 = 20.0;
+/// Seconds from the moment that a cluster (re)appears until its reports must hold all that it was given.
+const SETTLED_AFTER: f64 = 20.0;
+
+#[derive(Debug, Default)]
+pub struct Live {
+    clusters: HashMap<Id, ClusterView>,
+    instances: HashMap<(Id, u32), InstanceView>,
+}
+
+/// A cluster as it last reported.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterView {
+    /// Its services are not kept here.
+    report: Report,
+    last_heard: Option<Moment>,
+    cpu: History<f64>,
+    memory: History<f64>,
+    /// When by the steady clock, and how many MB, was placed there lately.
+    promises: Vec<(f64, u64)>,
+    /// From when on, by the steady clock, a report must hold all that the cluster was given; `None`: one did.
+    audit_from: Option<f64>,
+}
+
+/// What an instance uses, as last reported.
+#[derive(Debug, Clone, Default)]
+struct InstanceView {
+    disk: Option<String>,
+    logs: String,
+    last_modified_timestamp: f64,
+    cpu: History<Option<String>>,
+    memory: History<Option<String>>,
+}
+
+/// The last values of something, with their times in seconds since the epoch.
+#[derive(Debug, Clone)]
+struct History<T>(VecDeque<(f64, T)>);
+
+impl<T> Default for History<T> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
+}
+
+impl<T> History<T> {
+    fn push(&mut self, now: f64, value: T) {
+        if self.0.len() == HISTORY {
+            self.0.pop_front();
+        }
+        self.0.push_back((now, value));
+    }
+
+    fn last(&self) -> Option<&T> {
+        self.0.back().map(|(_, value)| value)
+    }
+
+    fn points<P>(&self, point: impl Fn(f64, &T) -> P) -> Vec<P> {
+        self.0.iter().map(|(at, value)| point(*at, value)).collect()
+    }
+}
+
+impl ClusterView {
+    #[must_use]
+    pub fn is_active(&self, now: Moment) -> bool {
+        self.last_heard.is_some_and(|heard| now.steady - heard.steady <= ACTIVE_FOR)
+    }
+
+    /// Without services; all zeros before the first.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Seconds since the epoch; 0 before the first time.
+    #[must_use]
+    pub fn last_heard(&self) -> f64 {
+        self.last_heard.map_or(0.0, |heard| heard.wall)
+    }
+
+    /// MB that its reports do not know of yet.
+    #[must_use]
+    pub fn promised_memory(&self, now: Moment) -> u64 {
+        self.promises
+            .iter()
+            .filter(|(since, _)| now.steady - since < PROMISE_FOR)
+            .map(|(_, memory)| memory)
+            .sum()
+    }
+
+    /// The load over time, as clients read it: CPU, then memory.
+    #[must_use]
+    pub fn histories(&self) -> (Vec<Value>, Vec<Value>) {
+        let point = |at: f64, value: &f64| json!({ "value": value, "timestamp": at });
+        (self.cpu.points(point), self.memory.points(point))
+    }
+}
+
+impl Live {
+    /// A cluster registered: it is there, though nothing is known of its workers yet.
+    pub fn greeted(&mut self, cluster: Id, now: Moment) {
+        let view = self.clusters.entry(cluster).or_default();
+        view.last_heard = Some(now);
+        view.audit_from = Some(now.steady + SETTLED_AFTER);
+    }
+
+    /// A cluster reported. Returns whether this report is to be held against what the cluster was given: once, some
+    /// time after the cluster appeared, since it may have lost its memory when it was away.
+    pub fn reported(&mut self, cluster: Id, report: Report, now: Moment) -> bool {
+        let view = self.clusters.entry(cluster).or_insert_with(|| ClusterView {
+            audit_from: Some(now.steady + SETTLED_AFTER),
+            ..ClusterView::default()
+        });
+        view.cpu.push(now.wall, report.cpu_percent);
+        view.memory.push(now.wall, report.memory_percent);
+        view.last_heard = Some(now);
+        view.report = report;
+        view.audit_from.take_if(|from| *from <= now.steady).is_some()
+    }
+
+    /// An instance that needs this many MB was given to a cluster.
+    pub fn promise(&mut self, cluster: Id, memory: u64, now: Moment) {
+        let promises = &mut self.clusters.entry(cluster).or_default().promises;
+        promises.retain(|(since, _)| now.steady - since < PROMISE_FOR);
+        promises.push((now.steady, memory));
+    }
+
+    /// Takes over an instance's load.
+    pub fn observe(&mut self, service: Id, reported: &Instance, now: Moment) {
+        let view = self.instances.entry((service, reported.instance_number)).or_default();
+        view.disk.clone_from(&reported.disk);
+        view.logs = end_of(&reported.logs).to_owned();
+        view.last_modified_timestamp = reported.last_modified_timestamp;
+        view.cpu.push(now.wall, reported.cpu_percent.clone());
+        view.memory.push(now.wall, reported.memory_percent.clone());
+    }
+
+    pub fn forget(&mut self, service: Id, number: u32) {
+        self.instances.remove(&(service, number));
+    }
+
+    /// Adds what is known of an instance's load to what is stored of it.
+    pub fn complete(&self, service: Id, instance: &mut Instance) {
+        if let Some(view) = self.instances.get(&(service, instance.instance_number)) {
+            let point =
+                |at: f64, value: &Option<String>| json!({ "value": value, "timestamp": clock::iso8601(at) });
+            instance.cpu_percent = view.cpu.last().cloned().flatten();
+            instance.memory_percent = view.memory.last().cloned().flatten();
+            instance.disk.clone_from(&view.disk);
+            instance.logs.clone_from(&view.logs);
+            instance.last_modified_timestamp = view.last_modified_timestamp;
+            instance.cpu_history = view.cpu.points(point);
+            instance.memory_history = view.memory.points(point);
+        }
+    }
+
+    /// The cluster as it last reported; `None` if it was not heard of since the root started.
+    #[must_use]
+    pub fn cluster(&self, id: Id) -> Option<&ClusterView> {
+        self.clusters.get(&id)
+    }
+}
+
+/// The last bytes of a text, cut between characters.
+fn end_of(text: &str) -> &str {
+    let start =
+        (text.len().saturating_sub(LOGS_MAX)..=text.len()).find(|index| text.is_char_boundary(*index));
+    &text[start.unwrap_or(0)..]
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::cluster::Report;
+    use protocol::service::Instance;
+    use protocol::status::Status;
+
+    use super::{HISTORY, LOGS_MAX, Live};
+    use crate::clock::Moment;
+    use crate::object_id;
+
+    /// The wall shows some day, whatever the steady clock says.
+    fn at(steady: f64) -> Moment {
+        Moment { wall: 1_795_374_561.25, steady }
+    }
+
+    #[test]
+    fn a_cluster_is_active_while_it_is_heard_of() {
+        let mut live = Live::default();
+        let id = object_id::new();
+        assert!(live.cluster(id).is_none());
+        live.greeted(id, at(100.0));
+        assert!(live.cluster(id).unwrap().is_active(at(130.0)));
+        assert!(!live.cluster(id).unwrap().is_active(at(131.0)));
+        let set_back = Moment { wall: 0.0, steady: 140.0 };
+        live.reported(id, Report::default(), set_back);
+        assert!(live.cluster(id).unwrap().is_active(at(165.0)));
+    }
+
+    #[test]
+    fn one_report_is_held_against_what_a_cluster_was_given_each_time_it_appears() {
+        let mut live = Live::default();
+        let id = object_id::new();
+        let audits: Vec<_> =
+            [0.0, 15.0, 30.0, 45.0].map(|now| live.reported(id, Report::default(), at(now))).into();
+        assert_eq!(audits, [false, false, true, false]);
+        live.greeted(id, at(50.0));
+        assert!(!live.reported(id, Report::default(), at(60.0)));
+        assert!(live.reported(id, Report::default(), at(75.0)));
+    }
+
+    #[test]
+    fn what_was_placed_lately_counts_until_reports_show_it() {
+        let mut live = Live::default();
+        let id = object_id::new();
+        live.promise(id, 100, at(10.0));
+        live.promise(id, 200, at(25.0));
+        assert_eq!(live.cluster(id).unwrap().promised_memory(at(26.0)), 300);
+        live.reported(id, Report::default(), at(27.0));
+        assert_eq!(live.cluster(id).unwrap().promised_memory(at(31.0)), 200);
+    }
+
+    #[test]
+    fn an_instance_shows_its_last_load_and_a_bounded_history() {
+        let mut live = Live::default();
+        let service = object_id::new();
+        let mut reported = Instance::new(3, Status::Running);
+        reported.logs = format!("ä{}", "x".repeat(LOGS_MAX - 1));
+        for point in 0..HISTORY + 5 {
+            reported.cpu_percent = Some(point.to_string());
+            live.observe(service, &reported, at(0.0));
+        }
+        let mut shown = Instance::new(3, Status::Running);
+        live.complete(service, &mut shown);
+        assert_eq!(shown.cpu_percent.as_deref(), Some("104"));
+        assert_eq!(shown.cpu_history.len(), HISTORY);
+        assert_eq!(
+            shown.cpu_history[0],
+            serde_json::json!({ "value": "5", "timestamp": "2026-11-22T19:09:21.250000" })
+        );
+        assert_eq!(shown.logs, "x".repeat(LOGS_MAX - 1), "half a character is left out");
+        live.forget(service, 3);
+        let mut forgotten = Instance::new(3, Status::Running);
+        live.complete(service, &mut forgotten);
+        assert_eq!(forgotten, Instance::new(3, Status::Running));
+    }
+}

@@ -1,0 +1,211 @@
+//! Service addresses, for clusters (port 10099): blocks for their workers, tables of services, and where instances
+//! are reached. A cluster that asked for a service's table is told when it changes.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Extension, Json, Router};
+use protocol::id::Id;
+use protocol::name::ServiceName;
+use protocol::net::{NetCluster, NetDeployStatus, NetService, Subnet, UpdateKind};
+use serde_json::json;
+
+use super::api::Body;
+use super::failure::Failure;
+use super::instance::notify;
+use super::record::Record;
+use super::{Root, key, subnet};
+use crate::http::Peer;
+use crate::registration::CLUSTER_HEADER;
+
+pub(super) fn router(root: Arc<Root>) -> Router {
+    Router::new()
+        .route("/api/net/cluster", post(announce))
+        .route("/api/net/subnet", get(subnet))
+        .route("/api/net/service/{name}/instances", get(by_name))
+        .route("/api/net/service/ip/{address}/instances", get(by_address))
+        .route("/api/net/service/net_deploy_status", post(settle))
+        .route("/api/net/interest/{name}", delete(lose_interest))
+        .fallback(super::api::no_route)
+        .with_state(root)
+}
+
+/// A cluster's network port is part of its registration here; the call is answered for those who make it themselves.
+/// The address becomes part of URLs that the root calls, so it has to be one.
+async fn announce(State(root): State<Arc<Root>>, Body(body): Body<NetCluster>) -> Result<Response, Failure> {
+    let address: IpAddr = body.cluster_address.parse().map_err(|_invalid| {
+        let got: String = body.cluster_address.chars().take(64).collect();
+        Failure::Malformed(format!("cluster_address: expected an IP address, got {got:?}."))
+    })?;
+    root.move_net(body.cluster_id, address.to_canonical(), body.cluster_port).await?;
+    Ok(Json(json!({ "message": "ok" })).into_response())
+}
+
+async fn subnet(State(root): State<Arc<Root>>) -> Result<Json<Subnet>, Failure> {
+    let number = root
+        .store
+        .update(key::NEXT_SUBNET, |next: Option<u32>| {
+            let number = next.unwrap_or(0);
+            (Some(number.saturating_add(1).min(subnet::COUNT)), number)
+        })
+        .await?;
+    Ok(Json(subnet::block(number).ok_or(Failure::NoSubnet)?))
+}
+
+/// The dots of the name are written as `_`.
+async fn by_name(
+    State(root): State<Arc<Root>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+) -> Result<Response, Failure> {
+    let name: ServiceName = name.replace('_', ".").parse().map_err(|_invalid| Failure::no_service(&name))?;
+    let id = root.service_id(&name).await?.ok_or_else(|| Failure::no_service(&name))?;
+    root.table(id, &headers, peer).await
+}
+
+/// The dots of the address are written as `_`.
+async fn by_address(
+    State(root): State<Arc<Root>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    Path(text): Path<String>,
+) -> Result<Response, Failure> {
+    let unknown = || Failure::NotFound { kind: "service with address", id: text.clone() };
+    let address: IpAddr = text.replace('_', ".").parse().map_err(|_invalid| unknown())?;
+    let id = root.owner_of(address).await?.ok_or_else(unknown)?;
+    root.table(id, &headers, peer).await
+}
+
+async fn settle(
+    State(root): State<Arc<Root>>,
+    Body(body): Body<NetDeployStatus>,
+) -> Result<Response, Failure> {
+    root.change_service(body.job_id, |record, mut transaction| {
+        for instance in &body.instances {
+            let known = record.instance(instance.instance_number).is_some();
+            record.settle(instance);
+            if known {
+                transaction =
+                    notify(record, instance.instance_number.into(), UpdateKind::Deployment, transaction);
+            }
+        }
+        (transaction, ())
+    })
+    .await?
+    .ok_or_else(|| Failure::no_service(body.job_id))?;
+    root.notices.notify_one();
+    Ok(Json(json!({ "message": "ok" })).into_response())
+}
+
+async fn lose_interest(
+    State(root): State<Arc<Root>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+) -> Result<Response, Failure> {
+    let name: ServiceName = name.replace('_', ".").parse().map_err(|_invalid| Failure::no_service(&name))?;
+    let callers = root.callers(&headers, peer).await?;
+    if let Some(id) = root.service_id(&name).await? {
+        root.change_service(id, |record, transaction| {
+            record.interested.retain(|cluster| !callers.contains(cluster));
+            (transaction, ())
+        })
+        .await?;
+    }
+    Ok(Json(json!({ "message": "ok" })).into_response())
+}
+
+impl Root {
+    async fn move_net(&self, id: Id, address: IpAddr, port: u16) -> Result<(), Failure> {
+        let moved = self
+            .store
+            .update(&key::cluster(id), |cluster: Option<super::cluster::Cluster>| match cluster {
+                Some(mut cluster) => {
+                    cluster.ip = address.to_string();
+                    cluster.net_port = port;
+                    (Some(cluster), true)
+                }
+                None => (None, false),
+            })
+            .await?;
+        if moved { Ok(()) } else { Err(Failure::no_cluster(id)) }
+    }
+
+    async fn service_id(&self, name: &ServiceName) -> Result<Option<Id>, Failure> {
+        Ok(self.store.get::<Id>(&key::service_name(name)).await?.map(|entry| entry.value))
+    }
+
+    /// The service that has this address, for itself or for an instance.
+    async fn owner_of(&self, address: IpAddr) -> Result<Option<Id>, Failure> {
+        if let Some(entry) = self.store.get::<Id>(&key::address(address)).await? {
+            return Ok(Some(entry.value));
+        }
+        // An IPv6 address that the root gave out goes with an IPv4 address and is not stored itself.
+        let IpAddr::V6(v6) = address else { return Ok(None) };
+        let [.., third, fourth] = v6.octets();
+        let v4 = Ipv4Addr::new(10, 30, third, fourth);
+        let Some(entry) = self.store.get::<Id>(&key::address(v4.into())).await? else { return Ok(None) };
+        let record = self.service(entry.value).await?;
+        Ok(record.filter(|record| record.has_v6(&v6.to_string())).map(|record| record.service.id))
+    }
+
+    /// The clusters that a request may come from: the one that it names, or all that registered from its address.
+    async fn callers(&self, headers: &HeaderMap, peer: Peer) -> Result<Vec<Id>, Failure> {
+        let named = headers.get(CLUSTER_HEADER).and_then(|value| value.to_str().ok()?.parse::<Id>().ok());
+        if let Some(id) = named {
+            return match self.cluster(id).await? {
+                Some(_) => Ok(vec![id]),
+                None => Err(Failure::Malformed(format!("No cluster {id} has registered here."))),
+            };
+        }
+        let ip = peer.0.ip().to_canonical().to_string();
+        let callers: Vec<Id> = self
+            .clusters()
+            .await?
+            .into_iter()
+            .filter(|cluster| cluster.ip == ip)
+            .map(|cluster| cluster.id)
+            .collect();
+        if callers.is_empty() {
+            return Err(Failure::Malformed(format!("No cluster has registered from {ip}.")));
+        }
+        Ok(callers)
+    }
+
+    /// A service's table; whoever asks is told of changes from now on.
+    async fn table(&self, id: Id, headers: &HeaderMap, peer: Peer) -> Result<Response, Failure> {
+        let callers = self.callers(headers, peer).await?;
+        let record = self
+            .change_service(id, |record, transaction| {
+                record.interested.extend(&callers);
+                (transaction, record.clone())
+            })
+            .await?
+            .ok_or_else(|| Failure::no_service(id))?;
+        Ok(Json(table(record)).into_response())
+    }
+}
+
+/// The names of the service stand beside its table, as Oakestra has them.
+fn table(record: Record) -> serde_json::Value {
+    let service = record.service;
+    let table = NetService {
+        id: service.id,
+        job_name: service.job_name,
+        service_ip_list: vec![record.address],
+        instance_list: record.places,
+    };
+    let mut table = serde_json::to_value(table).unwrap_or_default();
+    table["applicationID"] = json!(service.application_id);
+    table["microserviceID"] = json!(service.id);
+    table["app_name"] = json!(service.app_name);
+    table["app_ns"] = json!(service.app_ns);
+    table["service_name"] = json!(service.service_name);
+    table["service_ns"] = json!(service.service_ns);
+    table
+}

@@ -1,0 +1,357 @@
+//! A service as the root keeps it: what was asked for, its instances, their addresses. Pure: no store, no clock.
+//!
+//! One record is one value of the store, so that an instance and its address appear and go together. What changes
+//! with every report (load, logs) is not in it: see [`super::live`].
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use protocol::address::{INSTANCE6_FIRST, ROUND_ROBIN6_FIRST};
+use protocol::id::Id;
+use protocol::name::{InvalidServiceName, ServiceName};
+use protocol::net::{IpType, NetInstance, ServiceIp};
+use protocol::service::{CONTAINER, Instance, Service};
+use protocol::sla::Microservice;
+use protocol::status::Status;
+use serde::{Deserialize, Serialize};
+
+/// What a service and its new instances say until a cluster is chosen.
+pub const WAITING: &str = "Waiting for scheduling decision";
+
+/// Keys of a service that are the root's to fill. In a document, as in one made from what the API once showed, they say
+/// nothing; kept, they would stand beside the root's own, and a value with a key twice cannot be read again.
+const OWN_KEYS: [&str; 15] = [
+    "_id",
+    "RR_ip",
+    "RR_ip_v6",
+    "app_name",
+    "app_ns",
+    "applicationID",
+    "image",
+    "instance_list",
+    "instance_number",
+    "job_name",
+    "next_instance_progressive_number",
+    "service_name",
+    "service_ns",
+    "status",
+    "status_detail",
+];
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Name of the user whose application it is.
+    pub owner: String,
+    pub service: Service,
+    pub address: ServiceIp,
+    /// Addresses of the instances, each beside its entry in `service.instance_list`.
+    pub places: Vec<NetInstance>,
+    /// Clusters that asked for this service's table, and are told when it changes.
+    pub interested: BTreeSet<Id>,
+}
+
+/// Where a service belongs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parent {
+    pub application: Id,
+    pub app_name: String,
+    pub app_ns: String,
+    pub owner: String,
+}
+
+/// An instance that was removed: what is left to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Removed {
+    pub number: u32,
+    pub cluster: Option<Id>,
+    pub address: Option<Ipv4Addr>,
+}
+
+impl Record {
+    /// A service without instances. `address` is its ServiceIP.
+    ///
+    /// # Errors
+    /// When its names do not make a service name; a checked SLA's do.
+    pub fn new(
+        id: Id,
+        parent: &Parent,
+        mut sla: Microservice,
+        address: Ipv4Addr,
+    ) -> Result<Self, InvalidServiceName> {
+        let (name, namespace) = (sla.microservice_name.clone(), sla.microservice_namespace.clone());
+        let chosen_v6 = sla.addresses.rr_ip_v6.as_deref().and_then(|text| text.parse::<Ipv6Addr>().ok());
+        let address_v6 = chosen_v6.unwrap_or_else(|| beside(address, ROUND_ROBIN6_FIRST)).to_string();
+        sla.microservice_id = id.to_string();
+        sla.extra.retain(|key, _| !OWN_KEYS.contains(&key.as_str()));
+        if sla.virtualization == "container" {
+            CONTAINER.clone_into(&mut sla.virtualization);
+        }
+        Ok(Self {
+            owner: parent.owner.clone(),
+            service: Service {
+                id,
+                job_name: ServiceName::new(&parent.app_name, &parent.app_ns, &name, &namespace)?,
+                image: sla.code.clone(),
+                sla,
+                application_id: parent.application,
+                app_name: parent.app_name.clone(),
+                app_ns: parent.app_ns.clone(),
+                service_name: name,
+                service_ns: namespace,
+                next_instance_progressive_number: 0,
+                instance_list: Vec::new(),
+                rr_ip: Some(address.to_string()),
+                rr_ip_v6: Some(address_v6.clone()),
+                status: None,
+                status_detail: None,
+            },
+            address: ServiceIp { ip_type: IpType::RoundRobin, address: address.to_string(), address_v6 },
+            places: Vec::new(),
+            interested: BTreeSet::new(),
+        })
+    }
+
+    /// Adds an instance that waits for a cluster. Its number was never used before in this service.
+    pub fn add_instance(&mut self, address: Ipv4Addr) -> u32 {
+        let number = self.service.next_instance_progressive_number;
+        self.service.next_instance_progressive_number += 1;
+        let mut instance = Instance::new(number, Status::Requested);
+        instance.status_detail = Some(WAITING.to_owned());
+        self.service.instance_list.push(instance);
+        self.places.push(NetInstance {
+            instance_number: number,
+            instance_ip: Some(address),
+            instance_ip_v6: Some(beside(address, INSTANCE6_FIRST).to_string()),
+            cluster_id: None,
+            worker_id: None,
+            namespace_ip: None,
+            namespace_ip_v6: None,
+            host_ip: None,
+            host_port: 0,
+        });
+        self.summarise();
+        number
+    }
+
+    /// Removes one instance, or all.
+    pub fn remove_instances(&mut self, number: Option<u32>) -> Vec<Removed> {
+        let goes = |candidate: u32| number.is_none_or(|number| number == candidate);
+        let mut removed = Vec::new();
+        for instance in self.service.instance_list.extract_if(.., |instance| goes(instance.instance_number)) {
+            let place = self.places.iter().find(|place| place.instance_number == instance.instance_number);
+            removed.push(Removed {
+                number: instance.instance_number,
+                cluster: instance.cluster_id,
+                address: place.and_then(|place| place.instance_ip),
+            });
+        }
+        self.places.retain(|place| !goes(place.instance_number));
+        self.summarise();
+        removed
+    }
+
+    /// Gives an instance to a cluster. Its addresses stay.
+    pub fn place(&mut self, number: u32, cluster: Id, location: &str) {
+        if let Some(instance) = self.instance_mut(number) {
+            instance.cluster_id = Some(cluster);
+            instance.cluster_location = Some(location.to_owned());
+            instance.status = Status::ClusterScheduled;
+            instance.status_detail = Some("Waiting for the cluster to take it".to_owned());
+        }
+        if let Some(place) = self.places.iter_mut().find(|place| place.instance_number == number) {
+            place.cluster_id = Some(cluster);
+        }
+        self.summarise();
+    }
+
+    /// Says what an instance is waiting for.
+    pub fn explain(&mut self, number: u32, status: Status, detail: &str) {
+        if let Some(instance) = self.instance_mut(number) {
+            instance.status = status;
+            instance.status_detail = Some(detail.to_owned());
+        }
+        self.summarise();
+    }
+
+    /// Takes over what a cluster says of one of its instances; of one that is not (or no longer) its own, nothing.
+    /// Load, logs and times are not kept here.
+    pub fn observe(&mut self, cluster: Id, reported: &Instance) {
+        if let Some(instance) = self.instance_mut(reported.instance_number)
+            && instance.cluster_id == Some(cluster)
+        {
+            instance.status = reported.status;
+            instance.status_detail.clone_from(&reported.status_detail);
+            instance.worker_id = reported.worker_id;
+            instance.host_ip.clone_from(&reported.host_ip);
+            instance.host_port = reported.host_port;
+            instance.publicip.clone_from(&reported.publicip);
+        }
+        self.summarise();
+    }
+
+    /// Takes over where an instance is reached; of an instance that is not (or no longer) there, nothing.
+    pub fn settle(&mut self, reported: &NetInstance) {
+        let number = reported.instance_number;
+        if let Some(place) = self.places.iter_mut().find(|place| place.instance_number == number) {
+            place.namespace_ip.clone_from(&reported.namespace_ip);
+            place.namespace_ip_v6.clone_from(&reported.namespace_ip_v6);
+            place.host_ip.clone_from(&reported.host_ip);
+            place.host_port = reported.host_port;
+            if reported.worker_id.is_some() {
+                place.worker_id = reported.worker_id;
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn instance(&self, number: u32) -> Option<&Instance> {
+        self.service.instance_list.iter().find(|instance| instance.instance_number == number)
+    }
+
+    /// Whether this is the IPv6 address of the service or of one of its instances.
+    #[must_use]
+    pub fn has_v6(&self, address: &str) -> bool {
+        let of_instances = self.places.iter().filter_map(|place| place.instance_ip_v6.as_deref());
+        of_instances.chain([self.address.address_v6.as_str()]).any(|own| own == address)
+    }
+
+    fn instance_mut(&mut self, number: u32) -> Option<&mut Instance> {
+        self.service.instance_list.iter_mut().find(|instance| instance.instance_number == number)
+    }
+
+    /// The state of a service is that of its instance which most needs a look: a service is running when all of it is.
+    fn summarise(&mut self) {
+        let worst = self.service.instance_list.iter().min_by_key(|instance| urgency(instance.status));
+        self.service.status = worst.map(|instance| instance.status);
+        self.service.status_detail = worst.and_then(|instance| instance.status_detail.clone());
+    }
+}
+
+/// Lower is more urgent.
+fn urgency(status: Status) -> u8 {
+    match status {
+        unschedulable if unschedulable.is_unschedulable() => 0,
+        Status::Failed => 1,
+        Status::Dead => 2,
+        Status::Requested => 3,
+        Status::ClusterScheduled => 4,
+        Status::NodeScheduled => 5,
+        Status::Creating => 6,
+        Status::Created => 7,
+        Status::Running => 8,
+        _ => 9,
+    }
+}
+
+/// The IPv6 address that goes with an IPv4 ServiceIP: no two have the same, as no two have the same IPv4 address.
+fn beside(address: Ipv4Addr, first: Ipv6Addr) -> Ipv6Addr {
+    let [_, _, third, fourth] = address.octets();
+    Ipv6Addr::from_bits(first.to_bits() | u128::from(u16::from_be_bytes([third, fourth])))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use protocol::service::Instance;
+    use protocol::sla::Microservice;
+    use protocol::status::Status;
+
+    use super::{Parent, Record};
+    use crate::object_id;
+
+    fn record() -> Record {
+        let parent = Parent {
+            application: object_id::new(),
+            app_name: "shop".to_owned(),
+            app_ns: "prod".to_owned(),
+            owner: "Admin".to_owned(),
+        };
+        let sla = Microservice {
+            microservice_name: "web".to_owned(),
+            microservice_namespace: "prod".to_owned(),
+            virtualization: "container".to_owned(),
+            code: "docker.io/library/nginx:latest".to_owned(),
+            ..Microservice::default()
+        };
+        Record::new(object_id::new(), &parent, sla, Ipv4Addr::new(10, 30, 1, 2)).unwrap()
+    }
+
+    fn address(last: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 30, 0, last)
+    }
+
+    #[test]
+    fn a_new_service_has_the_forms_that_clients_and_workers_read() {
+        let service = record().service;
+        assert_eq!(service.job_name.as_str(), "shop.prod.web.prod");
+        assert_eq!(service.sla.virtualization, "docker");
+        assert_eq!(service.sla.microservice_id, service.id.to_string());
+        assert_eq!(service.image, service.sla.code);
+        assert_eq!(service.rr_ip_v6.as_deref(), Some("fdff:2000::102"));
+        assert_eq!(service.status, None);
+    }
+
+    #[test]
+    fn no_key_of_a_document_stands_beside_one_of_the_root_s() {
+        let mut service = record().service;
+        service.status = Some(Status::Running);
+        service.status_detail = Some("Running".to_owned());
+        let deploy = protocol::node::Deploy { service, instance_number: 0 };
+        let keys = |value: serde_json::Value| value.as_object().unwrap().clone();
+        let known = keys(serde_json::to_value(Microservice::default()).unwrap());
+        let written = keys(serde_json::to_value(deploy).unwrap());
+        let own: Vec<_> = written.keys().filter(|key| !known.contains_key(*key)).collect();
+        assert_eq!(own.len(), super::OWN_KEYS.len(), "{own:?}");
+        assert!(own.iter().all(|key| super::OWN_KEYS.contains(&key.as_str())), "{own:?}");
+    }
+
+    #[test]
+    fn numbers_are_never_used_twice() {
+        let mut record = record();
+        assert_eq!((record.add_instance(address(1)), record.add_instance(address(2))), (0, 1));
+        assert_eq!(record.remove_instances(Some(1)).len(), 1);
+        assert_eq!(record.add_instance(address(2)), 2);
+        assert_eq!(record.remove_instances(None).len(), 2);
+        assert_eq!(record.add_instance(address(1)), 3);
+    }
+
+    #[test]
+    fn a_removed_instance_gives_back_its_address_and_names_its_cluster() {
+        let mut record = record();
+        let cluster = object_id::new();
+        record.add_instance(address(1));
+        record.add_instance(address(2));
+        record.place(1, cluster, "here");
+        let removed = record.remove_instances(None);
+        assert_eq!(removed.iter().map(|one| one.cluster).collect::<Vec<_>>(), [None, Some(cluster)]);
+        assert_eq!(
+            removed.iter().map(|one| one.address).collect::<Vec<_>>(),
+            [Some(address(1)), Some(address(2))]
+        );
+        assert!(record.places.is_empty());
+        assert!(record.remove_instances(None).is_empty());
+    }
+
+    #[test]
+    fn a_service_is_running_when_all_of_it_is() {
+        let mut record = record();
+        let running = |number| Instance::new(number, Status::Running);
+        let cluster = object_id::new();
+        record.add_instance(address(1));
+        record.add_instance(address(2));
+        assert_eq!(record.service.status, Some(Status::Requested));
+        record.place(0, cluster, "here");
+        record.observe(cluster, &running(0));
+        record.observe(cluster, &running(1));
+        assert_eq!(record.service.status, Some(Status::Requested), "the second is not this cluster's");
+        record.place(1, cluster, "here");
+        record.observe(cluster, &running(1));
+        assert_eq!(record.service.status, Some(Status::Running));
+        record.explain(1, Status::NoActiveClusterWithCapacity, "no cluster has 4 GiB");
+        assert_eq!(record.service.status, Some(Status::NoActiveClusterWithCapacity));
+        assert_eq!(record.service.status_detail.as_deref(), Some("no cluster has 4 GiB"));
+        record.remove_instances(None);
+        assert_eq!(record.service.status, None);
+    }
+}

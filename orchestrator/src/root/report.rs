@@ -1,0 +1,137 @@
+//! What clusters report of their instances: kept where it lasts, corrected where the cluster runs what nobody wants.
+
+use std::collections::HashSet;
+
+use protocol::cluster::{Report, ReportedService};
+use protocol::id::Id;
+use protocol::service::Instance;
+use protocol::status::Status;
+use serde_json::Value;
+
+use super::command::{Command, CommandKind};
+use super::failure::Failure;
+use super::record::Record;
+use super::{Root, key};
+use crate::clock::{self, Moment};
+use crate::store::{StoreError, Transaction};
+
+impl Root {
+    /// Takes a cluster's report, as it came.
+    pub(super) async fn take_report(&self, cluster: Id, mut body: Value) -> Result<(), Failure> {
+        let known = self.cluster(cluster).await?.ok_or_else(|| Failure::no_cluster(cluster))?;
+        let jobs = body.get_mut("jobs").map(Value::take);
+        let Some(Value::Array(jobs)) = jobs else {
+            return Err(Failure::Malformed("A report needs the list 'jobs'.".to_owned()));
+        };
+        body["jobs"] = Value::Array(Vec::new());
+        let report: Report = serde_json::from_value(body)
+            .map_err(|error| Failure::Malformed(format!("The report cannot be read: {error}.")))?;
+        let now = clock::moment();
+        let mut is_audit = self.live().reported(cluster, report, now);
+        let mut reported = HashSet::new();
+        for job in jobs {
+            // One service that cannot be read must not hide the others.
+            match serde_json::from_value::<ReportedService>(job) {
+                Ok(job) => {
+                    reported
+                        .extend(job.instance_list.iter().map(|instance| (job.id, instance.instance_number)));
+                    self.take_service(cluster, &job, now).await?;
+                }
+                Err(error) => {
+                    is_audit = false;
+                    tracing::warn!(cluster = %known.name, %error, "service in a report cannot be read, left out");
+                }
+            }
+        }
+        if is_audit {
+            self.deploy_lost(cluster, &reported).await?;
+        }
+        self.cluster_heard(cluster);
+        Ok(())
+    }
+
+    /// Gives a cluster again what it was given and does not report: it has lost its memory.
+    async fn deploy_lost(&self, cluster: Id, reported: &HashSet<(Id, u32)>) -> Result<(), StoreError> {
+        for record in self.services().await? {
+            let service = record.service.id;
+            for instance in &record.service.instance_list {
+                let number = instance.instance_number;
+                let is_lost = instance.cluster_id == Some(cluster)
+                    && instance.status != Status::Completed
+                    && !reported.contains(&(service, number));
+                if is_lost {
+                    tracing::warn!(
+                        %cluster, service = %record.service.job_name, instance = number,
+                        "cluster does not report this instance, told again"
+                    );
+                    self.command(cluster, service, CommandKind::Deploy(number)).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_service(
+        &self,
+        cluster: Id,
+        reported: &ReportedService,
+        now: Moment,
+    ) -> Result<(), StoreError> {
+        let Some(record) = self.service(reported.id).await? else {
+            if reported.instance_list.iter().all(is_gone) {
+                return Ok(());
+            }
+            tracing::info!(%cluster, service = %reported.job_name, "cluster runs a service that is not known");
+            return self.command(cluster, reported.id, CommandKind::RemoveAll).await;
+        };
+        let (own, foreign): (Vec<_>, Vec<_>) =
+            reported.instance_list.iter().partition(|instance| belongs(&record, instance, cluster));
+        {
+            let mut live = self.live();
+            for instance in &own {
+                live.observe(reported.id, instance, now);
+            }
+        }
+        let mut observed = record.clone();
+        own.iter().for_each(|instance| observed.observe(cluster, instance));
+        if observed != record {
+            self.change_service(reported.id, |record, transaction| {
+                own.iter().for_each(|instance| record.observe(cluster, instance));
+                (transaction, ())
+            })
+            .await?;
+        }
+        for instance in foreign.iter().filter(|instance| !is_gone(instance)) {
+            self.command(cluster, reported.id, CommandKind::Remove(instance.instance_number)).await?;
+        }
+        Ok(())
+    }
+
+    /// Leaves a command for a cluster, unless one about the same waits already.
+    async fn command(&self, cluster: Id, service: Id, kind: CommandKind) -> Result<(), StoreError> {
+        let key = match kind {
+            CommandKind::Deploy(number) | CommandKind::Remove(number) => {
+                key::command(cluster, service, number)
+            }
+            CommandKind::RemoveAll => key::command(cluster, service, -1),
+        };
+        let command = Command { service, kind };
+        match self.store.commit(Transaction::new().expect_absent(&key).put(&key, &command)).await {
+            Err(StoreError::Conflict { .. }) => Ok(()),
+            other => {
+                self.commands.notify_one();
+                other
+            }
+        }
+    }
+}
+
+/// A cluster reports once more what it has removed.
+fn is_gone(reported: &Instance) -> bool {
+    reported.status == Status::Undeployed
+}
+
+/// Whether the root wants this instance to run in this cluster.
+fn belongs(record: &Record, reported: &Instance, cluster: Id) -> bool {
+    record.instance(reported.instance_number).is_some_and(|instance| instance.cluster_id == Some(cluster))
+}

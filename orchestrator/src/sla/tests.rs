@@ -1,0 +1,191 @@
+use std::net::Ipv4Addr;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{Violation, check};
+
+fn document() -> Value {
+    json!({
+        "sla_version": "v2.0",
+        "customerID": "Admin",
+        "applications": [{
+            "application_name": "shop",
+            "application_namespace": "prod",
+            "microservices": [{
+                "microservice_name": "web",
+                "microservice_namespace": "prod",
+                "virtualization": "container",
+                "code": "docker.io/library/nginx:latest",
+                "memory": 100,
+                "vcpus": 1,
+                "port": "6080:80/tcp",
+                "addresses": { "rr_ip": "10.30.30.30" },
+                "colour": "green",
+            }],
+        }],
+    })
+}
+
+fn with(pointer: &str, value: Value) -> Value {
+    let mut document = document();
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    document.pointer_mut(parent).unwrap()[key] = value;
+    document
+}
+
+fn violations(document: Value) -> Vec<Violation> {
+    let taken = Ipv4Addr::new(10, 30, 7, 7);
+    check(&document, &|address| address == taken).err().unwrap_or_default()
+}
+
+const SERVICE: &str = "/applications/0/microservices/0";
+
+#[test]
+fn a_good_document_is_read_and_keeps_unknown_keys() {
+    let read = check(&document(), &|_| false).unwrap();
+    assert_eq!(read.applications[0].microservices[0].extra["colour"], "green");
+}
+
+#[test]
+fn each_wrong_field_is_named_by_its_path() {
+    for (key, value) in [
+        ("microservice_name", json!("web-1")),
+        ("microservice_name", json!("")),
+        ("microservice_name", json!("a".repeat(31))),
+        ("microservice_namespace", Value::Null),
+        ("microserviceID", json!("mine")),
+        ("virtualization", json!("")),
+        ("virtualization", json!(7)),
+        ("code", json!("")),
+        ("code", json!("nginx latest")),
+        ("code", Value::Null),
+        ("memory", json!(-1)),
+        ("memory", json!("100")),
+        ("memory", json!(0.5)),
+        ("vcpus", json!(1_000_000)),
+        ("instances", json!(1001)),
+        ("port", json!("80:x")),
+        ("port", json!(80)),
+        ("one_shot", json!("yes")),
+        ("cmd", json!("sh")),
+        ("environment[0]", json!("NOVALUE")),
+        ("cmd[1]", json!(3)),
+        ("addresses", json!([])),
+        ("addresses.rr_ip", json!("10.31.0.1")),
+        ("addresses.rr_ip", json!("10.30.254.1")),
+        ("addresses.rr_ip", json!("10.30.7.7")),
+        ("addresses.rr_ip", json!("nowhere")),
+        ("addresses.rr_ip_v6", json!("fdff:1000::1")),
+        ("addresses.rr_ip_v6", json!("fdff:2000::1")),
+        ("constraints", json!({})),
+        ("volumes", json!(1)),
+    ] {
+        let document = match key {
+            "environment[0]" => with(&format!("{SERVICE}/environment"), json!([value])),
+            "cmd[1]" => with(&format!("{SERVICE}/cmd"), json!(["a", value])),
+            key => with(&format!("{SERVICE}/{}", key.replace('.', "/")), value.clone()),
+        };
+        let found = violations(document);
+        let paths: Vec<_> = found.iter().map(|violation| violation.path.as_str()).collect();
+        assert_eq!(paths, [format!("applications[0].microservices[0].{key}")], "{key}: {value}");
+    }
+}
+
+#[test]
+fn all_violations_are_found_at_once() {
+    let mut document = with(&format!("{SERVICE}/port"), json!("x"));
+    document["sla_version"] = json!("v1.0");
+    document["applications"][0]["application_name"] = json!("a b");
+    let found: Vec<_> = violations(document).into_iter().map(|violation| violation.path).collect();
+    assert_eq!(
+        found,
+        ["sla_version", "applications[0].application_name", "applications[0].microservices[0].port"]
+    );
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    let mut document = document();
+    let application = document["applications"][0].clone();
+    let mut service = application["microservices"][0].clone();
+    document["applications"].as_array_mut().unwrap().push(application);
+    let messages: Vec<_> =
+        violations(document.clone()).into_iter().map(|violation| violation.message).collect();
+    assert_eq!(
+        messages,
+        ["a second application named shop.prod", "10.30.30.30 is asked for twice in this document"]
+    );
+    service["addresses"] = json!({});
+    document["applications"].as_array_mut().unwrap().pop();
+    document["applications"][0]["microservices"].as_array_mut().unwrap().push(service);
+    let messages: Vec<_> = violations(document).into_iter().map(|violation| violation.message).collect();
+    assert_eq!(messages, ["a second service named web.prod"]);
+}
+
+#[test]
+fn what_is_no_document_at_all_is_refused() {
+    for nonsense in [Value::Null, json!([]), json!("text"), json!({}), json!({ "applications": {} })] {
+        assert!(!violations(nonsense.clone()).is_empty(), "{nonsense}");
+    }
+    assert_eq!(violations(with("/applications", json!([])))[0].path, "applications");
+}
+
+#[test]
+fn documents_of_oakestras_own_examples_are_taken() {
+    let sla = json!({
+        "sla_version": "v2.0",
+        "customerID": "Admin",
+        "applications": [{
+            "applicationID": "",
+            "application_name": "clientsrvr",
+            "application_namespace": "test",
+            "application_desc": "Simple demo",
+            "microservices": [{
+                "microserviceID": "",
+                "microservice_name": "curl",
+                "microservice_namespace": "test",
+                "virtualization": "container",
+                "cmd": ["sh", "-c", "tail -f /dev/null"],
+                "memory": 100, "vcpus": 1, "vgpus": 0, "vtpus": 0, "bandwidth_in": 0, "bandwidth_out": 0, "storage": 0,
+                "code": "docker.io/curlimages/curl:7.82.0",
+                "state": "", "port": "9080", "added_files": [], "constraints": [],
+            }],
+        }],
+    });
+    assert_eq!(violations(sla), []);
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::hash_map("[a-z_]{1,8}", inner, 0..4).prop_map(|map| map.into_iter().collect()),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The types read whatever passes the check: a value put in any place is refused by the check, or read.
+    #[test]
+    fn what_passes_can_be_read(
+        key in prop::sample::select(vec![
+            "memory", "vcpus", "cmd", "environment", "port", "state", "added_files", "one_shot", "privileged",
+            "addresses", "constraints", "volumes", "microserviceID", "code", "virtualization", "instances", "args",
+        ]),
+        value in any_json(),
+    ) {
+        let outcome = check(&with(&format!("{SERVICE}/{key}"), value), &|_| false);
+        if let Err(violations) = outcome {
+            prop_assert!(violations.iter().all(|violation| !violation.path.is_empty()), "{violations:?}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What a daemon must not lose: values under keys, in one SQLite file.
+//!
+//! Keys are paths (`service/6b03…`), values are JSON. A change is durable when its call returns, and several changes
+//! made by one [`Transaction`] happen together or not at all, also over a power cut. Each value carries the
+//! [`Revision`] of its last change, so a decision made from values that somebody changed meanwhile is refused as a
+//! [`StoreError::Conflict`] and made again: see [`Store::update`].
+//!
+//! One thread owns the file. Transactions that arrive while it writes are made durable together with one sync.
+//! The verbs are those that etcd has too, so that a larger installation can put it in this place.
+
+mod file;
+mod transaction;
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
+
+use self::file::{Answer, File, Raw, Request};
+pub use self::transaction::{Revision, Transaction};
+
+/// A handle on the store; clones share it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    requests: mpsc::Sender<(Request, oneshot::Sender<Result<Answer, StoreError>>)>,
+}
+
+/// A value and the revision of its last change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry<T> {
+    pub value: T,
+    pub revision: Revision,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("open store {path}")]
+    Open { path: PathBuf, source: rusqlite::Error },
+    #[error("create store file {path}")]
+    Create { path: PathBuf, source: std::io::Error },
+    #[error("store {path} was written by a newer version (layout {found}, known up to {known})")]
+    Newer { path: PathBuf, found: i64, known: i64 },
+    #[error("read {key} from the store")]
+    Read { key: String, source: rusqlite::Error },
+    #[error("write to the store")]
+    Write(#[source] rusqlite::Error),
+    /// Somebody else changed what the transaction was decided from. Nothing was written.
+    #[error("{key} was changed by somebody else meanwhile")]
+    Conflict { key: String },
+    #[error("decode {key} from the store")]
+    Decode { key: String, source: serde_json::Error },
+    #[error("encode {key} for the store")]
+    Encode { key: String, source: serde_json::Error },
+    #[error("the thread that owns the store ended")]
+    Closed,
+}
+
+impl Store {
+    /// Opens the store at `path`; a new one is made when there is none, readable by its owner only.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, is no SQLite file, or was written by a newer version.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let file = File::open(path)?;
+        let (requests, inbox) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || file.serve(&inbox))
+            .map_err(|source| StoreError::Create { path: path.to_owned(), source })?;
+        Ok(Self { requests })
+    }
+
+    /// # Errors
+    /// When the file cannot be read, or the value is not of this type.
+    pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<Entry<T>>, StoreError> {
+        match self.ask(Request::Get { key: key.to_owned() }).await? {
+            Answer::Values(mut values) => values.pop().map(|raw| Ok(raw.decode()?.1)).transpose(),
+            Answer::Done => Err(StoreError::Closed),
+        }
+    }
+
+    /// All values whose key begins with `prefix`, by key.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or a value is not of this type.
+    pub async fn list<T: DeserializeOwned>(
+        &self,
+        prefix: &str,
+    ) -> Result<Vec<(String, Entry<T>)>, StoreError> {
+        match self.ask(Request::List { prefix: prefix.to_owned() }).await? {
+            Answer::Values(values) => values.into_iter().map(Raw::decode).collect(),
+            Answer::Done => Err(StoreError::Closed),
+        }
+    }
+
+    /// Writes one value, whatever stood there.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub async fn put<T: Serialize + ?Sized>(&self, key: &str, value: &T) -> Result<(), StoreError> {
+        self.commit(Transaction::new().put(key, value)).await
+    }
+
+    /// Deletes one value; of nothing, it succeeds.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.commit(Transaction::new().delete(key)).await
+    }
+
+    /// Makes all changes of the transaction, or none.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when an expectation does not hold; any other when it could not be made durable.
+    pub async fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
+        let steps = transaction.into_steps()?;
+        if steps.is_empty() {
+            return Ok(());
+        }
+        self.ask(Request::Commit { steps }).await.map(|_done| ())
+    }
+
+    /// Reads a value, lets `change` make the next one of it, and writes that; again from the start when somebody else
+    /// was faster. `None`, read or returned, is no value. Returns what `change` returned beside the value.
+    /// A `change` that leaves the value as it is costs no write.
+    ///
+    /// # Errors
+    /// When it could not be read or made durable.
+    pub async fn update<T, R>(
+        &self,
+        key: &str,
+        mut change: impl FnMut(Option<T>) -> (Option<T>, R),
+    ) -> Result<R, StoreError>
+    where
+        T: DeserializeOwned + Serialize + Clone + PartialEq,
+    {
+        loop {
+            let current = self.get::<T>(key).await?;
+            let revision = current.as_ref().map(|entry| entry.revision);
+            let before = current.map(|entry| entry.value);
+            let (after, result) = change(before.clone());
+            if before == after {
+                return Ok(result);
+            }
+            let transaction = Transaction::new().expect(key, revision);
+            let transaction = match &after {
+                Some(value) => transaction.put(key, value),
+                None => transaction.delete(key),
+            };
+            match self.commit(transaction).await {
+                Err(StoreError::Conflict { .. }) => {}
+                other => return other.map(|()| result),
+            }
+        }
+    }
+
+    async fn ask(&self, request: Request) -> Result<Answer, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send((request, reply)).map_err(|_gone| StoreError::Closed)?;
+        answer.await.map_err(|_gone| StoreError::Closed)?
+    }
+}
+
+impl Raw {
+    fn decode<T: DeserializeOwned>(self) -> Result<(String, Entry<T>), StoreError> {
+        match serde_json::from_str(&self.value) {
+            Ok(value) => Ok((self.key, Entry { value, revision: self.revision })),
+            Err(source) => Err(StoreError::Decode { key: self.key, source }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

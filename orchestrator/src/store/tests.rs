@@ -1,0 +1,108 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::{Store, StoreError, Transaction};
+
+fn scratch() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("state.db")).unwrap();
+    (dir, store)
+}
+
+async fn all(store: &Store, prefix: &str) -> Vec<(String, u32)> {
+    store.list::<u32>(prefix).await.unwrap().into_iter().map(|(key, entry)| (key, entry.value)).collect()
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let store = Store::open(&path).unwrap();
+    store.put("service/1", &1_u32).await.unwrap();
+    store.put("service/2", &2_u32).await.unwrap();
+    store.delete("service/1").await.unwrap();
+    drop(store);
+    let store = Store::open(&path).unwrap();
+    assert_eq!(all(&store, "service/").await, [("service/2".to_owned(), 2)]);
+}
+
+#[tokio::test]
+async fn a_list_holds_what_begins_with_the_prefix_and_nothing_else() {
+    let (_dir, store) = scratch();
+    for key in ["service", "service/a", "service/b/c", "service0", "services/a", "app/a"] {
+        store.put(key, &0_u32).await.unwrap();
+    }
+    let keys: Vec<_> = all(&store, "service/").await.into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["service/a", "service/b/c"]);
+}
+
+#[tokio::test]
+async fn a_transaction_whose_expectation_fails_changes_nothing() {
+    let (_dir, store) = scratch();
+    store.put("a", &1_u32).await.unwrap();
+    let seen = store.get::<u32>("a").await.unwrap().unwrap();
+    store.put("a", &2_u32).await.unwrap();
+    let stale = Transaction::new().put("b", &9_u32).expect("a", Some(seen.revision)).put("a", &3_u32);
+    let refused = store.commit(stale).await;
+    assert!(matches!(refused, Err(StoreError::Conflict { key }) if key == "a"));
+    assert_eq!(all(&store, "").await, [("a".to_owned(), 2)]);
+    let taken = store.commit(Transaction::new().expect_absent("a").put("a", &4_u32)).await;
+    assert!(matches!(taken, Err(StoreError::Conflict { .. })));
+}
+
+#[tokio::test]
+async fn concurrent_updates_all_count() {
+    let (_dir, store) = scratch();
+    let tasks: Vec<_> = (0..50)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                store.update("n", |n: Option<u32>| (Some(n.unwrap_or(0) + 1), ())).await.unwrap();
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(store.get::<u32>("n").await.unwrap().unwrap().value, 50);
+}
+
+#[tokio::test]
+async fn a_value_of_another_type_is_named_in_the_error() {
+    let (_dir, store) = scratch();
+    store.put("a", "text").await.unwrap();
+    let error = store.get::<u32>("a").await.unwrap_err();
+    assert_eq!(error.to_string(), "decode a from the store");
+}
+
+#[test]
+fn a_file_that_is_no_store_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    std::fs::write(&path, "this is not a database, and long enough to be told so").unwrap();
+    assert!(matches!(Store::open(&path), Err(StoreError::Open { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_history_ends_as_a_map_would(history in prop::collection::vec(("[a-c]{1,2}", any::<Option<u32>>()), 0..20)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (_dir, store) = scratch();
+            let mut model = BTreeMap::new();
+            for (key, value) in history {
+                if let Some(value) = value {
+                    store.put(&key, &value).await.unwrap();
+                    model.insert(key, value);
+                } else {
+                    store.delete(&key).await.unwrap();
+                    model.remove(&key);
+                }
+            }
+            assert_eq!(all(&store, "").await, model.into_iter().collect::<Vec<_>>());
+        });
+    }
+}

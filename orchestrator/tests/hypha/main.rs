@@ -1,0 +1,10 @@
+//! The command line as a person or a script has it: the built program, against a real root where one is needed.
+
+mod cluster;
+mod daemon;
+mod deploy;
+mod login;
+mod offline;
+mod program;
+mod rollout;
+mod root;

@@ -1,0 +1,143 @@
+//! Watching what is deployed become true, at a root with a cluster and a worker.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::program::{Person, Run};
+use crate::root::Root;
+
+/// Dropped in this order: who asks, what is below, what is above.
+struct Fleet {
+    admin: Person,
+    _cluster: Cluster,
+    _root: Root,
+}
+
+fn fleet() -> Fleet {
+    let root = Root::start();
+    let cluster = Cluster::join(&root);
+    Fleet { admin: root.admin(), _cluster: cluster, _root: root }
+}
+
+fn sla(service: &Value) -> String {
+    let defaults = json!({ "microservice_name": "web", "microservice_namespace": "demo", "virtualization": "container",
+        "code": "docker.io/hypha/busybox:1", "memory": 16, "vcpus": 1 });
+    let Value::Object(mut members) = defaults else { panic!("an object") };
+    members.extend(service.as_object().expect("an object").clone());
+    json!({ "sla_version": "v2.0", "customerID": "Admin", "applications": [{ "application_name": "hello",
+        "application_namespace": "demo", "microservices": [members] }] })
+    .to_string()
+}
+
+fn apply(person: &Person, service: &Value, more: &[&str]) -> Run {
+    person.hypha_with(&[&["apply", "-f", "-"], more].concat(), &sla(service))
+}
+
+#[test]
+fn apply_waits_until_it_runs_and_tells_each_step() {
+    let Fleet { admin, .. } = &fleet();
+    let run = apply(admin, &json!({ "instances": 2 }), &[]).exits(0);
+    run.says("hello: created with 1 service").says("hello/web: starting 2 instances");
+    for instance in ["hello/web/0", "hello/web/1"] {
+        let told =
+            |line: &&str| line.contains(instance) && line.contains("running") && line.contains("192.0.2.11");
+        assert!(run.talk.lines().any(|line| told(&line)), "{instance} is not told to run: {run:#?}");
+    }
+    let row = run.answer.lines().nth(1).unwrap_or_default();
+    assert!(
+        row.starts_with("hello/web  10.30.") && row.contains("2/2") && row.contains("running"),
+        "{run:#?}"
+    );
+
+    let again = apply(admin, &json!({ "instances": 2 }), &[]).exits(0);
+    assert!(!again.talk.contains("starting") && !again.talk.contains("created with"), "{again:#?}");
+
+    let status = admin.hypha(&["status"]).exits(0);
+    assert!(
+        status.answer.contains("clusters 1/1   workers 1") && status.answer.ends_with("all is well\n"),
+        "{status:#?}"
+    );
+    let table = admin.hypha(&["get", "instances"]).exits(0).answer;
+    let row = "hello/web/0  running  192.0.2.11  home     0.2 %  -";
+    assert!(table.lines().any(|line| line == row), "\n{table}");
+    let table = admin.hypha(&["get", "clusters"]).exits(0).answer;
+    assert!(table.lines().any(|line| line.starts_with("home     active        1     2")), "\n{table}");
+}
+
+#[test]
+fn scaling_up_and_down_is_watched_to_its_end() {
+    let Fleet { admin, .. } = &fleet();
+    apply(admin, &json!({}), &[]).exits(0);
+    let run = admin.hypha(&["scale", "web=3"]).exits(0);
+    assert!(run.answer.contains("3/3"), "{run:#?}");
+    let run = admin.hypha(&["scale", "hello/web=1"]).exits(0);
+    run.says("stopping instances 2, 1").says("removed");
+    assert!(run.answer.contains("1/1"), "{run:#?}");
+    // A file that leaves the number open leaves what somebody scaled.
+    admin.hypha(&["scale", "web=2"]).exits(0);
+    assert!(apply(admin, &json!({}), &[]).exits(0).answer.contains("2/2"));
+    admin.hypha(&["delete", "app/hello", "--yes"]).exits(0).says("1 service, 2 instances");
+    assert_eq!(admin.hypha(&["get", "instances", "-o", "json"]).exits(0).json(), json!([]));
+}
+
+#[test]
+fn what_fails_is_told_with_its_reason_and_exit_1() {
+    let Fleet { admin, .. } = &fleet();
+    let run = apply(admin, &json!({ "code": "docker.io/hypha/missing:1" }), &["--timeout", "3s"]).exits(1);
+    run.says("is not known to the registry").says("not everything runs");
+    assert!(run.answer.contains("0/1"), "{run:#?}");
+    let status = admin.hypha(&["status"]).exits(0);
+    assert!(status.answer.starts_with("! hello/web"), "what is wrong comes first: {status:#?}");
+}
+
+#[test]
+fn what_is_too_large_for_every_worker_is_not_placed() {
+    let Fleet { admin, .. } = &fleet();
+    let run = apply(admin, &json!({ "memory": 4000 }), &["--timeout", "2s"]).exits(5);
+    run.says("waiting").says("4000 MB");
+}
+
+#[test]
+fn no_wait_leaves_at_once() {
+    let Fleet { admin, .. } = &fleet();
+    let run = apply(admin, &json!({ "memory": 4000 }), &["--no-wait"]).exits(0);
+    assert!(run.answer.contains("0/1"), "{run:#?}");
+}
+
+#[test]
+fn logs_are_shown_once_each_while_they_are_followed() {
+    let Fleet { admin, .. } = &fleet();
+    apply(admin, &json!({ "instances": 2 }), &[]).exits(0);
+    let mut follow =
+        admin.command(&["logs", "web/0", "-f"]).stdout(Stdio::piped()).spawn().expect("start hypha");
+    let lines = BufReader::new(follow.stdout.take().expect("a pipe")).lines();
+    let seen: Vec<String> = lines.map_while(Result::ok).take(8).collect();
+    // The reader is gone now, so the program ends at its next line.
+    assert_eq!(follow.wait().expect("wait for hypha").code(), Some(0));
+    let first: u32 = seen[0].split(' ').nth(1).and_then(|number| number.parse().ok()).expect("line N of 0");
+    let expected: Vec<_> = (first..).take(seen.len()).map(|line| format!("line {line} of 0")).collect();
+    assert_eq!(seen, expected, "in order, each once, without a name where there is only one instance");
+    let both = admin.hypha(&["logs", "web"]).exits(0).answer;
+    assert!(both.contains("hello/web/0  line") && both.contains("hello/web/1  line"), "\n{both}");
+    let entries = admin.hypha(&["logs", "web/1", "-o", "json"]).exits(0).json();
+    assert_eq!(entries[0]["instance"], "hello/web/1");
+}
+
+#[test]
+fn ctrl_c_stops_watching_and_not_the_work() {
+    let Fleet { admin, .. } = &fleet();
+    let file = admin.write("large.json", &sla(&json!({ "memory": 4000 })));
+    let mut command = admin.command(&["apply", "-f", &file]);
+    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("start hypha");
+    let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("waiting")), "it tells that it waits");
+    let id = nix::unistd::Pid::from_raw(child.id().try_into().expect("a process id"));
+    nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGINT).expect("send SIGINT");
+    assert_eq!(child.wait().expect("wait for hypha").code(), Some(130));
+    let farewell: Vec<_> = lines.collect();
+    assert!(farewell.iter().any(|line| line.contains("the work goes on")), "{farewell:?}");
+    assert_eq!(admin.hypha(&["get", "instances", "-o", "name"]).answer, "instance/hello/web/0\n");
+}

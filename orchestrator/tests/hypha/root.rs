@@ -1,0 +1,38 @@
+//! A root of a test's own.
+
+use tempfile::TempDir;
+
+use crate::daemon::Daemon;
+use crate::program::Person;
+
+pub(crate) struct Root {
+    pub(crate) daemon: Daemon,
+    data: TempDir,
+    pub(crate) url: String,
+}
+
+impl Root {
+    pub(crate) fn start() -> Self {
+        let data = tempfile::tempdir().expect("make a data directory");
+        let folder = data.path().join("root").display().to_string();
+        let ports = ["--port", "0", "--grpc-port", "0", "--net-port", "0"];
+        let daemon =
+            Daemon::start(&[&["root", "--bind", "127.0.0.1", "--data-dir", &folder], &ports[..]].concat());
+        let url = format!("http://{}", daemon.field("api"));
+        Self { daemon, data, url }
+    }
+
+    /// The password that it generated for `Admin`.
+    fn password(&self) -> String {
+        let file = self.data.path().join("root").join("admin-password");
+        std::fs::read_to_string(file).expect("read the generated password").trim().to_owned()
+    }
+
+    /// Somebody who is logged in.
+    pub(crate) fn admin(&self) -> Person {
+        let person = Person::new();
+        let arguments = ["login", &self.url, "--password-stdin"];
+        person.hypha_with(&arguments, &self.password()).exits(0);
+        person
+    }
+}

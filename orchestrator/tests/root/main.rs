@@ -1,0 +1,14 @@
+//! A root as its users see it: people and their tools over REST, clusters over gRPC and HTTP. The root is the real one;
+//! at the other end stands a cluster that speaks as Oakestra's and remembers what it was told.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "what cannot be set up fails the test")]
+
+mod accepts;
+mod addresses;
+mod bed;
+mod cluster;
+mod deploys;
+mod payloads;
+mod refuses;
+mod starts;
+mod survives;
