@@ -1,0 +1,82 @@
+//! The kinds of tests and how each is run.
+
+use std::fmt;
+
+use anyhow::Result;
+
+use crate::lab::BINARIES;
+use crate::process::Process;
+use crate::workspace::{self, SELECTION};
+
+/// From the cheapest to the dearest; a failure is best understood at the first kind that shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// Decisions, in milliseconds, without any rights
+    Unit,
+    /// Single packets through the programs that netmanager embeds
+    Datapath,
+    /// netmanager in network namespaces
+    Network,
+    /// node-engine with a containerd of its own
+    Engine,
+    /// Everything together: the real binaries on several nodes
+    E2e,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 5] = [Self::Unit, Self::Datapath, Self::Network, Self::Engine, Self::E2e];
+
+    /// Needs root of the machine.
+    pub(crate) fn is_privileged(self) -> bool {
+        self != Self::Unit
+    }
+
+    /// Runs the release binaries.
+    pub(crate) fn needs_daemons(self) -> bool {
+        matches!(self, Self::Network | Self::Engine | Self::E2e)
+    }
+
+    /// The test target of the `integration` package; the unit tests are all that cargo runs when none is named.
+    fn target(self) -> Option<&'static str> {
+        match self {
+            Self::Unit => None,
+            Self::Datapath => Some("datapath"),
+            Self::Network => Some("network"),
+            Self::Engine => Some("engine"),
+            Self::E2e => Some("e2e"),
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.target().unwrap_or("unit"))
+    }
+}
+
+/// Compiles everything first, so that the times of the stages are those of the tests.
+pub(crate) fn build(kinds: &[Kind]) -> Result<()> {
+    let targets: Vec<_> = kinds.iter().filter_map(|kind| kind.target()).collect();
+    if targets.len() < kinds.len() {
+        cargo_test().arg("--no-run").run()?;
+    }
+    if !targets.is_empty() {
+        cargo_test().arg("--no-run").args(targets.iter().flat_map(|target| ["--test", target])).run()?;
+    }
+    Ok(())
+}
+
+pub(crate) fn command(kind: Kind, filter: Option<&str>, harness: &[String]) -> Process {
+    let mut process = cargo_test().env(BINARIES, workspace::target().join("release"));
+    let mut threads = None;
+    if let Some(target) = kind.target() {
+        process = process.args(["--test", target]);
+        // Nodes share two cores and the clock by which tests judge them.
+        threads = Some("--test-threads=1");
+    }
+    process.args(filter).arg("--").args(threads).args(harness)
+}
+
+fn cargo_test() -> Process {
+    Process::cargo().args(["test", "--locked", "--no-fail-fast"]).args(SELECTION)
+}
