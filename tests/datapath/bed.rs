@@ -1,0 +1,192 @@
+//! Single packets through the programs that netmanager embeds, by `BPF_PROG_TEST_RUN`.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use aya::maps::{HashMap, Map, MapData};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use aya::{Ebpf, EbpfLoader, Pod};
+use integration::Netns;
+use netmanager::datapath::{
+    Backend, Datapath, DropReason, Endpoint, FROM_CONTAINER, FROM_UPLINK, Miss, OBJECT, Options, Policy,
+};
+
+use crate::pins::Pins;
+
+/// Hand the packet on to the kernel, or to the next program.
+pub(crate) const PASS: i32 = 0;
+pub(crate) const NEXT: i32 = -1;
+pub(crate) const DROP: i32 = 2;
+pub(crate) const REDIRECT: i32 = 7;
+
+/// The node under test is as Oakestra's in the captured packets.
+pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+pub(crate) const TUNNEL_PORT: u16 = 50103;
+pub(crate) const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 30, 2, 10);
+
+/// A container of the node under test.
+pub(crate) const CLIENT: Endpoint = Endpoint {
+    ns_ip: Ipv4Addr::new(10, 18, 1, 2),
+    instance_ip: Some(Ipv4Addr::new(10, 30, 11, 10)),
+    ifindex: LOOPBACK,
+    mac: [2, 0, 0, 0, 1, 2],
+    gateway_mac: [2, 0, 0, 0, 1, 1],
+};
+
+/// Another one.
+pub(crate) const NEIGHBOUR: Endpoint = Endpoint {
+    ns_ip: Ipv4Addr::new(10, 18, 1, 3),
+    instance_ip: Some(Ipv4Addr::new(10, 30, 11, 11)),
+    ifindex: LOOPBACK,
+    mac: [2, 0, 0, 0, 1, 3],
+    gateway_mac: [2, 0, 0, 0, 1, 4],
+};
+
+/// An instance on the other node.
+pub(crate) const SERVER: Backend = Backend {
+    ns_ip: Ipv4Addr::new(10, 18, 2, 2),
+    instance_ip: Ipv4Addr::new(10, 30, 12, 10),
+    node: SocketAddrV4::new(PEER, TUNNEL_PORT),
+};
+
+/// Where the kernel pretends that a test packet arrived.
+const LOOPBACK: u32 = 1;
+
+/// One node's data plane, in a namespace where nothing else happens.
+#[derive(Debug)]
+pub(crate) struct Bed {
+    pub(crate) datapath: Datapath,
+    programs: Ebpf,
+    netns: Netns,
+    pins: Pins,
+}
+
+/// What became of a packet.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) verdict: i32,
+    pub(crate) frame: Vec<u8>,
+    /// The reasons counted meanwhile.
+    pub(crate) dropped: Vec<DropReason>,
+}
+
+impl Bed {
+    /// A data plane with empty tables.
+    pub(crate) fn empty() -> Self {
+        let pins = Pins::new();
+        let netns = Netns::new("bed").unwrap();
+        let options = Options { pin_dir: pins.path().to_owned(), tunnel_port: TUNNEL_PORT };
+        let datapath = netns.run(|| Datapath::open(options)).unwrap().unwrap();
+        let tables = pins.path().join(format!("abi-{}", netmanager_common::ABI_VERSION));
+        let mut programs = EbpfLoader::new().default_map_pin_directory(tables).load(OBJECT).unwrap();
+        for name in [FROM_CONTAINER, FROM_UPLINK] {
+            classifier(&mut programs, name).load().unwrap();
+        }
+        Self { datapath, programs, netns, pins }
+    }
+
+    /// A node with two containers, and one service with one instance on the other node.
+    pub(crate) fn new() -> Self {
+        let mut bed = Self::empty();
+        bed.within(|datapath| {
+            datapath.set_node(NODE, LOOPBACK)?;
+            datapath.attach_endpoint(&CLIENT)?;
+            datapath.attach_endpoint(&NEIGHBOUR)?;
+            datapath.publish_service(SERVICE, Policy::RoundRobin, &[SERVER])
+        });
+        bed
+    }
+
+    pub(crate) fn within<T: Send>(
+        &mut self,
+        work: impl FnOnce(&mut Datapath) -> Result<T, netmanager::datapath::DatapathError> + Send,
+    ) -> T {
+        let datapath = &mut self.datapath;
+        self.netns.run(|| work(datapath)).unwrap().unwrap()
+    }
+
+    /// A frame as a container of this node sends it.
+    pub(crate) fn container_sends(&mut self, frame: &[u8]) -> Outcome {
+        self.run(FROM_CONTAINER, frame)
+    }
+
+    /// A frame as it arrives at the uplink.
+    pub(crate) fn uplink_receives(&mut self, frame: &[u8]) -> Outcome {
+        self.run(FROM_UPLINK, frame)
+    }
+
+    /// A table, to be written behind the data plane's back.
+    pub(crate) fn table<K: Pod, V: Pod>(&self, name: &str) -> HashMap<MapData, K, V> {
+        let path = self.pins.path().join(format!("abi-{}", netmanager_common::ABI_VERSION)).join(name);
+        Map::from_map_data(MapData::from_pin(path).unwrap()).unwrap().try_into().unwrap()
+    }
+
+    pub(crate) fn program(&mut self, name: &str) -> &mut SchedClassifier {
+        classifier(&mut self.programs, name)
+    }
+
+    fn run(&mut self, name: &str, frame: &[u8]) -> Outcome {
+        let before = self.drops();
+        let mut out = vec![0; frame.len() + 256];
+        let program = classifier(&mut self.programs, name);
+        let result = self
+            .netns
+            .run(|| {
+                program.test_run(TestRunOptions {
+                    data_in: Some(frame),
+                    data_out: Some(&mut out),
+                    ..TestRunOptions::new()
+                })
+            })
+            .unwrap()
+            .expect("the kernel runs the program");
+        out.truncate(usize::try_from(result.data_size_out).unwrap());
+        let dropped =
+            self.drops().into_iter().filter(|drop| !before.contains(drop)).map(|(reason, _)| reason);
+        Outcome { verdict: result.return_value.cast_signed(), frame: out, dropped: dropped.collect() }
+    }
+
+    fn drops(&self) -> Vec<(DropReason, u64)> {
+        self.datapath.counters().unwrap().drops
+    }
+
+    /// The misses reported so far and not read yet.
+    pub(crate) fn misses(&mut self) -> Vec<Miss> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut misses = self.datapath.misses().unwrap();
+            let mut seen = Vec::new();
+            while let Ok(miss) = tokio::time::timeout(Duration::from_millis(20), misses.next()).await {
+                seen.push(miss.unwrap());
+            }
+            seen
+        })
+    }
+}
+
+impl Outcome {
+    /// The packet was dropped, unchanged, and counted once.
+    #[track_caller]
+    pub(crate) fn assert_dropped(&self, reason: DropReason) {
+        assert_eq!((self.verdict, self.dropped.as_slice()), (DROP, [reason].as_slice()));
+    }
+
+    /// The packet goes elsewhere as it is.
+    #[track_caller]
+    pub(crate) fn assert_untouched(&self, verdict: i32, frame: &[u8]) {
+        assert_eq!((self.verdict, self.dropped.as_slice()), (verdict, [].as_slice()));
+        assert_eq!(self.frame, frame);
+    }
+
+    /// The packet goes on, changed.
+    #[track_caller]
+    pub(crate) fn redirected(&self) -> &[u8] {
+        assert_eq!((self.verdict, self.dropped.as_slice()), (REDIRECT, [].as_slice()));
+        &self.frame
+    }
+}
+
+fn classifier<'a>(programs: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
+    programs.program_mut(name).expect(name).try_into().expect(name)
+}

@@ -1,0 +1,21 @@
+//! The data plane in the real kernel: single packets through the very programs that netmanager embeds, and whole
+//! connections between network namespaces. Needs root; fails without.
+
+#![allow(clippy::unwrap_used, reason = "what cannot be set up fails the test")]
+#![allow(clippy::print_stdout, reason = "figures and what was skipped are for whoever reads the run")]
+
+mod bed;
+mod container;
+mod live;
+mod nodes;
+mod ns_ip;
+mod oakestra;
+mod packet;
+mod pins;
+mod recycled;
+mod restart;
+mod talk;
+mod upgrade;
+mod uplink;
+mod verifier;
+mod vlan;

@@ -1,0 +1,208 @@
+//! Two or more nodes as network namespaces on one underlay, with containers that are attached the way netmanager
+//! attaches them, but by `ip` and not by netmanager.
+
+use std::ffi::CStr;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use aya::programs::{SchedClassifier, TcAttachType};
+use integration::{Netns, eventually};
+use netmanager::datapath::{Backend, Datapath, Endpoint, Hook, Options, Policy};
+use nix::net::if_::{if_nameindex, if_nametoindex};
+
+use crate::pins::Pins;
+
+pub(crate) const TUNNEL_PORT: u16 = 50103;
+const INNER_MTU: u16 = 1450;
+
+/// A node of number `n`: underlay address 192.0.2.n, containers 10.18.n.2 and up.
+#[derive(Debug)]
+pub(crate) struct Node<D = Datapath> {
+    pub(crate) number: u8,
+    pub(crate) netns: Netns,
+    pub(crate) datapath: D,
+    pub(crate) pins: Pins,
+    hook: Hook,
+}
+
+/// A node without a daemon.
+pub(crate) type Crashed = Node<()>;
+
+/// A container: NsIP 10.18.n.m, instance address 10.30.1n.m.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) netns: Netns,
+    pub(crate) backend: Backend,
+    pub(crate) endpoint: Endpoint,
+}
+
+/// `count` nodes joined by a bridge in a namespace of its own.
+#[derive(Debug)]
+pub(crate) struct Underlay {
+    pub(crate) nodes: Vec<Node>,
+    _switch: Netns,
+}
+
+impl Underlay {
+    pub(crate) fn new(count: u8) -> Self {
+        Self::with_hook(count, Hook::probe())
+    }
+
+    pub(crate) fn with_hook(count: u8, hook: Hook) -> Self {
+        let switch = Netns::new("switch").unwrap();
+        switch.ip("link add br0 type bridge").unwrap();
+        switch.ip("link set br0 up").unwrap();
+        let nodes = (1..=count)
+            .map(|number| {
+                let netns = Netns::new(&format!("node{number}")).unwrap();
+                let port = format!("port{number}");
+                integration::netns::connect((&netns, "up0"), (&switch, &port)).unwrap();
+                switch.ip(&format!("link set {port} master br0")).unwrap();
+                Node::new(netns, number, hook)
+            })
+            .collect();
+        Self { nodes, _switch: switch }
+    }
+}
+
+impl Node {
+    fn new(netns: Netns, number: u8, hook: Hook) -> Self {
+        netns.ip(&format!("addr add 192.0.2.{number}/24 dev up0")).unwrap();
+        sysctl(&netns, "net.ipv4.ip_forward=1");
+        let mut node = Node { number, netns, datapath: (), pins: Pins::new(), hook }.start();
+        let (address, uplink) = (node.address(), node.ifindex("up0"));
+        node.within(|datapath| datapath.set_node(address, uplink)).unwrap();
+        node
+    }
+
+    pub(crate) fn address(&self) -> Ipv4Addr {
+        Ipv4Addr::new(192, 0, 2, self.number)
+    }
+
+    /// Acts on the data plane inside of the node's namespace.
+    pub(crate) fn within<T: Send>(&mut self, work: impl FnOnce(&mut Datapath) -> T + Send) -> T {
+        let datapath = &mut self.datapath;
+        self.netns.run(|| work(datapath)).unwrap()
+    }
+
+    /// The daemon is gone. Whatever it would do at a clean end is not done.
+    pub(crate) fn crash(self) -> Crashed {
+        let Self { number, netns, datapath, pins, hook } = self;
+        drop(datapath);
+        Node { number, netns, datapath: (), pins, hook }
+    }
+
+    /// Makes container `m` of this node and attaches it.
+    pub(crate) fn container(&mut self, m: u8) -> Container {
+        let n = self.number;
+        let netns = Netns::new(&format!("c{n}-{m}")).unwrap();
+        let (veth, gateway) = (format!("veth{m}"), format!("10.18.{n}.1"));
+        self.netns
+            .ip(&format!(
+                "link add {veth} mtu {INNER_MTU} type veth peer name eth0 mtu {INNER_MTU} netns {}",
+                netns.path().display()
+            ))
+            .unwrap();
+        self.netns.ip(&format!("link set {veth} up")).unwrap();
+        // Else its kernel looks for IPv6 routers, which the data plane drops and counts.
+        sysctl(&netns, "net.ipv6.conf.eth0.disable_ipv6=1");
+        netns.ip("link set eth0 up").unwrap();
+        let ns_ip = Ipv4Addr::new(10, 18, n, m);
+        let gateway_mac = self.mac(&veth);
+        netns.ip(&format!("addr add {ns_ip}/32 dev eth0")).unwrap();
+        netns.ip(&format!("route add {gateway}/32 dev eth0")).unwrap();
+        netns.ip(&format!("route add default via {gateway}")).unwrap();
+        let shown = text(gateway_mac);
+        netns.ip(&format!("neigh add {gateway} lladdr {shown} dev eth0 nud permanent")).unwrap();
+        self.netns.ip(&format!("route add {ns_ip}/32 dev {veth}")).unwrap();
+        let instance_ip = Ipv4Addr::new(10, 30, 10 + n, m);
+        let mac = mac_of(&netns, "eth0");
+        let ifindex = self.ifindex(&veth);
+        let endpoint = Endpoint { ns_ip, instance_ip: Some(instance_ip), ifindex, mac, gateway_mac };
+        self.within(|datapath| datapath.attach_endpoint(&endpoint)).unwrap();
+        let node = SocketAddrV4::new(self.address(), TUNNEL_PORT);
+        Container { netns, backend: Backend { ns_ip, instance_ip, node }, endpoint }
+    }
+
+    pub(crate) fn ifindex(&self, interface: &str) -> u32 {
+        self.netns.run(|| if_nametoindex(interface)).unwrap().unwrap()
+    }
+
+    fn mac(&self, interface: &str) -> [u8; 6] {
+        mac_of(&self.netns, interface)
+    }
+}
+
+impl Crashed {
+    /// A daemon starts.
+    pub(crate) fn start(self) -> Node {
+        let Self { number, netns, datapath: (), pins, hook } = self;
+        let options = Options { pin_dir: pins.path().to_owned(), tunnel_port: TUNNEL_PORT };
+        let datapath = netns.run(|| Datapath::open_with(options, hook)).unwrap().unwrap();
+        Node { number, netns, datapath, pins, hook }
+    }
+}
+
+impl<D> Node<D> {
+    /// Waits until as many programs are attached. A link ends a moment after its pin has been removed: the kernel
+    /// lets go of what nobody holds any more in work of its own.
+    #[track_caller]
+    pub(crate) fn assert_attached(&self, expected: usize) {
+        eventually(Duration::from_secs(5), &format!("{expected} attached programs"), || {
+            let attached = self.attached_programs();
+            if attached == expected { Ok(()) } else { Err(attached) }
+        })
+        .unwrap();
+    }
+
+    /// How many programs are attached to interfaces of the node: tcx links as the kernel lists them, filters of
+    /// clsact as bpftool does (not every bpftool knows tcx).
+    fn attached_programs(&self) -> usize {
+        let filters = self.netns.output("bpftool", &["-j", "net", "show"]).unwrap();
+        let filters: serde_json::Value = serde_json::from_str(&filters).unwrap();
+        let filters = filters[0]["tc"].as_array().expect("a list");
+        let filters = filters
+            .iter()
+            .filter(|filter| filter["kind"].as_str().is_none_or(|kind| kind.starts_with("clsact")));
+        let tcx = |interface: &CStr| {
+            let name = interface.to_string_lossy();
+            SchedClassifier::query_tcx(&name, TcAttachType::Ingress).map_or(0, |(_, programs)| programs.len())
+        };
+        let links: usize =
+            self.netns.run(|| if_nameindex().unwrap().iter().map(|i| tcx(i.name())).sum()).unwrap();
+        filters.count() + links
+    }
+}
+
+pub(crate) fn sysctl(netns: &Netns, setting: &str) {
+    netns.output("sysctl", &["-qw", setting]).unwrap();
+}
+
+fn mac_of(netns: &Netns, interface: &str) -> [u8; 6] {
+    let links = netns.output("ip", &["-o", "link", "show", "dev", interface]).unwrap();
+    let mut words = links.split_whitespace().skip_while(|word| *word != "link/ether").skip(1);
+    let mac: Vec<_> = words
+        .next()
+        .expect("a MAC")
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).expect("a MAC"))
+        .collect();
+    mac.try_into().expect("six bytes")
+}
+
+fn text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// Tells each node each container's instance address, as a table query would.
+pub(crate) fn publish_instances(nodes: &mut [Node], containers: &[&Container]) {
+    for node in nodes {
+        for container in containers {
+            let backend = container.backend;
+            node.within(|datapath| {
+                datapath.publish_service(backend.instance_ip, Policy::Instance, &[backend])
+            })
+            .unwrap();
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What a daemon with another version of the tables does to connections: until an interface has been attached again,
+//! nothing.
+
+use std::fs;
+use std::net::Ipv4Addr;
+
+use netmanager::datapath::{Hook, Policy};
+use netmanager_common::ABI_VERSION;
+
+use crate::nodes::{Underlay, publish_instances};
+use crate::restart::is_there;
+use crate::talk::{connect, echo, exchange};
+
+const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 30, 2, 10);
+
+fn old_programs_go_on_with_old_tables(hook: Hook) {
+    if !is_there(hook) {
+        return;
+    }
+    let mut underlay = Underlay::with_hook(2, hook);
+    let client = underlay.nodes[0].container(2);
+    let server = underlay.nodes[1].container(2);
+    publish_instances(&mut underlay.nodes, &[&client, &server]);
+    echo(&server);
+    let publish = |datapath: &mut netmanager::datapath::Datapath| {
+        datapath.publish_service(SERVICE, Policy::RoundRobin, &[server.backend])?;
+        datapath.publish_service(client.backend.instance_ip, Policy::Instance, &[client.backend])?;
+        datapath.publish_service(server.backend.instance_ip, Policy::Instance, &[server.backend])
+    };
+    underlay.nodes[0].within(publish).unwrap();
+    let mut stream = connect(&client, SERVICE);
+    exchange(&mut stream, 1);
+
+    let node = underlay.nodes.remove(0).crash();
+    let tables = |version| node.pins.path().join(format!("abi-{version}"));
+    let (current, other) = (tables(ABI_VERSION), tables(ABI_VERSION + 1));
+    fs::rename(&current, &other).unwrap();
+    // A daemon that dies before it has got any further leaves everything to the next one.
+    let mut node = node.start().crash().start();
+    assert_eq!(node.datapath.endpoints().unwrap(), []);
+    node.assert_attached(2);
+    exchange(&mut stream, 4);
+    exchange(&mut connect(&client, SERVICE), 1);
+
+    let (address, uplink) = (node.address(), node.ifindex("up0"));
+    node.within(|datapath| {
+        publish(datapath)?;
+        datapath.attach_endpoint(&client.endpoint)?;
+        datapath.set_node(address, uplink)?;
+        datapath.sweep()
+    })
+    .unwrap();
+    assert!(current.exists() && !other.exists());
+    node.assert_attached(2);
+    exchange(&mut stream, 4);
+    exchange(&mut connect(&client, SERVICE), 1);
+}
+
+#[test]
+fn old_programs_go_on_with_old_tables_with_tcx() {
+    old_programs_go_on_with_old_tables(Hook::Tcx);
+}
+
+#[test]
+fn old_programs_go_on_with_old_tables_with_clsact() {
+    old_programs_go_on_with_old_tables(Hook::Clsact);
+}
+
+#[test]
+fn what_has_not_been_attached_again_is_swept_away() {
+    let mut underlay = Underlay::new(1);
+    let _container = underlay.nodes[0].container(2);
+    let node = underlay.nodes.remove(0).crash();
+    let tables = |version| node.pins.path().join(format!("abi-{version}"));
+    let (current, other) = (tables(ABI_VERSION), tables(ABI_VERSION + 1));
+    fs::rename(current, other).unwrap();
+    let mut node = node.start();
+    if Hook::probe() == Hook::Tcx {
+        node.assert_attached(2);
+        node.within(|datapath| datapath.sweep()).unwrap();
+        node.assert_attached(0);
+    }
+}

@@ -1,0 +1,182 @@
+//! Deploying, and talking through the addresses.
+
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use integration::application::{Application, document};
+use integration::capture::{Capture, TunnelPacket};
+use integration::system::Instance;
+use integration::throughput::measure;
+use integration::{Lab, eventually, image};
+use serde_json::{Value, json};
+
+use crate::Claim;
+
+pub(crate) const CLAIMS: &[Claim] = &[
+    ("each_instance_answers_in_turn", each_instance_answers_in_turn),
+    (
+        "an_instance_address_is_answered_by_its_instance_only",
+        an_instance_address_is_answered_by_its_instance_only,
+    ),
+    ("echo_requests_to_service_addresses_are_answered", echo_requests_to_service_addresses_are_answered),
+    ("the_wire_carries_the_bare_inner_packet_in_udp", the_wire_carries_the_bare_inner_packet_in_udp),
+    (
+        "a_service_without_instances_is_reached_as_soon_as_it_has_one",
+        a_service_without_instances_is_reached_as_soon_as_it_has_one,
+    ),
+    ("scaling_changes_who_answers", scaling_changes_who_answers),
+    ("no_process_touches_the_packets_of_a_warm_flow", no_process_touches_the_packets_of_a_warm_flow),
+    ("a_missing_image_fails_with_a_reason", a_missing_image_fails_with_a_reason),
+];
+
+fn each_instance_answers_in_turn(lab: &mut Lab) -> Result<()> {
+    let application = Application::deploy(lab, "turn", 3)?;
+    let system = application.system(lab, 3)?;
+    system.wait_for_all_answers()?;
+    let (first, second) = (system.answers(3)?, system.answers(3)?);
+    ensure!(first == second, "{first:?}, then {second:?}");
+    let mut seen = first;
+    seen.sort();
+    ensure!(seen == system.host_names(), "{seen:?} of {:?}", system.host_names());
+    application.remove(lab)
+}
+
+fn an_instance_address_is_answered_by_its_instance_only(lab: &mut Lab) -> Result<()> {
+    let application = Application::deploy(lab, "one", 3)?;
+    let system = application.system(lab, 3)?;
+    // One of the three is on the client's own node: both ways of delivery are taken.
+    for instance in system.instances.iter().chain(&system.instances) {
+        let answer = system.client.container.get(instance.instance_ip)?;
+        let expected = format!("{} answers {}", instance.host_name, system.client.instance_ip);
+        ensure!(answer.trim_end() == expected, "{answer:?} instead of {expected:?}");
+    }
+    application.remove(lab)
+}
+
+fn echo_requests_to_service_addresses_are_answered(lab: &mut Lab) -> Result<()> {
+    let application = Application::deploy(lab, "echo", 2)?;
+    let system = application.system(lab, 2)?;
+    system.wait_for_all_answers()?;
+    let addresses = system.instances.iter().map(|instance| instance.instance_ip).chain([system.service_ip]);
+    for address in addresses {
+        system.client.container.ping(address)?;
+    }
+    application.remove(lab)
+}
+
+fn the_wire_carries_the_bare_inner_packet_in_udp(lab: &mut Lab) -> Result<()> {
+    let application = Application::deploy(lab, "wire", 3)?;
+    let system = application.system(lab, 3)?;
+    let (client, server) = (&system.client, system.remote_server()?);
+    client.container.get(server.instance_ip)?;
+    let capture = Capture::start(
+        &lab.underlay.netns,
+        &lab.workers[client.worker].name,
+        &format!("udp port {}", protocol::port::TUNNEL),
+        lab.folder().join("wire.pcap"),
+    )?;
+    client.container.get(server.instance_ip)?;
+    let count = |packets: &[TunnelPacket], from, to| {
+        packets.iter().filter(|packet| (packet.inner_source, packet.inner_destination) == (from, to)).count()
+    };
+    let requests = |packets: &[TunnelPacket]| count(packets, client.instance_ip, server.ns_ip);
+    let replies = |packets: &[TunnelPacket]| count(packets, server.instance_ip, client.ns_ip);
+    let packets = capture.finish(|packets| requests(packets) >= 4 && replies(packets) >= 3)?;
+    ensure!(requests(&packets) + replies(&packets) == packets.len(), "{packets:#?}");
+    application.remove(lab)
+}
+
+fn a_service_without_instances_is_reached_as_soon_as_it_has_one(lab: &mut Lab) -> Result<()> {
+    let application = Application::deploy(lab, "first", 1)?;
+    application.system(lab, 1)?.wait_for_all_answers()?;
+    application.scale(lab, 0)?;
+    let system = application.system(lab, 0)?;
+    let answer = system.client.container.get(system.service_ip);
+    ensure!(answer.is_err(), "somebody answers for a service without instances: {answer:?}");
+    application.scale(lab, 1)?;
+    application.system(lab, 1)?.wait_for_all_answers()?;
+    application.remove(lab)
+}
+
+fn scaling_changes_who_answers(lab: &mut Lab) -> Result<()> {
+    let application = Application::deploy(lab, "scale", 1)?;
+    for servers in [4, 2] {
+        application.scale(lab, servers)?;
+        application.system(lab, servers)?.wait_for_all_answers()?;
+    }
+    application.remove(lab)
+}
+
+/// The kernel counts the packets; meanwhile netmanager, the only process that could see them, does not work.
+fn no_process_touches_the_packets_of_a_warm_flow(lab: &mut Lab) -> Result<()> {
+    let application = Application::deploy(lab, "warm", 3)?;
+    let system = application.system(lab, 3)?;
+    let (client, server) = (&system.client, system.remote_server()?);
+    client.container.get(server.instance_ip)?;
+    let seen = |lab: &Lab| -> Result<[(u64, u64); 2]> {
+        let of = |instance: &Instance| -> Result<(u64, u64)> {
+            let worker = &lab.workers[instance.worker];
+            Ok((carried(&worker.network_status()?, instance)?, user_ticks(worker.netmanager.pid())?))
+        };
+        Ok([of(client)?, of(server)?])
+    };
+    let before = seen(lab)?;
+    let target = SocketAddrV4::new(server.instance_ip, 9000);
+    measure(&client.container, &[&server.container], target, Duration::from_secs(2))?;
+    let after = seen(lab)?;
+    for ((bytes_before, ticks_before), (bytes_after, ticks_after)) in before.into_iter().zip(after) {
+        let (bytes, ticks) = (bytes_after - bytes_before, ticks_after - ticks_before);
+        ensure!(bytes > 50_000_000, "only {bytes} bytes were carried");
+        // Hundredths of a second. Its heartbeats may take one or two; all those packets would take hundreds.
+        ensure!(ticks <= 10, "netmanager worked for {ticks} ticks while {bytes} bytes were carried");
+    }
+    application.remove(lab)
+}
+
+/// How many bytes the data plane has carried for an instance, both ways.
+fn carried(status: &Value, instance: &Instance) -> Result<u64> {
+    let endpoints = status["endpoints"].as_array().with_context(|| format!("endpoints in {status}"))?;
+    let address = instance.ns_ip.to_string();
+    let endpoint = endpoints.iter().find(|endpoint| endpoint["ns_ip"] == address.as_str());
+    let endpoint = endpoint.with_context(|| format!("{address} in {status}"))?;
+    Ok(["sent_bytes", "received_bytes"].iter().filter_map(|key| endpoint[key].as_u64()).sum())
+}
+
+/// Time that a process has spent in user space, in ticks of a hundredth of a second.
+fn user_ticks(pid: u32) -> Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("read a process's times")?;
+    let (_, fields) = stat.rsplit_once(')').context("the end of a process's name")?;
+    fields.split_whitespace().nth(11).context("a user time")?.parse().context("read a user time")
+}
+
+fn a_missing_image_fails_with_a_reason(lab: &mut Lab) -> Result<()> {
+    let mut sla = document("missing", 1)?;
+    let reference = image::REFERENCE.replace("busybox", "nowhere");
+    sla["applications"][0]["microservices"][0]["code"] = json!(reference);
+    sla["applications"][0]["microservices"].as_array_mut().context("services")?.truncate(1);
+    let file = lab.folder().join("missing.json");
+    std::fs::write(&file, sla.to_string()).context("write an SLA")?;
+    lab.control.hypha(&["apply", "--no-wait", "-f", &file.display().to_string()])?;
+    let api = lab.control.admin()?;
+    eventually(
+        Duration::from_secs(40),
+        "the instance to be FAILED with a reason that names the image",
+        || {
+            let services = api.get("/api/services/").and_then(integration::api::Answer::ok);
+            let services = services.map_err(|error| format!("{error:#}"))?;
+            let found = services
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|service| service["app_name"] == "missing")
+                .flat_map(|service| service["instance_list"].as_array().into_iter().flatten())
+                .any(|instance| {
+                    let detail = instance["status_detail"].as_str().unwrap_or_default();
+                    instance["status"] == "FAILED" && detail.contains("nowhere")
+                });
+            if found { Ok(()) } else { Err(services.to_string()) }
+        },
+    )?;
+    lab.control.hypha(&["delete", "app/missing", "--yes"]).map(drop)
+}

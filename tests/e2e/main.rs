@@ -1,0 +1,83 @@
+//! The real daemons and a real containerd on nodes that are network namespaces: does it hold together?
+//!
+//! All tests share one lab, one after the other, because starting one takes longer than most tests. Each leaves it as
+//! it was, with an application of its own removed. A test that fails takes the lab with it, and the next one gets a
+//! new lab, so that a failure is never the cause of another.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use integration::{Lab, Machine, Topology, image};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+mod bad_input;
+mod deploy;
+mod oak;
+mod restart;
+mod vanish;
+
+const WORKERS: u8 = 3;
+
+/// A claim, and how it is shown.
+type Claim = (&'static str, fn(&mut Lab) -> Result<()>);
+
+fn main() {
+    let claims: Vec<Claim> =
+        [deploy::CLAIMS, bad_input::CLAIMS, restart::CLAIMS, oak::CLAIMS, vanish::CLAIMS].concat();
+    let bed = Arc::new(Mutex::new(Bed::default()));
+    let trials = claims
+        .into_iter()
+        .map(|(name, claim)| {
+            let bed = Arc::clone(&bed);
+            Trial::test(name, move || bed.lock().unwrap_or_else(PoisonError::into_inner).check(claim))
+        })
+        .collect();
+    // The lab is one, so the tests take turns.
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    // Before the process ends, which drops nothing.
+    drop(std::mem::take(&mut *bed.lock().unwrap_or_else(PoisonError::into_inner)));
+    conclusion.exit();
+}
+
+/// What the tests stand on, made by the first that runs.
+#[derive(Default)]
+struct Bed {
+    lab: Option<Lab>,
+    machine: Option<Machine>,
+}
+
+impl Bed {
+    fn check(&mut self, claim: fn(&mut Lab) -> Result<()>) -> Result<(), Failed> {
+        let mut lab = self.take_lab().map_err(|error| format!("start a lab: {error:#}"))?;
+        match claim(&mut lab).and_then(|()| lab.expect_running()) {
+            Ok(()) => {
+                self.lab = Some(lab);
+                Ok(())
+            }
+            Err(error) => Err(format!("{error:#}\n{}", lab.log_tails()).into()),
+        }
+    }
+
+    /// The lab is out of its place while a test has it: a panic or an error drops it.
+    fn take_lab(&mut self) -> Result<Lab> {
+        if let Some(lab) = self.lab.take() {
+            return Ok(lab);
+        }
+        let machine = match self.machine.take() {
+            Some(machine) => machine,
+            None => Machine::reserve(|_| {})?,
+        };
+        start_lab(self.machine.insert(machine))
+    }
+}
+
+fn start_lab(machine: &Machine) -> Result<Lab> {
+    let lab = Lab::start(machine, WORKERS, Topology::Split, |_| {})?;
+    let archive = lab.folder().join("busybox.tar");
+    image::write_archive(&archive)?;
+    for worker in &lab.workers {
+        worker.containerd.import(&archive).with_context(|| format!("import the image on {}", worker.name))?;
+    }
+    Ok(lab)
+}

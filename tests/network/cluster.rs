@@ -1,0 +1,239 @@
+//! The cluster's side of the conversation: a real broker, and behind it as much of a cluster as a worker talks to.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use integration::daemon::{Daemon, Recipe};
+use integration::{Netns, eventually};
+use rumqttc::{AsyncClient, Event, MqttOptions, NetworkOptions, Packet, QoS};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
+pub(crate) const PORT: u16 = protocol::port::CLUSTER_MQTT;
+
+/// What the cluster knows and has heard. Tests change and read it while it runs.
+#[derive(Debug, Default)]
+pub(crate) struct Knowledge {
+    /// The block that a node gets; nothing: its request stays unanswered.
+    pub(crate) block: Option<Ipv4Addr>,
+    /// The instances of each service, as they stand in a table.
+    pub(crate) services: BTreeMap<String, Vec<Value>>,
+    /// Topic and payload of everything that nodes said.
+    pub(crate) heard: Vec<(String, Value)>,
+}
+
+/// A broker and a cluster that answers. Stopped when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) broker: Daemon,
+    pub(crate) knowledge: Arc<Mutex<Knowledge>>,
+    client: AsyncClient,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+impl Cluster {
+    pub(crate) fn start(netns: &Arc<Netns>, folder: &Path) -> Result<Self> {
+        let config = folder.join("mosquitto.conf");
+        fs::write(
+            &config,
+            format!("listener {PORT} {ADDRESS}\nallow_anonymous true\nset_tcp_nodelay true\nuser root\n"),
+        )
+        .with_context(|| format!("write {}", config.display()))?;
+        let recipe = Recipe {
+            name: "mosquitto".to_owned(),
+            netns: Arc::clone(netns),
+            program: "/usr/sbin/mosquitto".into(),
+            arguments: vec!["-c".into(), config.into()],
+            environment: Vec::new(),
+            log: folder.join("mosquitto.log"),
+        };
+        let broker = recipe.start()?;
+        eventually(Duration::from_secs(10), "the broker to listen", || {
+            netns
+                .run(|| std::net::TcpStream::connect((ADDRESS, PORT)).map(drop))?
+                .map_err(anyhow::Error::from)
+        })?;
+
+        let knowledge = Arc::new(Mutex::new(Knowledge {
+            block: Some(Ipv4Addr::new(10, 18, 0, 64)),
+            ..Knowledge::default()
+        }));
+        let mut options = MqttOptions::new("cluster", ADDRESS.to_string(), PORT);
+        options.set_keep_alive(Duration::from_secs(5));
+        let (client, mut eventloop) = AsyncClient::new(options, 64);
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
+        eventloop.set_network_options(network);
+        let stop = CancellationToken::new();
+        let thread = std::thread::spawn({
+            let (netns, client) = (Arc::clone(netns), client.clone());
+            let (knowledge, stop) = (Arc::clone(&knowledge), stop.clone());
+            move || {
+                netns.run(|| {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                    runtime.block_on(async {
+                        tokio::select! {
+                            () = stop.cancelled() => {}
+                            () = serve(&client, &mut eventloop, &knowledge) => {}
+                        }
+                    });
+                    Ok(())
+                })?
+            }
+        });
+        Ok(Self { broker, knowledge, client, stop, thread: Some(thread) })
+    }
+
+    pub(crate) fn knows(&self) -> MutexGuard<'_, Knowledge> {
+        self.knowledge.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says something as the cluster would.
+    pub(crate) fn say(&self, topic: &str, payload: impl Into<Vec<u8>>) -> Result<()> {
+        self.client.try_publish(topic, QoS::AtLeastOnce, false, payload).context("publish")
+    }
+
+    /// A service whose instance runs on another node; told to whoever listens.
+    pub(crate) fn deploy_elsewhere(&self, service: &str, number: u8, ns_ip: &str) -> Result<()> {
+        self.knows().services.entry(service.to_owned()).or_default().push(instance(number, Some(ns_ip)));
+        self.tell_of(service)
+    }
+
+    /// A service one of whose instances will run here: its ServiceIP is there, its place is not yet. Done twice it is
+    /// done once.
+    pub(crate) fn schedule(&self, service: &str, number: u8) {
+        let mut knowledge = self.knows();
+        let instances = knowledge.services.entry(service.to_owned()).or_default();
+        if instances.iter().all(|instance| instance["instance_number"] != number) {
+            instances.push(instance(number, None));
+        }
+    }
+
+    pub(crate) fn tell_of(&self, service: &str) -> Result<()> {
+        self.say(&format!("jobs/{service}/updates_available"), r#"{"type":"DEPLOYMENT"}"#)
+    }
+
+    /// How often a topic that ends so was heard, with a payload that passes.
+    pub(crate) fn heard(&self, topic_end: &str, passes: impl Fn(&Value) -> bool) -> usize {
+        let knowledge = self.knows();
+        knowledge
+            .heard
+            .iter()
+            .filter(|(topic, payload)| topic.ends_with(topic_end) && passes(payload))
+            .count()
+    }
+
+    /// Waits until something was heard that was not heard `before` times.
+    pub(crate) fn wait_to_hear(
+        &self,
+        topic_end: &str,
+        before: usize,
+        passes: impl Fn(&Value) -> bool,
+    ) -> Result<()> {
+        eventually(Duration::from_secs(10), &format!("{topic_end} from the node"), || {
+            let heard = self.heard(topic_end, &passes);
+            if heard > before { Ok(()) } else { Err(anyhow!("heard {:?}", self.knows().heard)) }
+        })
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+/// A table's instance. Number 7 has the ServiceIP 10.30.0.7; the service's own is 10.30.109.1 for all.
+fn instance(number: u8, ns_ip: Option<&str>) -> Value {
+    let own = format!("10.30.0.{number}");
+    json!({
+        "instance_number": number, "instance_ip": own, "instance_ip_v6": "fdff::",
+        "namespace_ip": ns_ip, "namespace_ip_v6": ns_ip.map(|_| "fc00::2"),
+        "host_ip": ns_ip.map(|_| "192.0.2.99"), "host_port": ns_ip.map(|_| 50103),
+        "service_ip": [
+            {"IpType": "RR", "Address": "10.30.109.1", "Address_v6": "fdff:2000::"},
+            {"IpType": "instance_ip", "Address": own, "Address_v6": "fdff::"},
+        ],
+    })
+}
+
+async fn serve(client: &AsyncClient, eventloop: &mut rumqttc::EventLoop, knowledge: &Mutex<Knowledge>) {
+    loop {
+        match eventloop.poll().await {
+            Ok(Event::Incoming(Packet::ConnAck(_))) => {
+                client.try_subscribe("nodes/+/net/#", QoS::AtLeastOnce).ok();
+            }
+            Ok(Event::Incoming(Packet::Publish(message))) => {
+                let payload = serde_json::from_slice(&message.payload).unwrap_or(Value::Null);
+                let mut knowledge = knowledge.lock().unwrap_or_else(PoisonError::into_inner);
+                for (topic, answer) in knowledge.hear(&message.topic, payload) {
+                    client.try_publish(topic, QoS::AtLeastOnce, false, answer.to_string()).ok();
+                }
+            }
+            Ok(_) => {}
+            // The broker is stopped or restarted by a test.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+impl Knowledge {
+    fn hear(&mut self, topic: &str, payload: Value) -> Vec<(String, Value)> {
+        let Some((node, what)) = topic.strip_prefix("nodes/").and_then(|rest| rest.split_once('/')) else {
+            return Vec::new();
+        };
+        let mut answers = Vec::new();
+        match what {
+            "net/subnet" => {
+                let block = self.block.map(|block| json!({"address": block, "addressv6": "fc00::100"}));
+                answers.extend(block.map(|block| (format!("nodes/{node}/net/subnetwork/result"), block)));
+            }
+            "net/tablequery/request" => {
+                answers.push((format!("nodes/{node}/net/tablequery/result"), self.table(&payload)));
+            }
+            "net/service/deployed" => {
+                let service = payload["appname"].as_str().unwrap_or("").to_owned();
+                for instance in self.services.get_mut(&service).into_iter().flatten() {
+                    if instance["instance_number"] == payload["instance_number"] {
+                        instance["namespace_ip"] = payload["nsip"].clone();
+                        instance["namespace_ip_v6"] = payload["nsipv6"].clone();
+                        instance["host_ip"] = payload["host_ip"].clone();
+                        instance["host_port"] = json!(50103);
+                    }
+                }
+                answers.push((format!("jobs/{service}/updates_available"), json!({"type": "DEPLOYMENT"})));
+            }
+            _ => {}
+        }
+        self.heard.push((topic.to_owned(), payload));
+        answers
+    }
+
+    fn table(&self, query: &Value) -> Value {
+        let (name, address) = (query["sname"].as_str().unwrap_or(""), query["sip"].as_str().unwrap_or(""));
+        let has = |instances: &[Value]| {
+            let addresses =
+                instances.iter().filter_map(|instance| instance["service_ip"].as_array()).flatten();
+            addresses.into_iter().any(|service_ip| service_ip["Address"] == address)
+        };
+        let found = self.services.iter().find(|(service, instances)| *service == name || has(instances));
+        let key = if name.is_empty() { address } else { name };
+        match found {
+            Some((service, instances)) => {
+                json!({"app_name": service, "instance_list": instances, "query_key": key})
+            }
+            None => json!({"app_name": name, "instance_list": [], "query_key": key}),
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The real netmanager against real namespaces, a real kernel and a real broker: does Linux agree with what it says?
+
+mod bed;
+mod cleanup;
+mod cluster;
+mod fixtures;
+mod naming;
+mod refusal;
+mod restart;
+mod wiring;

@@ -1,0 +1,62 @@
+//! An application of a test: the one of `examples/hello.json` under another name, deployed with the command line.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::lab::Lab;
+use crate::system::System;
+
+const EXAMPLE: &str = include_str!("../../examples/hello.json");
+
+/// `web` servers and one `client`.
+#[derive(Debug)]
+pub struct Application {
+    name: String,
+    file: PathBuf,
+}
+
+impl Application {
+    /// Deploys it and waits, as `hypha` does, until all instances run. `name` must be no other application's.
+    pub fn deploy(lab: &Lab, name: &str, servers: usize) -> Result<Self> {
+        let application = Self { name: name.to_owned(), file: lab.folder().join(format!("{name}.json")) };
+        let sla = document(name, servers)?;
+        fs::write(&application.file, sla.to_string())
+            .with_context(|| format!("write {}", application.file.display()))?;
+        let file = application.file.display().to_string();
+        lab.control.hypha(&["apply", "-f", &file])?;
+        Ok(application)
+    }
+
+    /// The full name of its service `service`.
+    #[must_use]
+    pub fn service(&self, service: &str) -> String {
+        format!("{}.demo.{service}.demo", self.name)
+    }
+
+    /// What runs of it, once that many servers do.
+    pub fn system(&self, lab: &Lab, servers: usize) -> Result<System> {
+        System::wait(lab, &self.service("web"), &self.service("client"), servers)
+    }
+
+    pub fn scale(&self, lab: &Lab, servers: usize) -> Result<()> {
+        lab.control.hypha(&["scale", &format!("{}/web={servers}", self.name)]).map(drop)
+    }
+
+    /// Removes it, and waits until all of it is gone.
+    pub fn remove(self, lab: &Lab) -> Result<()> {
+        lab.control.hypha(&["delete", &format!("app/{}", self.name), "--yes"]).map(drop)
+    }
+}
+
+/// The example's SLA under this name, with any free ServiceIP.
+pub fn document(name: &str, servers: usize) -> Result<Value> {
+    let mut document: Value = serde_json::from_str(EXAMPLE).context("read examples/hello.json")?;
+    let application = &mut document["applications"][0];
+    application["application_name"] = json!(name);
+    application["microservices"][0]["instances"] = json!(servers);
+    application["microservices"][0]["addresses"] = json!({});
+    Ok(document)
+}

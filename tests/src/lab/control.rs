@@ -1,0 +1,198 @@
+//! The control nodes: root and cluster, in one process or in one each, and the command line that talks to them.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::{Topology, Underlay};
+use crate::api::Api;
+use crate::daemon::{Daemon, Recipe, binary};
+use crate::netns::Netns;
+use crate::process;
+use crate::wait::eventually;
+
+/// The administrator's, fixed by the explicit setting that Oakestra's client needs.
+const PASSWORD: &str = "Admin";
+const USER: &str = "Admin";
+
+const ROOT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+const CLUSTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
+
+/// Root and cluster.
+#[derive(Debug)]
+pub struct Control {
+    pub netns: Arc<Netns>,
+    /// The same, when root and cluster are one process.
+    pub cluster_netns: Arc<Netns>,
+    /// The root; or root and cluster, when they are one process.
+    pub root: Daemon,
+    /// Only when it is a process of its own.
+    pub cluster: Option<Daemon>,
+    home: PathBuf,
+}
+
+impl Control {
+    pub(super) fn start(underlay: &Underlay, lab: &Path, topology: Topology) -> Result<Self> {
+        let netns = underlay.add_node("control", ROOT)?;
+        let cluster_flags = [
+            ("--cluster-name", "lab"),
+            ("--cluster-location", "lab"),
+            ("--system-manager-url", &ROOT.to_string()),
+        ]
+        .iter()
+        .flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()])
+        .collect::<Vec<_>>();
+        let start = |role: &str, netns: &Arc<Netns>, flags: Vec<String>| {
+            let folder = lab.join(role);
+            Recipe {
+                name: role.to_owned(),
+                netns: Arc::clone(netns),
+                program: binary("orchestrator")?,
+                arguments: [role.to_owned(), "--data-dir".to_owned(), folder.display().to_string()]
+                    .into_iter()
+                    .chain(flags)
+                    .map(Into::into)
+                    .collect(),
+                environment: vec![("HYPHA_INSECURE_ADMIN_PASSWORD".into(), PASSWORD.into())],
+                log: lab.join(format!("{role}.log")),
+            }
+            .start()
+        };
+        let (root, cluster, cluster_netns) = match topology {
+            Topology::Standalone => (start("standalone", &netns, cluster_flags)?, None, Arc::clone(&netns)),
+            Topology::Split => {
+                let cluster_netns = underlay.add_node("cluster", CLUSTER)?;
+                let root = start("root", &netns, Vec::new())?;
+                (root, Some(start("cluster", &cluster_netns, cluster_flags)?), cluster_netns)
+            }
+        };
+        let home = lab.join("home");
+        fs::create_dir(&home).with_context(|| format!("make {}", home.display()))?;
+        Ok(Self { netns, cluster_netns, root, cluster, home })
+    }
+
+    /// Waits until root and cluster take connections, then logs in.
+    pub(super) fn wait_until_ready(&mut self) -> Result<()> {
+        self.wait_for_ports()?;
+        let mut login = self.hypha_command(&["login", &self.url(), "-u", USER, "--password-stdin"])?;
+        process::output_with_input(&mut login, PASSWORD).map(drop)
+    }
+
+    /// Waits until the root's API and the cluster's API take connections.
+    pub fn wait_for_ports(&mut self) -> Result<()> {
+        let ports = [(ROOT, protocol::port::ROOT_API), (self.cluster_address(), protocol::port::CLUSTER_API)];
+        for (address, port) in ports {
+            let address = SocketAddr::from((address, port));
+            eventually(Duration::from_secs(20), &format!("a listener at {address}"), || {
+                self.expect_running().map_err(|error| format!("{error:#}"))?;
+                self.netns
+                    .run(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)))
+                    .map_err(|error| error.to_string())?
+                    .map_err(|error| error.to_string())
+            })?;
+        }
+        Ok(())
+    }
+
+    pub fn expect_running(&mut self) -> Result<()> {
+        self.root.expect_running()?;
+        self.cluster.as_mut().map_or(Ok(()), Daemon::expect_running)
+    }
+
+    pub fn daemons(&self) -> impl Iterator<Item = &Daemon> {
+        std::iter::once(&self.root).chain(&self.cluster)
+    }
+
+    #[must_use]
+    pub fn description(&self) -> &'static str {
+        if self.cluster.is_some() {
+            "root and cluster (a process each)"
+        } else {
+            "root and cluster (one process)"
+        }
+    }
+
+    #[must_use]
+    pub fn root_address(&self) -> Ipv4Addr {
+        ROOT
+    }
+
+    #[must_use]
+    pub fn cluster_address(&self) -> Ipv4Addr {
+        if self.cluster.is_some() { CLUSTER } else { ROOT }
+    }
+
+    /// The base of the root's API.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{ROOT}:{}", protocol::port::ROOT_API)
+    }
+
+    /// The root's API, without a login.
+    #[must_use]
+    pub fn api(&self) -> Api {
+        Api::new(Arc::clone(&self.netns), self.url())
+    }
+
+    /// The root's API as the administrator, logged in anew.
+    pub fn admin(&self) -> Result<Api> {
+        self.api().login(USER, PASSWORD)
+    }
+
+    /// The root's API of service addresses, asked from where it expects the cluster: it knows callers by address. A
+    /// root that is one process with its cluster serves it on loopback only.
+    #[must_use]
+    pub fn net_api(&self) -> Api {
+        let address = if self.cluster.is_some() { ROOT } else { Ipv4Addr::LOCALHOST };
+        Api::new(
+            Arc::clone(&self.cluster_netns),
+            format!("http://{address}:{}", protocol::port::ROOT_NET_API),
+        )
+    }
+
+    /// The command line, on the control node, with a home of its own.
+    pub fn hypha_command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = self.netns.command(binary("hypha")?)?;
+        command.args(arguments).envs(self.hypha_environment());
+        Ok(command)
+    }
+
+    /// What the command line needs in its environment to find this root.
+    pub fn hypha_environment(&self) -> [(&'static str, String); 2] {
+        [("XDG_CONFIG_HOME", self.home.display().to_string()), ("HYPHA_URL", self.url())]
+    }
+
+    /// Runs the command line to its end and gives its standard output.
+    pub fn hypha(&self, arguments: &[&str]) -> Result<String> {
+        process::output(&mut self.hypha_command(arguments)?)
+    }
+
+    /// Runs the command line to its end and gives all that it told.
+    pub fn hypha_transcript(&self, arguments: &[&str]) -> Result<String> {
+        process::transcript(&mut self.hypha_command(arguments)?)
+    }
+
+    /// Runs `hypha … -o json` and reads what it says.
+    pub fn hypha_json(&self, arguments: &[&str]) -> Result<Value> {
+        let text = self.hypha(&[arguments, &["-o", "json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("read what hypha {arguments:?} says: {text}"))
+    }
+
+    /// How many workers the root counts in its active clusters.
+    pub fn active_workers(&self) -> Result<usize> {
+        let clusters = self.api().get("/api/clusters/active")?.ok()?;
+        let count = clusters
+            .as_array()
+            .context("a list of clusters")?
+            .iter()
+            .filter_map(|cluster| cluster["active_nodes"].as_u64())
+            .sum::<u64>();
+        usize::try_from(count).context("number of workers")
+    }
+}
