@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::wire::Ip4;
+use crate::wire::Ip;
 
 /// A record of the event ring: a packet needed a service address that is not in the table. Written by both programs,
 /// at most once per address in [`MISS_INTERVAL_NS`]; read by netmanager, which asks the cluster.
@@ -10,12 +10,12 @@ use crate::wire::Ip4;
 #[repr(C)]
 pub struct MissRecord {
     /// The address that is not known.
-    pub service_ip: Ip4,
+    pub service_ip: Ip,
     /// The container of this node that sent the packet, or that will have to answer it.
-    pub ns_ip: Ip4,
+    pub ns_ip: Ip,
 }
 
-const _: () = assert!(size_of::<MissRecord>() == 8);
+const _: () = assert!(size_of::<MissRecord>() == 16 + 16);
 
 /// How long the kernel keeps quiet about an address after a record.
 pub const MISS_INTERVAL_NS: u64 = 200_000_000;

@@ -1,7 +1,7 @@
 //! Flows: their keys, how long they last, and the choices made for them.
 
 use crate::map::{FlowKey, MAX_BACKENDS_PER_SERVICE};
-use crate::wire::{self, Be16, Ip4};
+use crate::wire::{self, Be16, Ip};
 
 /// The two ports of a packet. An ICMP echo has its identifier at the asking end and 0 at the answering one, so that
 /// a request and its reply are the two directions of one flow.
@@ -16,7 +16,7 @@ pub struct Ports {
 /// The key of the flow that a container at `ifindex` sends on.
 #[must_use]
 #[inline(always)]
-pub const fn forward_key(ifindex: u32, source: Ip4, destination: Ip4, ports: Ports, protocol: u8) -> FlowKey {
+pub const fn forward_key(ifindex: u32, source: Ip, destination: Ip, ports: Ports, protocol: u8) -> FlowKey {
     FlowKey {
         ifindex,
         source,
@@ -30,14 +30,14 @@ pub const fn forward_key(ifindex: u32, source: Ip4, destination: Ip4, ports: Por
 /// The key of the flow that a packet arrives on.
 #[must_use]
 #[inline(always)]
-pub const fn arrival_key(source: Ip4, destination: Ip4, ports: Ports, protocol: u8) -> FlowKey {
+pub const fn arrival_key(source: Ip, destination: Ip, ports: Ports, protocol: u8) -> FlowKey {
     forward_key(0, source, destination, ports, protocol)
 }
 
 /// The key on which the answers to `forward` arrive when `instance` gives them.
 #[must_use]
 #[inline(always)]
-pub const fn reply_key(forward: &FlowKey, instance: Ip4) -> FlowKey {
+pub const fn reply_key(forward: &FlowKey, instance: Ip) -> FlowKey {
     FlowKey {
         ifindex: 0,
         source: instance,
@@ -107,29 +107,41 @@ pub const FIRST_TUNNEL_SOURCE_PORT: u16 = 49152;
 /// that NICs and routers that hash ports treat each inner flow as one and the flows as many.
 #[must_use]
 #[inline(always)]
-pub const fn tunnel_source_port(source: Ip4, destination: Ip4, ports: Ports, protocol: u8) -> Be16 {
+pub const fn tunnel_source_port(source: Ip, destination: Ip, ports: Ports, protocol: u8) -> Be16 {
     let [a, b] = ports.source.0;
     let [c, d] = ports.destination.0;
-    let mut hash = source.word() ^ destination.word().rotate_left(15);
+    let mut hash = word(source) ^ word(destination).rotate_left(15);
     hash = (hash ^ u32::from_ne_bytes([a, b, c, d])).wrapping_mul(0x9e37_79b1);
     hash = (hash ^ (hash >> 15) ^ protocol as u32).wrapping_mul(0x85eb_ca77);
     hash ^= hash >> 13;
     Be16::new(FIRST_TUNNEL_SOURCE_PORT | (hash >> 16) as u16)
 }
 
+/// All of an address in one word; of an IPv4 address, the address.
+#[inline(always)]
+const fn word(address: Ip) -> u32 {
+    let [a, b, c, d] = address.words();
+    if address.is_v4() { d } else { a ^ b.rotate_left(7) ^ c.rotate_left(13) ^ d }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Ip4;
     use proptest::prelude::*;
     use std::collections::HashSet;
+
+    fn ip(a: u8, b: u8, c: u8, d: u8) -> Ip {
+        Ip::from_v4(Ip4([a, b, c, d]))
+    }
 
     #[test]
     fn a_reply_arrives_on_the_mirrored_key() {
         let ports = Ports { source: Be16::new(55854), destination: Be16::new(9000) };
-        let forward = forward_key(7, Ip4([10, 18, 1, 2]), Ip4([10, 30, 2, 10]), ports, wire::TCP);
-        let reply = reply_key(&forward, Ip4([10, 30, 12, 10]));
+        let forward = forward_key(7, ip(10, 18, 1, 2), ip(10, 30, 2, 10), ports, wire::TCP);
+        let reply = reply_key(&forward, ip(10, 30, 12, 10));
         let ports = Ports { source: Be16::new(9000), destination: Be16::new(55854) };
-        assert_eq!(reply, arrival_key(Ip4([10, 30, 12, 10]), Ip4([10, 18, 1, 2]), ports, wire::TCP));
+        assert_eq!(reply, arrival_key(ip(10, 30, 12, 10), ip(10, 18, 1, 2), ports, wire::TCP));
     }
 
     #[test]
@@ -167,8 +179,8 @@ mod tests {
 
     #[test]
     fn flows_spread_over_the_source_ports() {
-        let source = Ip4([10, 30, 0, 1]);
-        let destination = Ip4([10, 18, 0, 66]);
+        let source = ip(10, 30, 0, 1);
+        let destination = ip(10, 18, 0, 66);
         let distinct: HashSet<_> = (0..1000)
             .map(|port| {
                 let ports = Ports { source: Be16::new(32768 + port), destination: Be16::new(80) };
@@ -182,10 +194,10 @@ mod tests {
     proptest! {
         #[test]
         fn source_ports_are_never_below_the_dynamic_range(
-            source: [u8; 4], destination: [u8; 4], from: u16, to: u16, protocol: u8
+            source: [u8; 16], destination: [u8; 16], from: u16, to: u16, protocol: u8
         ) {
             let ports = Ports { source: Be16::new(from), destination: Be16::new(to) };
-            let port = tunnel_source_port(Ip4(source), Ip4(destination), ports, protocol);
+            let port = tunnel_source_port(Ip::from_octets(source), Ip::from_octets(destination), ports, protocol);
             prop_assert!(port.get() >= FIRST_TUNNEL_SOURCE_PORT);
         }
 

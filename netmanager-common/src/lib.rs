@@ -2,7 +2,7 @@
 //!
 //! Rules of the ABI, the structs of [`map`] and [`event`]:
 //! * fields are integers and byte arrays; padding is a field; a const assertion beside each struct holds its size;
-//! * what comes from the wire keeps the wire's byte order, and its type says so ([`wire::Ip4`], [`wire::Be16`]);
+//! * what comes from the wire keeps the wire's byte order, and its type says so ([`wire::Ip`], [`wire::Be16`]);
 //!   integers are in the machine's order;
 //! * any change of a struct, of a map's type or capacity, or of the meaning of a field raises [`ABI_VERSION`]: pinned
 //!   maps are taken over only by programs of the same version.
@@ -18,4 +18,4 @@ pub mod tunnel;
 pub mod wire;
 
 /// Version of everything that lies in a pinned map or in the event ring.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

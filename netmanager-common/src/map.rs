@@ -3,19 +3,19 @@
 //! "User" is netmanager; "container" and "uplink" are the two programs. Maps that user space fills are plain hashes
 //! that nothing evicts; only what the kernel side itself makes (flows, and when it last reported a miss) may fall out.
 
-use crate::wire::{Be16, Ip4};
+use crate::wire::{Be16, Ip, Ip4};
 
 /// The node itself: one [`Node`] at index 0. User writes; both programs read.
 pub const NODE: &str = "NODE";
-/// Containers of this node by NsIP: [`Ip4`] to [`Endpoint`]. User writes; both programs read. A missing entry: the
-/// container is not here.
+/// Containers of this node by NsIP, one entry for each: [`Ip`] to [`Endpoint`]. User writes; both programs read. A
+/// missing entry: the container is not here.
 pub const ENDPOINTS: &str = "ENDPOINTS";
-/// Services by address: [`Ip4`] to [`Service`]. User writes whole values; container reads, once per connection. A
+/// Services by address: [`Ip`] to [`Service`]. User writes whole values; container reads, once per connection. A
 /// missing entry raises a miss.
 pub const SERVICES: &str = "SERVICES";
 /// Instances by number: [`Backend`]. User writes; both programs read.
 pub const BACKENDS: &str = "BACKENDS";
-/// The instance that has an address: [`Ip4`], NsIP or instance address, to the number of its backend. User writes;
+/// The instance that has an address: [`Ip`], NsIP or instance address, to the number of its backend. User writes;
 /// container reads to send to an NsIP, uplink to check an inner source.
 pub const HOSTS: &str = "HOSTS";
 /// Where other nodes listen: [`Peer`] to 1. A node has two entries, one with its port and one with port 0 that stands
@@ -36,17 +36,17 @@ pub const MISSES: &str = "MISSES";
 pub const EVENTS: &str = "EVENTS";
 /// Packets dropped, per CPU, by [`crate::event::DropReason`]. Both programs write, user reads.
 pub const DROPS: &str = "DROPS";
-/// [`Traffic`] per CPU, by [`Endpoint::slot`]. Both programs write; user reads, and clears a slot before it is used.
+/// [`Traffic`] per CPU, by [`Veth::slot`]. Both programs write; user reads, and clears a slot before it is used.
 pub const TRAFFIC: &str = "TRAFFIC";
 
-/// Four times the containers of a full /24; Oakestra's nodes have at most 61.
+/// Twice the containers of a full /24, with two NsIPs each; Oakestra's nodes have at most 61.
 pub const MAX_ENDPOINTS: u32 = 1024;
 /// Service addresses that one node talks to at a time.
 pub const MAX_SERVICES: u32 = 16_384;
 /// Instances that one node talks to at a time.
 pub const MAX_BACKENDS: u32 = 32_768;
-/// Two addresses an instance.
-pub const MAX_HOSTS: u32 = 2 * MAX_BACKENDS;
+/// Two addresses an instance and family.
+pub const MAX_HOSTS: u32 = 4 * MAX_BACKENDS;
 /// Two entries a node that this one talks to.
 pub const MAX_PEERS: u32 = 32_768;
 /// Two entries a connection; 10 MB of kernel memory when full.
@@ -64,8 +64,11 @@ pub const MAX_BACKENDS_PER_SERVICE: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Node {
-    /// Source of the packets to other nodes, and where theirs must arrive; none until the node is set up.
+    /// Source of the packets to other nodes' IPv4 addresses, and where theirs must arrive; none without IPv4 and
+    /// until the node is set up.
     pub address: Ip4,
+    /// The same of IPv6.
+    pub address6: Ip,
     /// The interface towards the other nodes.
     pub uplink_ifindex: u32,
     /// UDP port on which other nodes' packets arrive.
@@ -74,27 +77,38 @@ pub struct Node {
     pub inner_mtu: u16,
 }
 
-const _: () = assert!(size_of::<Node>() == 4 + 4 + 2 + 2);
+const _: () = assert!(size_of::<Node>() == 4 + 16 + 4 + 2 + 2);
 
-/// Value of [`ENDPOINTS`].
+/// Value of [`ENDPOINTS`]. A container with an NsIP of each family has two entries with one slot; what is of a family is
+/// of the key's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Endpoint {
     /// The key again, and first, as in [`Service`].
-    pub ns_ip: Ip4,
-    /// The host side of the container's veth.
+    pub ns_ip: Ip,
+    /// The instance's own service address, or none.
+    pub instance_ip: Ip,
+    /// The container's attachment.
+    pub veth: Veth,
+}
+
+const _: () = assert!(size_of::<Endpoint>() == 16 + 16 + size_of::<Veth>());
+
+/// The part of an [`Endpoint`] that every packet needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Veth {
+    /// The host side.
     pub ifindex: u32,
     /// Index into [`TRAFFIC`].
     pub slot: u32,
-    /// The instance's own service address, or none.
-    pub instance_ip: Ip4,
-    /// The container's side.
+    /// MAC of the container's side.
     pub mac: [u8; 6],
-    /// The host's side.
+    /// MAC of the host's side.
     pub gateway_mac: [u8; 6],
 }
 
-const _: () = assert!(size_of::<Endpoint>() == 4 + 4 + 4 + 4 + 6 + 6);
+const _: () = assert!(size_of::<Veth>() == 4 + 4 + 6 + 6);
 
 /// Value of [`SERVICES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +117,7 @@ pub struct Service {
     /// The key again, and first. Since Linux 6.1 the kernel may put another entry into the memory of a replaced or
     /// removed one at once, while a packet still reads there. It writes values from their beginning: a reader that
     /// finds its own address here after it has read the rest has read no other entry's.
-    pub service_ip: Ip4,
+    pub service_ip: Ip,
     /// How many of `backends` count.
     pub count: u16,
     /// A [`Policy`].
@@ -112,7 +126,7 @@ pub struct Service {
     pub backends: [u16; MAX_BACKENDS_PER_SERVICE],
 }
 
-const _: () = assert!(size_of::<Service>() == 4 + 2 + 2 + 2 * MAX_BACKENDS_PER_SERVICE);
+const _: () = assert!(size_of::<Service>() == 16 + 2 + 2 + 2 * MAX_BACKENDS_PER_SERVICE);
 const _: () = assert!(MAX_BACKENDS <= 1 << 16);
 const _: () = assert!(MAX_BACKENDS_PER_SERVICE.is_power_of_two());
 
@@ -151,19 +165,23 @@ pub struct Backend {
     /// Odd while the number is in use, even while it is not; counted up at each change. A flow remembers it, and so
     /// notices when its backend has gone, also if the number means another instance by then.
     pub generation: u32,
-    /// The container.
+    /// The container, if it has IPv4.
     pub ns_ip: Ip4,
-    /// The address from which its packets come.
+    /// The container, if it has IPv6.
+    pub ns_ip6: Ip,
+    /// The address from which its IPv4 packets come.
     pub instance_ip: Ip4,
+    /// The address from which its IPv6 packets come.
+    pub instance_ip6: Ip,
     /// Where its node listens.
-    pub node: Ip4,
+    pub node: Ip,
     /// Where its node listens.
     pub port: Be16,
     /// Zero.
     pub _pad: [u8; 2],
 }
 
-const _: () = assert!(size_of::<Backend>() == 4 + 4 + 4 + 4 + 2 + 2);
+const _: () = assert!(size_of::<Backend>() == 4 + 4 + 16 + 4 + 16 + 16 + 2 + 2);
 
 impl Backend {
     /// Whether the number stands for an instance.
@@ -172,6 +190,17 @@ impl Backend {
     pub const fn in_use(&self) -> bool {
         self.generation & 1 == 1
     }
+
+    /// Whether packets with this source may be the instance's.
+    #[must_use]
+    #[inline(always)]
+    pub fn owns(&self, address: Ip) -> bool {
+        if address.is_v4() {
+            self.ns_ip == address.v4() || self.instance_ip == address.v4()
+        } else {
+            self.ns_ip6 == address || self.instance_ip6 == address
+        }
+    }
 }
 
 /// Key of [`PEERS`].
@@ -179,27 +208,27 @@ impl Backend {
 #[repr(C)]
 pub struct Peer {
     /// The node's address.
-    pub address: Ip4,
+    pub address: Ip,
     /// Where it listens, or 0.
     pub port: Be16,
     /// Zero.
     pub _pad: [u8; 2],
 }
 
-const _: () = assert!(size_of::<Peer>() == 4 + 2 + 2);
+const _: () = assert!(size_of::<Peer>() == 16 + 2 + 2);
 
 impl Peer {
     /// A node's tunnel.
     #[must_use]
     #[inline(always)]
-    pub const fn listening(address: Ip4, port: Be16) -> Self {
+    pub const fn listening(address: Ip, port: Be16) -> Self {
         Self { address, port, _pad: [0; 2] }
     }
 
     /// A node, wherever it listens.
     #[must_use]
     #[inline(always)]
-    pub const fn node(address: Ip4) -> Self {
+    pub const fn node(address: Ip) -> Self {
         Self::listening(address, Be16::new(0))
     }
 }
@@ -214,9 +243,9 @@ pub struct FlowKey {
     /// The host side of the sender's veth; 0 in the arrival direction.
     pub ifindex: u32,
     /// Source of the packet.
-    pub source: Ip4,
+    pub source: Ip,
     /// Destination of the packet.
-    pub destination: Ip4,
+    pub destination: Ip,
     /// Source port, or as in [`crate::flow::Ports`].
     pub source_port: Be16,
     /// Destination port, or as in [`crate::flow::Ports`].
@@ -225,7 +254,7 @@ pub struct FlowKey {
     pub protocol: u32,
 }
 
-const _: () = assert!(size_of::<FlowKey>() == 4 + 4 + 4 + 2 + 2 + 4);
+const _: () = assert!(size_of::<FlowKey>() == 4 + 16 + 16 + 2 + 2 + 4);
 
 /// Value of [`FLOWS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -233,12 +262,12 @@ const _: () = assert!(size_of::<FlowKey>() == 4 + 4 + 4 + 2 + 2 + 4);
 pub struct Flow {
     /// The source that packets get: forward the sender's instance address, arriving the service address that the
     /// receiver dialled.
-    pub source: Ip4,
+    pub source: Ip,
     /// Index into [`BACKENDS`].
     pub backend: u32,
     /// The backend's generation when it was chosen.
     pub generation: u32,
-    /// The endpoint's [`Endpoint::slot`].
+    /// The endpoint's [`Veth::slot`].
     pub slot: u32,
     /// When the last packet was seen: seconds of the monotonic clock.
     pub last_seen: u32,
@@ -246,7 +275,7 @@ pub struct Flow {
     pub closing: u32,
 }
 
-const _: () = assert!(size_of::<Flow>() == 4 + 4 + 4 + 4 + 4 + 4);
+const _: () = assert!(size_of::<Flow>() == 16 + 4 + 4 + 4 + 4 + 4);
 
 /// Value of [`TRAFFIC`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -267,7 +296,7 @@ const _: () = assert!(size_of::<Traffic>() == 8 + 8 + 8 + 8);
 #[cfg(feature = "user")]
 mod pod {
     use super::{Backend, Endpoint, Flow, FlowKey, Node, Peer, Service, Traffic};
-    use crate::wire::Ip4;
+    use crate::wire::Ip;
 
     macro_rules! pod {
         ($($name:ty),+) => {
@@ -279,5 +308,5 @@ mod pod {
         };
     }
 
-    pod!(Ip4, Node, Endpoint, Service, Backend, Peer, FlowKey, Flow, Traffic);
+    pod!(Ip, Node, Endpoint, Service, Backend, Peer, FlowKey, Flow, Traffic);
 }

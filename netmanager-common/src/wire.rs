@@ -46,6 +46,110 @@ impl Ip4 {
     }
 }
 
+/// An IPv4 or IPv6 address in the order of the wire, IPv4 as ::ffff:a.b.c.d. Kept as words of memory, which are
+/// compared and copied as such; an address is 4-aligned wherever it lies behind an Ethernet header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct Ip([u32; 4]);
+
+impl Ip {
+    /// ::, which stands for "none" wherever an address may be absent.
+    pub const NONE: Self = Self([0; 4]);
+
+    const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+
+    /// An IPv4 address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_v4(address: Ip4) -> Self {
+        Self([0, 0, Self::MAPPED, address.word()])
+    }
+
+    /// An IPv4 address, or none if it is 0.0.0.0.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_optional_v4(address: Ip4) -> Self {
+        if address.is_none() { Self::NONE } else { Self::from_v4(address) }
+    }
+
+    /// An address by its bytes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_octets(octets: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = octets;
+        Self([
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+            u32::from_ne_bytes([m, n, o, p]),
+        ])
+    }
+
+    /// The address by its bytes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn octets(self) -> [u8; 16] {
+        let [a, b, c, d] = self.0;
+        let ([e, f, g, h], [i, j, k, l]) = (a.to_ne_bytes(), b.to_ne_bytes());
+        let ([m, n, o, p], [q, r, s, t]) = (c.to_ne_bytes(), d.to_ne_bytes());
+        [e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t]
+    }
+
+    /// An address by its words of memory.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_words(words: [u32; 4]) -> Self {
+        Self(words)
+    }
+
+    /// The address as words of memory, for checksums and hashes; not numbers.
+    #[must_use]
+    #[inline(always)]
+    pub const fn words(self) -> [u32; 4] {
+        self.0
+    }
+
+    /// Whether this is ::.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_none(self) -> bool {
+        let [a, b, c, d] = self.0;
+        a | b | c | d == 0
+    }
+
+    /// Whether this is an IPv4 address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_v4(self) -> bool {
+        let [a, b, c, _] = self.0;
+        a | b == 0 && c == Self::MAPPED
+    }
+
+    /// The IPv4 address that this is; of an IPv6 address its last four bytes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn v4(self) -> Ip4 {
+        let [_, _, _, last] = self.0;
+        Ip4(last.to_ne_bytes())
+    }
+
+    /// Service addresses, of services and of single instances: 10.30.0.0/16 and fdff::/16.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_service(self) -> bool {
+        if self.is_v4() { self.v4().is_service() } else { matches!(self.octets(), [0xfd, 0xff, ..]) }
+    }
+
+    /// Addresses of containers (NsIPs): 10.18.0.0 to 10.29.255.255 and fc00::/8, from whose beginning the workers'
+    /// blocks are given out. The other half of the unique local addresses, fd00::/8, is what people number their own
+    /// networks from.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_container(self) -> bool {
+        if self.is_v4() { self.v4().is_container() } else { matches!(self.octets(), [0xfc, ..]) }
+    }
+}
+
 /// A 16-bit number in network byte order: a port, a length, a checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[repr(C, align(2))]
@@ -176,7 +280,8 @@ pub const TCP_ACK: u8 = 0x10;
 
 #[cfg(test)]
 mod tests {
-    use super::{Be16, Ip4};
+    use super::{Be16, Ip, Ip4};
+    use std::net::Ipv6Addr;
 
     #[test]
     fn the_two_ranges_of_the_overlay_are_told_apart() {
@@ -191,7 +296,38 @@ mod tests {
         ] {
             assert_eq!(Ip4(address).is_service(), service, "{address:?}");
             assert_eq!(Ip4(address).is_container(), container, "{address:?}");
+            let ip = Ip::from_v4(Ip4(address));
+            assert_eq!((ip.is_service(), ip.is_container()), (service, container), "{address:?}");
         }
+    }
+
+    #[test]
+    fn the_two_ranges_of_ipv6_are_told_apart() {
+        for (address, service, container) in [
+            ("fdff::", true, false),
+            ("fdff:2000::1", true, false),
+            ("fc00::102", false, true),
+            ("fcff:ffff::1", false, true),
+            ("fdfe::1", false, false),
+            ("fd12:3456::1", false, false),
+            ("fe80::1", false, false),
+            ("2001:db8::1", false, false),
+            ("::1", false, false),
+        ] {
+            let ip = Ip::from_octets(address.parse::<Ipv6Addr>().unwrap().octets());
+            assert_eq!((ip.is_service(), ip.is_container()), (service, container), "{address}");
+            assert!(!ip.is_v4(), "{address}");
+        }
+    }
+
+    #[test]
+    fn an_ipv4_address_is_the_mapped_one() {
+        let ip = Ip::from_v4(Ip4([10, 18, 0, 66]));
+        assert_eq!(Ipv6Addr::from(ip.octets()).to_string(), "::ffff:10.18.0.66");
+        assert_eq!(Ip::from_octets(ip.octets()), ip);
+        assert_eq!((ip.is_v4(), ip.v4()), (true, Ip4([10, 18, 0, 66])));
+        assert!(Ip::NONE.is_none() && !ip.is_none() && !Ip::from_v4(Ip4::NONE).is_none());
+        assert!(Ip::from_optional_v4(Ip4::NONE).is_none());
     }
 
     #[test]

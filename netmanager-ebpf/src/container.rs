@@ -3,9 +3,9 @@
 use aya_ebpf::bindings::TC_ACT_OK;
 use netmanager_common::event::DropReason;
 use netmanager_common::flow;
-use netmanager_common::map::{Backend, Endpoint, Node, Peer};
+use netmanager_common::map::{Backend, Node, Peer, Veth};
 use netmanager_common::wire::{
-    Be16, ETHERNET_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, Ethernet, FRAGMENT_OFFSET, Ip4, Ipv4, UDP,
+    Be16, ETHERNET_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, Ethernet, FRAGMENT_OFFSET, Ip, Ip4, Ipv4, UDP,
 };
 
 use crate::maps::{self, BACKENDS, HOSTS, NODE, PEERS};
@@ -32,10 +32,10 @@ pub(crate) fn handle(skb: &Skb) -> Result<i32, DropReason> {
     if ip.destination.is_service() {
         to_service(skb, &ethernet, ip)
     } else {
-        let endpoint = check_source(skb, &ethernet, &ip)?;
+        let sender = check_source(skb, &ethernet, &ip)?;
         // The gateway is the host itself.
         if ip.destination.is_container() && ip.destination != ip.source.gateway() {
-            to_ns_ip(skb, ip, &endpoint)
+            to_ns_ip(skb, ip, &sender)
         } else {
             to_host(skb, &ip)
         }
@@ -47,19 +47,20 @@ pub(crate) fn handle(skb: &Skb) -> Result<i32, DropReason> {
 #[inline(always)]
 fn to_service(skb: &Skb, ethernet: &Ethernet, ip: Ipv4) -> Result<i32, DropReason> {
     let mut packet = parse(skb, ip)?;
-    let key = flow::forward_key(skb.ifindex(), ip.source, ip.destination, packet.ports, ip.protocol);
+    let key =
+        flow::forward_key(skb.ifindex(), packet.source(), packet.destination(), packet.ports, ip.protocol);
     let Choice { source, backend, slot } = match select::lookup(&key, &packet)? {
         Lookup::Warm(choice) => choice,
-        Lookup::New { replaces } => select::begin(&key, &check_source(skb, ethernet, &ip)?, replaces)?,
+        Lookup::New { replaces } => select::begin(&key, check_source(skb, ethernet, &ip)?.slot, replaces)?,
     };
     packet.hop()?;
-    packet.set_source(source);
+    packet.set_source(source.v4());
     packet.set_destination(backend.ns_ip);
-    let verdict = if let Some(receiver) = maps::endpoint(backend.ns_ip) {
+    let verdict = if let Some(receiver) = maps::veth(&Ip::from_v4(backend.ns_ip)) {
         deliver::show_as_dialled(&mut packet);
         deliver::to_container(skb, &packet, &receiver)
     } else {
-        to_node(skb, &packet, &backend)
+        to_node(skb, &packet, backend)
     }?;
     count::sent(slot, packet.ip.total_length.get());
     Ok(verdict)
@@ -68,8 +69,8 @@ fn to_service(skb: &Skb, ethernet: &Ethernet, ip: Ipv4) -> Result<i32, DropReaso
 /// To another container by its NsIP: nothing is translated. If nobody with that address is known here, the packet
 /// must not leave: bare and masqueraded, it would go to whoever has the address out there.
 #[inline(always)]
-fn to_ns_ip(skb: &Skb, ip: Ipv4, sender: &Endpoint) -> Result<i32, DropReason> {
-    if let Some(receiver) = maps::endpoint(ip.destination) {
+fn to_ns_ip(skb: &Skb, ip: Ipv4, sender: &Veth) -> Result<i32, DropReason> {
+    if let Some(receiver) = maps::veth(&Ip::from_v4(ip.destination)) {
         let mut packet = parse(skb, ip)?;
         packet.hop()?;
         let verdict = deliver::to_container(skb, &packet, &receiver)?;
@@ -77,14 +78,16 @@ fn to_ns_ip(skb: &Skb, ip: Ipv4, sender: &Endpoint) -> Result<i32, DropReason> {
         return Ok(verdict);
     }
     // SAFETY: one aligned word. If it is another address's by now, the backend that it leads to says so.
-    let Some(&number) = (unsafe { HOSTS.get(ip.destination) }) else { return Err(DropReason::NoEndpoint) };
+    let Some(&number) = (unsafe { HOSTS.get(Ip::from_v4(ip.destination)) }) else {
+        return Err(DropReason::NoEndpoint);
+    };
     let backend = match BACKENDS.get(number) {
-        Some(backend) if backend.ns_ip == ip.destination && backend.in_use() => *backend,
+        Some(backend) if backend.ns_ip == ip.destination && backend.in_use() => backend,
         _ => return Err(DropReason::TableChanged),
     };
     let mut packet = parse(skb, ip)?;
     packet.hop()?;
-    let verdict = to_node(skb, &packet, &backend)?;
+    let verdict = to_node(skb, &packet, backend)?;
     count::sent(sender.slot, packet.ip.total_length.get());
     Ok(verdict)
 }
@@ -108,7 +111,7 @@ fn to_host(skb: &Skb, ip: &Ipv4) -> Result<i32, DropReason> {
 fn is_tunnel_port(address: Ip4, port: Be16) -> bool {
     let ours = NODE.get(0).is_some_and(|node| node.tunnel_port == port);
     // SAFETY: only whether there is an entry matters.
-    ours || unsafe { PEERS.get(Peer::listening(address, port)) }.is_some()
+    ours || unsafe { PEERS.get(Peer::listening(Ip::from_v4(address), port)) }.is_some()
 }
 
 #[inline(always)]
@@ -118,11 +121,9 @@ fn parse(skb: &Skb, ip: Ipv4) -> Result<Packet, DropReason> {
 
 /// The container that the frame came from, if it says so truly.
 #[inline(always)]
-fn check_source(skb: &Skb, ethernet: &Ethernet, ip: &Ipv4) -> Result<Endpoint, DropReason> {
-    match maps::endpoint(ip.source) {
-        Some(endpoint) if endpoint.ifindex == skb.ifindex() && endpoint.mac == ethernet.source => {
-            Ok(endpoint)
-        }
+fn check_source(skb: &Skb, ethernet: &Ethernet, ip: &Ipv4) -> Result<Veth, DropReason> {
+    match maps::veth(&Ip::from_v4(ip.source)) {
+        Some(sender) if sender.ifindex == skb.ifindex() && sender.mac == ethernet.source => Ok(sender),
         _ => Err(DropReason::SpoofedSource),
     }
 }
@@ -133,7 +134,7 @@ fn to_node(skb: &Skb, packet: &Packet, backend: &Backend) -> Result<i32, DropRea
         Some(node) if !node.address.is_none() => *node,
         _ => return Err(DropReason::NotReady),
     };
-    if backend.node == node.address {
+    if backend.node == Ip::from_v4(node.address) {
         // It should be here and is not: the tunnel would only bring it back.
         return Err(DropReason::NoEndpoint);
     }

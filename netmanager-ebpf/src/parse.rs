@@ -4,7 +4,7 @@ use netmanager_common::checksum::{self, Difference};
 use netmanager_common::event::DropReason;
 use netmanager_common::flow::Ports;
 use netmanager_common::wire::{
-    Be16, ECHO_REPLY, ECHO_REQUEST, ICMP, IPV4_LEN, IPV4_WITHOUT_OPTIONS, Ip4, Ipv4, TCP, UDP, UDP_LEN,
+    Be16, ECHO_REPLY, ECHO_REQUEST, ICMP, IPV4_LEN, IPV4_WITHOUT_OPTIONS, Ip, Ip4, Ipv4, TCP, UDP, UDP_LEN,
 };
 
 use crate::skb::{Skb, TCP_LENGTH_AND_FLAGS};
@@ -57,6 +57,16 @@ impl Packet {
             _ => return Err(DropReason::UnsupportedProtocol),
         };
         Ok(Self { ip, changed: Difference::NONE, ports, tcp_flags, headers: headers + IPV4_LEN })
+    }
+
+    #[inline(always)]
+    pub(crate) fn source(&self) -> Ip {
+        Ip::from_v4(self.ip.source)
+    }
+
+    #[inline(always)]
+    pub(crate) fn destination(&self) -> Ip {
+        Ip::from_v4(self.ip.destination)
     }
 
     /// Whether each packet that the frame stands for fits into `mtu` bytes.

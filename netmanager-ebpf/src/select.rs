@@ -4,10 +4,10 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use netmanager_common::event::DropReason;
 use netmanager_common::flow;
-use netmanager_common::map::{Backend, Endpoint, Flow, FlowKey};
-use netmanager_common::wire::Ip4;
+use netmanager_common::map::{Backend, Flow, FlowKey};
+use netmanager_common::wire::Ip;
 
-use crate::maps::{BACKENDS, FLOWS, SERVICES, TURN_LOCKS, TURNS};
+use crate::maps::{self, BACKENDS, FLOWS, SERVICES, TURN_LOCKS, TURNS};
 use crate::miss;
 use crate::parse::Packet;
 
@@ -29,8 +29,8 @@ pub(crate) fn now() -> u32 {
 
 /// The translation of one packet.
 pub(crate) struct Choice {
-    pub(crate) source: Ip4,
-    pub(crate) backend: Backend,
+    pub(crate) source: Ip,
+    pub(crate) backend: &'static Backend,
     pub(crate) slot: u32,
 }
 
@@ -38,7 +38,7 @@ impl Choice {
     /// What a flow says, if its backend is still there.
     #[inline(always)]
     fn of(flow: &Flow) -> Option<Self> {
-        let backend = *BACKENDS.get(flow.backend)?;
+        let backend = BACKENDS.get(flow.backend)?;
         (backend.generation == flow.generation && backend.in_use()).then_some(Self {
             source: flow.source,
             backend,
@@ -90,47 +90,56 @@ pub(crate) fn touch(flow: &mut Flow, packet: &Packet, now: u32) {
     }
 }
 
-/// Chooses a backend for a new flow of `endpoint`, and enters both directions.
+/// Begins the flow of the container that has `slot`.
 #[inline(always)]
-pub(crate) fn begin(key: &FlowKey, endpoint: &Endpoint, replaces: bool) -> Result<Choice, DropReason> {
-    let (number, backend) = choose(key.destination, key.source)?;
-    if endpoint.instance_ip.is_none() {
+pub(crate) fn begin(key: &FlowKey, slot: u32, replaces: bool) -> Result<Choice, DropReason> {
+    enter(key, slot, replaces)?;
+    // SAFETY: as in `lookup`.
+    unsafe { FLOWS.get(key) }.and_then(Choice::of).ok_or(DropReason::TableChanged)
+}
+
+/// Chooses a backend for a new flow and enters both directions. A function to the kernel too, since its keys and values
+/// would not fit on the stack beside those of a warm packet; and therefore its answer is a number, no value in memory.
+#[inline(never)]
+fn enter(key: &FlowKey, slot: u32, replaces: bool) -> Result<(), DropReason> {
+    let (number, backend) = choose(&key.destination, &key.source)?;
+    let instance_ip = maps::instance_ip(&key.source);
+    if instance_ip.is_none() {
         return Err(DropReason::NoInstanceAddress);
     }
     let now = now();
-    let reply = flow::reply_key(key, backend.instance_ip);
-    // SAFETY: copied out at once; what another flow in its place would do here is to refuse or allow these ports.
-    if let Some(&other) = unsafe { FLOWS.get(reply) } {
+    let reply = flow::reply_key(key, Ip::from_v4(backend.instance_ip));
+    // SAFETY: read at once; what another flow in its place would do here is to refuse or allow these ports.
+    if let Some(other) = unsafe { FLOWS.get(&reply) } {
         let live = other.closing == 0 && flow::idle(now, other.last_seen) <= flow::CLASH_LIFETIME;
         if other.source != key.destination && live {
             return Err(DropReason::PortClash);
         }
     }
-    let forward = Flow {
-        source: endpoint.instance_ip,
+    let mut flow = Flow {
+        source: key.destination,
         backend: number,
         generation: backend.generation,
-        slot: endpoint.slot,
+        slot,
         last_seen: now,
         closing: 0,
     };
-    let arriving = Flow { source: key.destination, ..forward };
     // First the entry for the answers: once a packet is on its way, its answer must be understood.
-    if FLOWS.insert(reply, arriving, u64::from(BPF_ANY)).is_err() {
+    if FLOWS.insert(&reply, &flow, u64::from(BPF_ANY)).is_err() {
         return Err(DropReason::KernelRefused);
     }
+    flow.source = instance_ip;
     let mode = if replaces { BPF_ANY } else { BPF_NOEXIST };
-    if FLOWS.insert(key, forward, u64::from(mode)).is_ok() {
-        return Ok(Choice { source: forward.source, backend, slot: forward.slot });
+    match FLOWS.insert(key, &flow, u64::from(mode)) {
+        Err(_) if replaces => Err(DropReason::KernelRefused),
+        // Or another CPU has begun the same flow a moment ago: what it chose counts.
+        _ => Ok(()),
     }
-    // Another CPU has begun the same flow a moment ago: what it chose counts.
-    // SAFETY: as in `lookup`.
-    unsafe { FLOWS.get(key) }.and_then(Choice::of).ok_or(DropReason::KernelRefused)
 }
 
 /// The backend of a service that has the turn, and its number.
 #[inline(always)]
-fn choose(service_ip: Ip4, ns_ip: Ip4) -> Result<(u32, Backend), DropReason> {
+fn choose(service_ip: &Ip, ns_ip: &Ip) -> Result<(u32, &'static Backend), DropReason> {
     // SAFETY: the entry's memory stays a value of this map until the program ends. The kernel may put another entry
     // there meanwhile, which the look at its address below finds out; all looks are volatile, so that the compiler
     // keeps their order.
@@ -151,11 +160,11 @@ fn choose(service_ip: Ip4, ns_ip: Ip4) -> Result<(u32, Backend), DropReason> {
     let number = u32::from(unsafe { core::ptr::read_volatile(number) });
     // SAFETY: as above. Read last what a change would have written first.
     let owner = unsafe { core::ptr::read_volatile(&raw const service.service_ip) };
-    if owner != service_ip {
+    if owner != *service_ip {
         return Err(DropReason::TableChanged);
     }
     match BACKENDS.get(number) {
-        Some(backend) if backend.in_use() => Ok((number, *backend)),
+        Some(backend) if backend.in_use() => Ok((number, backend)),
         _ => Err(DropReason::TableChanged),
     }
 }
@@ -165,7 +174,7 @@ fn choose(service_ip: Ip4, ns_ip: Ip4) -> Result<(u32, Backend), DropReason> {
 /// The atomic "fetch and add" that one would use here is missing in the arm64 JIT before Linux 5.18, and programs
 /// with it would not load there. So the counter has a lock: an entry that only one CPU can insert.
 #[inline(always)]
-fn take_turn(service_ip: Ip4) -> u32 {
+fn take_turn(service_ip: &Ip) -> u32 {
     let Some(counter) = TURNS.get_ptr_mut(service_ip) else { return 0 };
     let now = now();
     let mut locked = false;

@@ -2,10 +2,10 @@
 
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use netmanager_common::event::DropReason;
-use netmanager_common::map::{Endpoint, Node, Peer};
+use netmanager_common::map::{Node, Peer, Veth};
 use netmanager_common::tunnel::{OVERHEAD, Outer};
 use netmanager_common::wire::{
-    ETHERNET_LEN, ETHERTYPE_IPV4, Ethernet, FRAGMENT_OFFSET, IPV4_LEN, IPV4_WITHOUT_OPTIONS, Ip4, Ipv4, UDP,
+    ETHERNET_LEN, ETHERTYPE_IPV4, Ethernet, FRAGMENT_OFFSET, IPV4_LEN, IPV4_WITHOUT_OPTIONS, Ip, Ipv4, UDP,
     UDP_LEN,
 };
 
@@ -33,8 +33,8 @@ pub(crate) fn handle(skb: &Skb) -> Result<i32, DropReason> {
         return Err(DropReason::ForeignTunnel);
     }
     let mut packet = Packet::parse(skb, ip, inner, available)?;
-    let receiver = maps::endpoint(ip.destination).ok_or(DropReason::NoEndpoint)?;
-    check_source(outer.ip.source, &packet)?;
+    let receiver = maps::veth(&packet.destination()).ok_or(DropReason::NoEndpoint)?;
+    check_source(Ip::from_v4(outer.ip.source), &packet)?;
     deliver::show_as_dialled(&mut packet);
     decapsulate(skb, &packet, &receiver)
 }
@@ -82,25 +82,19 @@ fn inner_length(skb: &Skb, outer: &Outer) -> Result<u32, DropReason> {
 /// is there when the container answers. A node that is not known either is not believed, but asked for in the same
 /// way: the first packet of a new node's connection is lost, its retransmission is not.
 #[inline(always)]
-fn check_source(peer: Ip4, packet: &Packet) -> Result<(), DropReason> {
-    let source = packet.ip.source;
+fn check_source(peer: Ip, packet: &Packet) -> Result<(), DropReason> {
+    let source = packet.source();
     // SAFETY: one aligned word. If it is another address's by now, the backend that it leads to says so.
-    if let Some(&number) = unsafe { HOSTS.get(source) } {
+    if let Some(&number) = unsafe { HOSTS.get(&source) } {
         return match BACKENDS.get(number) {
-            Some(backend)
-                if backend.node == peer
-                    && backend.in_use()
-                    && (backend.ns_ip == source || backend.instance_ip == source) =>
-            {
-                Ok(())
-            }
+            Some(backend) if backend.node == peer && backend.in_use() && backend.owns(source) => Ok(()),
             _ => Err(DropReason::ForeignSource),
         };
     }
     // SAFETY: only whether there is an entry matters.
     let known = unsafe { PEERS.get(Peer::node(peer)) }.is_some();
     if source.is_service() {
-        miss::report(source, packet.ip.destination);
+        miss::report(&source, &packet.destination());
     } else if !source.is_container() {
         return Err(DropReason::ForeignSource);
     }
@@ -108,7 +102,7 @@ fn check_source(peer: Ip4, packet: &Packet) -> Result<(), DropReason> {
 }
 
 #[inline(always)]
-fn decapsulate(skb: &Skb, packet: &Packet, receiver: &Endpoint) -> Result<i32, DropReason> {
+fn decapsulate(skb: &Skb, packet: &Packet, receiver: &Veth) -> Result<i32, DropReason> {
     skb.close_tunnel_room()?;
     deliver::to_container(skb, packet, receiver)
 }

@@ -13,7 +13,7 @@ mod pin;
 mod registry;
 mod tables;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{MapError, PerCpuValues};
@@ -22,7 +22,7 @@ use netmanager_common::map;
 pub use netmanager_common::map::Policy;
 use netmanager_common::map::Traffic;
 use netmanager_common::tunnel::inner_mtu;
-use netmanager_common::wire::Be16;
+use netmanager_common::wire::{Be16, Ip};
 
 pub use attach::Hook;
 pub use error::DatapathError;
@@ -34,7 +34,7 @@ pub use tables::Tables;
 use pin::PinDir;
 use registry::{Registry, Step};
 use tables::write::{full, removed};
-use tables::{ip4, table};
+use tables::{ip, ip4, optional_ip6, table};
 
 /// Where the data plane is pinned and on which port it listens.
 #[derive(Debug, Clone)]
@@ -112,41 +112,55 @@ impl Datapath {
 
     /// Makes a container reachable, then lets it send. Idempotent; a changed endpoint is updated.
     pub fn attach_endpoint(&mut self, endpoint: &Endpoint) -> Result<(), DatapathError> {
-        let key = ip4(endpoint.ns_ip);
-        let before = match self.tables.endpoints.get(&key, 0) {
-            Ok(row) => Some(row),
-            Err(MapError::KeyNotFound) => None,
-            Err(source) => return Err(table("read", map::ENDPOINTS)(source)),
-        };
+        let key = ip(endpoint.ns_ip.into());
+        let before = self.tables.endpoint(key)?;
         let slot = match before {
-            Some(row) => row.slot,
+            Some(row) => row.veth.slot,
             None => self.free_slot()?,
         };
         let row = map::Endpoint {
             ns_ip: key,
-            ifindex: endpoint.ifindex,
-            slot,
-            instance_ip: endpoint.instance_ip.map(ip4).unwrap_or_default(),
-            mac: endpoint.mac,
-            gateway_mac: endpoint.gateway_mac,
+            instance_ip: endpoint.instance_ip.map(|own| ip(own.into())).unwrap_or_default(),
+            veth: map::Veth {
+                ifindex: endpoint.ifindex,
+                slot,
+                mac: endpoint.mac,
+                gateway_mac: endpoint.gateway_mac,
+            },
         };
-        self.tables.endpoints.insert(key, row, 0).map_err(table("write", map::ENDPOINTS))?;
+        let second = map::Endpoint {
+            ns_ip: optional_ip6(endpoint.ns_ip6),
+            instance_ip: optional_ip6(endpoint.instance_ip6),
+            ..row
+        };
+        for old in self.tables.second_entries(slot)? {
+            if old != second.ns_ip {
+                removed(self.tables.endpoints.remove(&old), map::ENDPOINTS)?;
+            }
+        }
+        // The IPv4 entry first: it is the one by which both are found again.
+        for row in [row, second] {
+            if !row.ns_ip.is_none() {
+                self.tables.endpoints.insert(row.ns_ip, row, 0).map_err(table("write", map::ENDPOINTS))?;
+            }
+        }
         self.attach(FROM_CONTAINER, endpoint.ifindex)?;
         match before {
-            Some(row) if row.ifindex != endpoint.ifindex => self.hook.detach(&self.pins, row.ifindex),
+            Some(row) if row.veth.ifindex != endpoint.ifindex => {
+                self.hook.detach(&self.pins, row.veth.ifindex)
+            }
             _ => Ok(()),
         }
     }
 
     /// Undoes [`Self::attach_endpoint`]; of an unknown endpoint nothing.
     pub fn detach_endpoint(&mut self, ns_ip: Ipv4Addr) -> Result<(), DatapathError> {
-        let key = ip4(ns_ip);
-        let row = match self.tables.endpoints.get(&key, 0) {
-            Ok(row) => row,
-            Err(MapError::KeyNotFound) => return Ok(()),
-            Err(source) => return Err(table("read", map::ENDPOINTS)(source)),
-        };
-        self.hook.detach(&self.pins, row.ifindex)?;
+        let key = ip(ns_ip.into());
+        let Some(row) = self.tables.endpoint(key)? else { return Ok(()) };
+        self.hook.detach(&self.pins, row.veth.ifindex)?;
+        for second in self.tables.second_entries(row.veth.slot)? {
+            removed(self.tables.endpoints.remove(&second), map::ENDPOINTS)?;
+        }
         removed(self.tables.endpoints.remove(&key), map::ENDPOINTS)
     }
 
@@ -154,10 +168,11 @@ impl Datapath {
     /// before keeps its flows.
     pub fn publish_service(
         &mut self,
-        service_ip: Ipv4Addr,
+        service_ip: impl Into<IpAddr>,
         policy: Policy,
         backends: &[Backend],
     ) -> Result<(), DatapathError> {
+        let service_ip = service_ip.into();
         if backends.len() > map::MAX_BACKENDS_PER_SERVICE {
             return Err(DatapathError::TooManyBackends { service_ip, count: backends.len() });
         }
@@ -167,8 +182,8 @@ impl Datapath {
     }
 
     /// Makes the address unknown again: the next packet to it raises a miss.
-    pub fn withdraw_service(&mut self, service_ip: Ipv4Addr) -> Result<(), DatapathError> {
-        let steps = self.registry.withdraw(service_ip);
+    pub fn withdraw_service(&mut self, service_ip: impl Into<IpAddr>) -> Result<(), DatapathError> {
+        let steps = self.registry.withdraw(service_ip.into());
         self.apply_all(Ok(steps))
     }
 
@@ -249,6 +264,7 @@ impl Datapath {
     fn write_node(&mut self, address: Ipv4Addr, uplink_ifindex: u32) -> Result<(), DatapathError> {
         let node = map::Node {
             address: ip4(address),
+            address6: Ip::NONE,
             uplink_ifindex,
             tunnel_port: Be16::new(self.options.tunnel_port),
             inner_mtu: inner_mtu(interface::mtu(uplink_ifindex)?),
@@ -262,7 +278,7 @@ impl Datapath {
 
     /// The lowest slot that no endpoint has, its counters cleared.
     fn free_slot(&mut self) -> Result<u32, DatapathError> {
-        let rows = self.tables.endpoints.iter().map(|row| row.map(|(_, endpoint)| endpoint.slot));
+        let rows = self.tables.endpoints.iter().map(|row| row.map(|(_, endpoint)| endpoint.veth.slot));
         let taken: Vec<u32> = rows.collect::<Result<_, _>>().map_err(table("read", map::ENDPOINTS))?;
         let slot = (0..map::MAX_ENDPOINTS).find(|slot| !taken.contains(slot)).ok_or(full(map::ENDPOINTS))?;
         let cpus = self.tables.traffic.get(&slot, 0).map_err(table("read", map::TRAFFIC))?.len();

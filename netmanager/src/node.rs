@@ -11,6 +11,7 @@ mod underlay;
 mod workload;
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use protocol::name::InstanceName;
@@ -101,7 +102,7 @@ enum Wake {
     Stop,
     Command(Option<Command>),
     Event(Event),
-    Miss(std::net::Ipv4Addr),
+    Miss(IpAddr),
     Time,
 }
 
@@ -113,7 +114,9 @@ impl Node {
                 Wake::Stop | Wake::Command(None) => break,
                 Wake::Command(Some(command)) => self.command(command).await,
                 Wake::Event(event) => self.event(event).await,
-                Wake::Miss(address) => {
+                // Tables are asked for by IPv4 addresses only.
+                Wake::Miss(IpAddr::V6(_)) => {}
+                Wake::Miss(IpAddr::V4(address)) => {
                     let actions = self.resolver.missed(address, now());
                     self.carry_out(actions);
                 }
@@ -209,8 +212,8 @@ impl Node {
             }
         };
         let used = flows.iter().filter(|flow| is_use(flow));
-        let used: HashSet<_> = used.map(|flow| *flow.service.ip()).collect();
-        let actions = self.resolver.sweep(|address| used.contains(&address), now());
+        let used: HashSet<_> = used.map(|flow| flow.service.ip()).collect();
+        let actions = self.resolver.sweep(|address| used.contains(&IpAddr::V4(address)), now());
         self.carry_out(actions);
     }
 

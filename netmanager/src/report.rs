@@ -1,7 +1,7 @@
 //! What `netmanager status` shows: put together from the kernel's tables and the node's state, the same way by the
 //! daemon and, when none runs, by the command itself.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::SystemTime;
 
 use protocol::id::Id;
@@ -74,7 +74,7 @@ pub struct Endpoint {
 /// A ServiceIP that this node knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceAddress {
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub service: Option<ServiceName>,
     pub policy: String,
     pub backends: Vec<Backend>,
@@ -84,7 +84,7 @@ pub struct ServiceAddress {
 pub struct Backend {
     pub instance_ip: Ipv4Addr,
     pub ns_ip: Ipv4Addr,
-    pub node: SocketAddrV4,
+    pub node: SocketAddr,
     /// Whether it runs on this node.
     pub here: bool,
 }
@@ -110,7 +110,10 @@ impl Report {
             .into_iter()
             .map(|service| ServiceAddress {
                 address: service.service_ip,
-                service: owner(service.service_ip),
+                service: match service.service_ip {
+                    IpAddr::V4(address) => owner(address),
+                    IpAddr::V6(_) => None,
+                },
                 policy: policy(service.policy).to_owned(),
                 backends: service
                     .backends

@@ -4,7 +4,7 @@
 //! and an instance that does not run yet (its places are `null`) is no backend.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use protocol::address::{self, SUBNET_FIRST, SUBNET_LAST};
 use protocol::name::ServiceName;
@@ -150,12 +150,13 @@ fn backend(instance: &TableInstance, own: Option<Ipv4Addr>) -> Result<Option<Bac
         return Err(Rejected::HostPort);
     }
     let instance_ip = own.ok_or(Rejected::InstanceIp)?;
-    Ok(Some(Backend { ns_ip, instance_ip, node: SocketAddrV4::new(host, instance.host_port) }))
+    let node = SocketAddr::new(host.into(), instance.host_port);
+    Ok(Some(Backend { ns_ip, ns_ip6: None, instance_ip, instance_ip6: None, node }))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddrV4};
+    use std::net::{Ipv4Addr, SocketAddr};
 
     use proptest::prelude::*;
     use protocol::net::TableResult;
@@ -194,8 +195,10 @@ mod tests {
             "query_key": "smp.bed.srv.bed"}));
         let backend = Backend {
             ns_ip: Ipv4Addr::new(10, 18, 0, 66),
+            ns_ip6: None,
             instance_ip: Ipv4Addr::new(10, 30, 0, 0),
-            node: SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 32), 50103),
+            instance_ip6: None,
+            node: SocketAddr::new(Ipv4Addr::new(192, 0, 2, 32).into(), 50103),
         };
         assert_eq!(table.service.as_ref().unwrap().as_str(), "smp.bed.srv.bed");
         assert_eq!(table.addresses[&ROUND_ROBIN].policy, Policy::RoundRobin);

@@ -1,6 +1,6 @@
 //! Single packets through the programs that netmanager embeds, by `BPF_PROG_TEST_RUN`.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use aya::maps::{HashMap, Map, MapData};
@@ -28,7 +28,9 @@ pub(crate) const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 30, 2, 10);
 /// A container of the node under test.
 pub(crate) const CLIENT: Endpoint = Endpoint {
     ns_ip: Ipv4Addr::new(10, 18, 1, 2),
+    ns_ip6: None,
     instance_ip: Some(Ipv4Addr::new(10, 30, 11, 10)),
+    instance_ip6: None,
     ifindex: LOOPBACK,
     mac: [2, 0, 0, 0, 1, 2],
     gateway_mac: [2, 0, 0, 0, 1, 1],
@@ -37,7 +39,9 @@ pub(crate) const CLIENT: Endpoint = Endpoint {
 /// Another one.
 pub(crate) const NEIGHBOUR: Endpoint = Endpoint {
     ns_ip: Ipv4Addr::new(10, 18, 1, 3),
+    ns_ip6: None,
     instance_ip: Some(Ipv4Addr::new(10, 30, 11, 11)),
+    instance_ip6: None,
     ifindex: LOOPBACK,
     mac: [2, 0, 0, 0, 1, 3],
     gateway_mac: [2, 0, 0, 0, 1, 4],
@@ -46,8 +50,10 @@ pub(crate) const NEIGHBOUR: Endpoint = Endpoint {
 /// An instance on the other node.
 pub(crate) const SERVER: Backend = Backend {
     ns_ip: Ipv4Addr::new(10, 18, 2, 2),
+    ns_ip6: None,
     instance_ip: Ipv4Addr::new(10, 30, 12, 10),
-    node: SocketAddrV4::new(PEER, TUNNEL_PORT),
+    instance_ip6: None,
+    node: SocketAddr::new(IpAddr::V4(PEER), TUNNEL_PORT),
 };
 
 /// Where the kernel pretends that a test packet arrived.

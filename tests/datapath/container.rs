@@ -1,6 +1,6 @@
 //! What becomes of the packets that containers send.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -35,7 +35,8 @@ fn servers(count: u8) -> Vec<Backend> {
         .map(|n| Backend {
             ns_ip: Ipv4Addr::new(10, 18, 2, 2 + n),
             instance_ip: Ipv4Addr::new(10, 30, 12, 10 + n),
-            node: SocketAddrV4::new(PEER, TUNNEL_PORT),
+            node: SocketAddr::new(IpAddr::V4(PEER), TUNNEL_PORT),
+            ..SERVER
         })
         .collect()
 }
@@ -144,7 +145,7 @@ fn a_flow_whose_instance_has_gone_is_given_another_or_refused() {
 #[test]
 fn an_instance_on_another_port_is_reached_there() {
     let mut bed = Bed::new();
-    let elsewhere = Backend { node: SocketAddrV4::new(PEER, 40404), ..SERVER };
+    let elsewhere = Backend { node: SocketAddr::new(IpAddr::V4(PEER), 40404), ..SERVER };
     bed.within(|datapath| datapath.publish_service(SERVICE, Policy::RoundRobin, &[elsewhere]));
     let outcome = bed.container_sends(&to_service(Udp).sent_by(&CLIENT));
     assert_eq!(encapsulated(outcome.redirected()).destination, (PEER, 40404));
@@ -156,7 +157,8 @@ fn an_instance_on_this_node_gets_the_packet_directly_and_its_answer_comes_from_t
     let instance = |endpoint: &Endpoint| Backend {
         ns_ip: endpoint.ns_ip,
         instance_ip: endpoint.instance_ip.unwrap(),
-        node: SocketAddrV4::new(NODE, TUNNEL_PORT),
+        node: SocketAddr::new(IpAddr::V4(NODE), TUNNEL_PORT),
+        ..SERVER
     };
     let (client, server) = (instance(&CLIENT), instance(&NEIGHBOUR));
     bed.within(|datapath| {
@@ -181,7 +183,7 @@ fn an_instance_on_this_node_gets_the_packet_directly_and_its_answer_comes_from_t
 #[test]
 fn an_instance_that_should_be_here_and_is_not_is_not_sent_for() {
     let mut bed = Bed::new();
-    let missing = Backend { node: SocketAddrV4::new(NODE, TUNNEL_PORT), ..SERVER };
+    let missing = Backend { node: SocketAddr::new(IpAddr::V4(NODE), TUNNEL_PORT), ..SERVER };
     bed.within(|datapath| datapath.publish_service(SERVICE, Policy::RoundRobin, &[missing]));
     bed.container_sends(&to_service(Udp).sent_by(&CLIENT)).assert_dropped(DropReason::NoEndpoint);
 }
@@ -190,7 +192,7 @@ fn an_instance_that_should_be_here_and_is_not_is_not_sent_for() {
 fn an_unknown_service_is_reported_once_in_200_ms() {
     let mut bed = Bed::new();
     let frame = Packet::new(TcpSyn, CLIENT.ns_ip, UNKNOWN_SERVICE).sent_by(&CLIENT);
-    let miss = Miss { service_ip: UNKNOWN_SERVICE, ns_ip: CLIENT.ns_ip };
+    let miss = Miss { service_ip: UNKNOWN_SERVICE.into(), ns_ip: CLIENT.ns_ip.into() };
     for _ in 0..3 {
         bed.container_sends(&frame).assert_dropped(DropReason::ServiceUnknown);
     }
@@ -247,7 +249,7 @@ fn what_is_not_the_overlays_is_left_to_the_host() {
 #[test]
 fn no_container_reaches_a_tunnel_port() {
     let mut bed = Bed::new();
-    let elsewhere = Backend { node: SocketAddrV4::new(PEER, 40404), ..SERVER };
+    let elsewhere = Backend { node: SocketAddr::new(IpAddr::V4(PEER), 40404), ..SERVER };
     bed.within(|datapath| datapath.publish_service(SERVICE, Policy::RoundRobin, &[elsewhere]));
     for (destination, port) in
         [(NODE, TUNNEL_PORT), (PEER, TUNNEL_PORT), (OUTSIDE, TUNNEL_PORT), (PEER, 40404)]
@@ -374,8 +376,8 @@ fn flows_are_listed_with_what_they_lead_to() {
     bed.container_sends(&to_service(TcpSyn).sent_by(&CLIENT)).redirected();
     let flows = bed.datapath.flows().unwrap();
     let [flow] = flows.as_slice() else { panic!("{flows:?}") };
-    assert_eq!(flow.client, SocketAddrV4::new(CLIENT.ns_ip, CLIENT_PORT));
-    assert_eq!(flow.service, SocketAddrV4::new(SERVICE, SERVER_PORT));
+    assert_eq!(flow.client, SocketAddr::new(IpAddr::V4(CLIENT.ns_ip), CLIENT_PORT));
+    assert_eq!(flow.service, SocketAddr::new(IpAddr::V4(SERVICE), SERVER_PORT));
     assert_eq!(flow.backend, Some(SERVER));
     assert!(flow.idle < Duration::from_secs(60) && !flow.closing, "{flow:?}");
 }

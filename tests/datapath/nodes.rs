@@ -2,7 +2,7 @@
 //! attaches them, but by `ip` and not by netmanager.
 
 use std::ffi::CStr;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TcAttachType};
@@ -118,10 +118,19 @@ impl Node {
         let instance_ip = Ipv4Addr::new(10, 30, 10 + n, m);
         let mac = mac_of(&netns, "eth0");
         let ifindex = self.ifindex(&veth);
-        let endpoint = Endpoint { ns_ip, instance_ip: Some(instance_ip), ifindex, mac, gateway_mac };
+        let endpoint = Endpoint {
+            ns_ip,
+            ns_ip6: None,
+            instance_ip: Some(instance_ip),
+            instance_ip6: None,
+            ifindex,
+            mac,
+            gateway_mac,
+        };
         self.within(|datapath| datapath.attach_endpoint(&endpoint)).unwrap();
-        let node = SocketAddrV4::new(self.address(), TUNNEL_PORT);
-        Container { netns, backend: Backend { ns_ip, instance_ip, node }, endpoint }
+        let node = SocketAddr::new(IpAddr::V4(self.address()), TUNNEL_PORT);
+        let backend = Backend { ns_ip, ns_ip6: None, instance_ip, instance_ip6: None, node };
+        Container { netns, backend, endpoint }
     }
 
     pub(crate) fn ifindex(&self, interface: &str) -> u32 {

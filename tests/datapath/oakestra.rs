@@ -1,7 +1,7 @@
 //! The packets of Oakestra's own NetManager, captured on the underlay between two of its nodes.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use netmanager::datapath::{Backend, Endpoint, Policy};
 
@@ -59,7 +59,8 @@ fn server_node() -> (Bed, Endpoint) {
     let client = Backend {
         ns_ip: CLIENT.ns_ip,
         instance_ip: CLIENT.instance_ip.unwrap(),
-        node: SocketAddrV4::new(NODE, TUNNEL_PORT),
+        node: SocketAddr::new(IpAddr::V4(NODE), TUNNEL_PORT),
+        ..SERVER
     };
     let mut bed = Bed::empty();
     bed.within(|datapath| {

@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 
 use netmanager::datapath::{Backend, DropReason, Policy};
 use netmanager_common::map::{self, Endpoint, Flow, FlowKey};
-use netmanager_common::wire::Ip4;
+use netmanager_common::wire::{Ip, Ip4};
 
 use crate::bed::{Bed, CLIENT, NEIGHBOUR, SERVER, SERVICE};
 use crate::packet::Packet;
 use crate::packet::Transport::{TcpSyn, Udp};
 
-fn ip4(address: Ipv4Addr) -> Ip4 {
-    Ip4(address.octets())
+fn ip(address: Ipv4Addr) -> Ip {
+    Ip::from_v4(Ip4(address.octets()))
 }
 
 #[test]
 fn an_entry_that_has_become_another_containers_is_not_believed() {
     let mut bed = Bed::new();
-    let mut endpoints = bed.table::<Ip4, Endpoint>(map::ENDPOINTS);
-    let (client, neighbour) = (ip4(CLIENT.ns_ip), ip4(NEIGHBOUR.ns_ip));
+    let mut endpoints = bed.table::<Ip, Endpoint>(map::ENDPOINTS);
+    let (client, neighbour) = (ip(CLIENT.ns_ip), ip(NEIGHBOUR.ns_ip));
     let other = Endpoint { ns_ip: neighbour, ..endpoints.get(&client, 0).unwrap() };
     endpoints.insert(client, other, 0).unwrap();
     bed.container_sends(&Packet::new(Udp, CLIENT.ns_ip, SERVICE).sent_by(&CLIENT))
@@ -33,10 +33,10 @@ fn an_entry_that_has_become_another_containers_is_not_believed() {
 #[test]
 fn a_number_that_has_become_another_address_is_not_believed() {
     let mut bed = Bed::new();
-    let mut hosts = bed.table::<Ip4, u32>(map::HOSTS);
-    let number = hosts.get(&ip4(SERVER.ns_ip), 0).unwrap();
+    let mut hosts = bed.table::<Ip, u32>(map::HOSTS);
+    let number = hosts.get(&ip(SERVER.ns_ip), 0).unwrap();
     let other = Ipv4Addr::new(10, 18, 9, 9);
-    hosts.insert(ip4(other), number, 0).unwrap();
+    hosts.insert(ip(other), number, 0).unwrap();
     bed.uplink_receives(&Packet::new(Udp, other, CLIENT.ns_ip).tunnelled())
         .assert_dropped(DropReason::ForeignSource);
 }
@@ -53,8 +53,8 @@ fn a_lock_that_was_left_behind_is_removed() {
     bed.container_sends(&frame(41000)).redirected();
     // The kernel side's own clock.
     let (_, flow) = bed.table::<FlowKey, Flow>(map::FLOWS).iter().next().unwrap().unwrap();
-    let mut locks = bed.table::<Ip4, u32>(map::TURN_LOCKS);
-    let key = ip4(SERVICE);
+    let mut locks = bed.table::<Ip, u32>(map::TURN_LOCKS);
+    let key = ip(SERVICE);
     locks.insert(key, flow.last_seen, 0).unwrap();
     bed.container_sends(&frame(41001)).redirected();
     assert!(locks.get(&key, 0).is_ok(), "whoever has it may be at work");

@@ -1,6 +1,6 @@
 //! What becomes of the packets that arrive from other nodes.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use netmanager::datapath::{Backend, DropReason, Miss, Policy};
 
@@ -64,7 +64,7 @@ fn an_unknown_instance_on_a_known_node_is_delivered_and_asked_for() {
     for _ in 0..2 {
         delivered(bed.uplink_receives(&frame).redirected(), &CLIENT);
     }
-    assert_eq!(bed.misses(), [Miss { service_ip: UNKNOWN_INSTANCE, ns_ip: CLIENT.ns_ip }]);
+    assert_eq!(bed.misses(), [Miss { service_ip: UNKNOWN_INSTANCE.into(), ns_ip: CLIENT.ns_ip.into() }]);
 }
 
 #[test]
@@ -72,11 +72,12 @@ fn an_unknown_node_is_not_believed_but_asked_for_and_its_retransmission_passes()
     let mut bed = Bed::new();
     let frame = tunnelled(STRANGER, &Packet::new(TcpSyn, UNKNOWN_INSTANCE, CLIENT.ns_ip).bytes());
     bed.uplink_receives(&frame).assert_dropped(DropReason::UnknownPeer);
-    assert_eq!(bed.misses(), [Miss { service_ip: UNKNOWN_INSTANCE, ns_ip: CLIENT.ns_ip }]);
+    assert_eq!(bed.misses(), [Miss { service_ip: UNKNOWN_INSTANCE.into(), ns_ip: CLIENT.ns_ip.into() }]);
     let answer = Backend {
         ns_ip: Ipv4Addr::new(10, 18, 77, 2),
         instance_ip: UNKNOWN_INSTANCE,
-        node: SocketAddrV4::new(STRANGER, TUNNEL_PORT),
+        node: SocketAddr::new(IpAddr::V4(STRANGER), TUNNEL_PORT),
+        ..SERVER
     };
     bed.within(|datapath| datapath.publish_service(UNKNOWN_INSTANCE, Policy::Instance, &[answer]));
     delivered(bed.uplink_receives(&frame).redirected(), &CLIENT);
@@ -88,7 +89,8 @@ fn a_node_cannot_speak_for_another_nodes_container() {
     let second = Backend {
         ns_ip: Ipv4Addr::new(10, 18, 3, 2),
         instance_ip: Ipv4Addr::new(10, 30, 13, 10),
-        node: SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 3), TUNNEL_PORT),
+        node: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 3)), TUNNEL_PORT),
+        ..SERVER
     };
     bed.within(|datapath| datapath.publish_service(second.instance_ip, Policy::Instance, &[second]));
     for source in [second.instance_ip, second.ns_ip, OUTSIDE, NODE] {
@@ -107,7 +109,7 @@ fn a_node_cannot_speak_for_another_nodes_container() {
 #[test]
 fn an_instance_that_has_gone_is_no_longer_believed_elsewhere() {
     let mut bed = Bed::new();
-    let moved = Backend { node: SocketAddrV4::new(STRANGER, TUNNEL_PORT), ..SERVER };
+    let moved = Backend { node: SocketAddr::new(IpAddr::V4(STRANGER), TUNNEL_PORT), ..SERVER };
     bed.within(|datapath| datapath.publish_service(SERVICE, Policy::RoundRobin, &[moved]));
     bed.uplink_receives(&request(Udp).tunnelled()).assert_dropped(DropReason::ForeignSource);
     bed.uplink_receives(&tunnelled(STRANGER, &request(Udp).bytes())).redirected();

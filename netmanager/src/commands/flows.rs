@@ -30,7 +30,7 @@ pub fn run(paths: &Paths, format: Format, out: &mut impl Write) -> Result<()> {
     let tables = Tables::open(&paths.bpffs)
         .with_context(|| format!("open the data plane pinned under {}", paths.bpffs.display()))?;
     let mut flows = tables.flows().context("read the flows")?;
-    flows.sort_by_key(|flow| (*flow.client.ip(), *flow.service.ip(), flow.client.port()));
+    flows.sort_by_key(|flow| (flow.client.ip(), flow.service.ip(), flow.client.port()));
     let rows: Vec<_> = flows.iter().map(Row::from).collect();
     match format {
         Format::Json => write_json(out, &rows)?,

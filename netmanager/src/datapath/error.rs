@@ -1,5 +1,5 @@
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use aya::maps::MapError;
@@ -51,7 +51,7 @@ pub enum DatapathError {
     #[error(
         "service {service_ip} has {count} instances; an address can stand for {MAX_BACKENDS_PER_SERVICE} at most"
     )]
-    TooManyBackends { service_ip: Ipv4Addr, count: usize },
+    TooManyBackends { service_ip: IpAddr, count: usize },
     #[error("wait for events of the kernel")]
     Events { source: io::Error },
 }

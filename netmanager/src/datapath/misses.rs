@@ -1,16 +1,16 @@
 //! The stream of misses.
 
 use std::io;
-use std::net::Ipv4Addr;
 
 use aya::maps::{Map, MapData, RingBuf};
 use netmanager_common::event::MissRecord;
 use netmanager_common::map::EVENTS;
+use netmanager_common::wire::Ip;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::pin::PinDir;
-use super::tables::table;
+use super::tables::{from_ip, table};
 use super::{DatapathError, Miss};
 
 /// Misses as they occur: see [`super::Datapath::misses`].
@@ -62,10 +62,12 @@ impl Misses {
 
 /// A record, read by the layout of [`MissRecord`]. One of another length is not ours.
 fn decode(record: &[u8]) -> Option<Miss> {
-    const _: () = assert!(std::mem::offset_of!(MissRecord, ns_ip) == 4);
-    let record: [u8; size_of::<MissRecord>()] = record.try_into().ok()?;
-    let [a, b, c, d, e, f, g, h] = record;
-    Some(Miss { service_ip: Ipv4Addr::new(a, b, c, d), ns_ip: Ipv4Addr::new(e, f, g, h) })
+    const _: () = assert!(std::mem::offset_of!(MissRecord, ns_ip) == size_of::<Ip>());
+    const _: () = assert!(size_of::<MissRecord>() == 2 * size_of::<Ip>());
+    let (&service_ip, rest) = record.split_first_chunk()?;
+    let ns_ip = rest.try_into().ok()?;
+    let address = |octets| from_ip(Ip::from_octets(octets));
+    Some(Miss { service_ip: address(service_ip), ns_ip: address(ns_ip) })
 }
 
 fn events(source: io::Error) -> DatapathError {

@@ -1,6 +1,6 @@
 //! What the rest of netmanager says to the data plane, and hears from it.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use netmanager_common::event::DropReason;
@@ -10,8 +10,11 @@ use netmanager_common::map::Policy;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
     pub ns_ip: Ipv4Addr,
+    pub ns_ip6: Option<Ipv6Addr>,
     /// The instance's own service address. Without it the container can only be reached and only reach NsIPs.
     pub instance_ip: Option<Ipv4Addr>,
+    /// The same of IPv6.
+    pub instance_ip6: Option<Ipv6Addr>,
     /// The host side of the container's veth.
     pub ifindex: u32,
     /// MAC of the container side.
@@ -24,15 +27,17 @@ pub struct Endpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Backend {
     pub ns_ip: Ipv4Addr,
+    pub ns_ip6: Option<Ipv6Addr>,
     pub instance_ip: Ipv4Addr,
+    pub instance_ip6: Option<Ipv6Addr>,
     /// The tunnel endpoint of the node where it runs.
-    pub node: SocketAddrV4,
+    pub node: SocketAddr,
 }
 
 /// A service address as the kernel knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
-    pub service_ip: Ipv4Addr,
+    pub service_ip: IpAddr,
     pub policy: Policy,
     pub backends: Vec<Backend>,
 }
@@ -51,9 +56,9 @@ pub enum Transport {
 pub struct Flow {
     pub transport: Transport,
     /// The container's NsIP and port (of ICMP: the echo identifier).
-    pub client: SocketAddrV4,
+    pub client: SocketAddr,
     /// The service address that it dialled.
-    pub service: SocketAddrV4,
+    pub service: SocketAddr,
     /// The instance chosen for it; nothing if that instance is gone.
     pub backend: Option<Backend>,
     /// Time since its last packet, to the second.
@@ -85,9 +90,9 @@ pub struct Counters {
 /// A packet needed a service address that the table does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Miss {
-    pub service_ip: Ipv4Addr,
+    pub service_ip: IpAddr,
     /// Who needs it: the NsIP of a container of this node.
-    pub ns_ip: Ipv4Addr,
+    pub ns_ip: IpAddr,
 }
 
 /// This node as the kernel knows it.
@@ -95,6 +100,8 @@ pub struct Miss {
 pub struct Node {
     /// The outer source of what it sends, and the outer destination of what it takes.
     pub address: Ipv4Addr,
+    /// The same of IPv6, for nodes whose address is one.
+    pub address6: Option<Ipv6Addr>,
     pub uplink_ifindex: u32,
     pub tunnel_port: u16,
     /// The largest packet that the tunnel carries.

@@ -2,7 +2,7 @@
 //! leads nowhere. Pure: takes what is wanted, gives the steps.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use netmanager_common::map::{MAX_BACKENDS, Policy};
 
@@ -12,9 +12,9 @@ use super::Backend;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
     /// A node listens here; with port 0: there is a node at this address.
-    AddPeer(SocketAddrV4),
+    AddPeer(SocketAddr),
     /// Like all removals harmless when there is nothing to remove.
-    RemovePeer(SocketAddrV4),
+    RemovePeer(SocketAddr),
     /// A number's meaning, with a generation that says whether it is in use.
     SetBackend {
         number: u16,
@@ -23,16 +23,16 @@ pub(super) enum Step {
     },
     /// An address of a container leads to a backend.
     SetHost {
-        address: Ipv4Addr,
+        address: IpAddr,
         number: u16,
     },
-    RemoveHost(Ipv4Addr),
+    RemoveHost(IpAddr),
     SetService {
-        service_ip: Ipv4Addr,
+        service_ip: IpAddr,
         policy: Policy,
         numbers: Vec<u16>,
     },
-    RemoveService(Ipv4Addr),
+    RemoveService(IpAddr),
 }
 
 /// All numbers are taken.
@@ -44,21 +44,21 @@ pub(super) struct OutOfNumbers;
 pub(super) struct Held {
     /// Every number that was ever used.
     pub(super) rows: Vec<(u16, u32, Backend)>,
-    pub(super) services: Vec<(Ipv4Addr, Vec<u16>)>,
-    pub(super) hosts: Vec<(Ipv4Addr, u16)>,
-    pub(super) peers: Vec<SocketAddrV4>,
+    pub(super) services: Vec<(IpAddr, Vec<u16>)>,
+    pub(super) hosts: Vec<(IpAddr, u16)>,
+    pub(super) peers: Vec<SocketAddr>,
 }
 
 /// What the tables hold, by meaning.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
-    services: BTreeMap<Ipv4Addr, Vec<u16>>,
+    services: BTreeMap<IpAddr, Vec<u16>>,
     backends: BTreeMap<u16, InUse>,
     numbers: BTreeMap<Backend, u16>,
     /// The backends that have an address, the one that the table names last.
-    hosts: BTreeMap<Ipv4Addr, Vec<u16>>,
+    hosts: BTreeMap<IpAddr, Vec<u16>>,
     /// How many backends are behind an entry for their node.
-    peers: BTreeMap<SocketAddrV4, usize>,
+    peers: BTreeMap<SocketAddr, usize>,
     /// Numbers that were in use before, with the generation they were left with, longest unused first.
     retired: VecDeque<(u16, u32)>,
     /// The lowest number that was never in use.
@@ -121,7 +121,7 @@ impl Registry {
     /// ceased to.
     pub(super) fn publish(
         &mut self,
-        service_ip: Ipv4Addr,
+        service_ip: IpAddr,
         policy: Policy,
         backends: &[Backend],
     ) -> Result<Vec<Step>, OutOfNumbers> {
@@ -145,7 +145,7 @@ impl Registry {
     }
 
     /// Forgets a service.
-    pub(super) fn withdraw(&mut self, service_ip: Ipv4Addr) -> Vec<Step> {
+    pub(super) fn withdraw(&mut self, service_ip: IpAddr) -> Vec<Step> {
         let Some(numbers) = self.services.remove(&service_ip) else { return Vec::new() };
         let mut steps = vec![Step::RemoveService(service_ip)];
         self.release(&numbers, &mut steps);
@@ -176,7 +176,7 @@ impl Registry {
     }
 
     /// Notes a backend as in use. Gives the entries for its node that are not there yet.
-    fn enter(&mut self, number: u16, generation: u32, backend: Backend) -> Vec<SocketAddrV4> {
+    fn enter(&mut self, number: u16, generation: u32, backend: Backend) -> Vec<SocketAddr> {
         self.backends.insert(number, InUse { backend, generation, users: 0 });
         self.numbers.insert(backend, number);
         for address in addresses(&backend) {
@@ -235,16 +235,18 @@ fn is_in_use(generation: u32) -> bool {
     generation & 1 == 1
 }
 
-/// The addresses from which a backend's packets may come. Both are the same where an instance has no address of its
-/// own.
-fn addresses(backend: &Backend) -> impl Iterator<Item = Ipv4Addr> + use<> {
-    let second = (backend.instance_ip != backend.ns_ip).then_some(backend.instance_ip);
-    [backend.ns_ip].into_iter().chain(second)
+/// The addresses from which a backend's packets may come. Of each family both are the same where an instance has no
+/// address of its own.
+fn addresses(backend: &Backend) -> impl Iterator<Item = IpAddr> + use<> {
+    let v4 = [Some(backend.ns_ip), (backend.instance_ip != backend.ns_ip).then_some(backend.instance_ip)];
+    let v6 = [backend.ns_ip6, backend.instance_ip6.filter(|own| backend.ns_ip6 != Some(*own))];
+    let v4 = v4.into_iter().flatten().map(IpAddr::V4);
+    v4.chain(v6.into_iter().flatten().map(IpAddr::V6))
 }
 
 /// The two entries for a backend's node.
-fn peers(backend: &Backend) -> [SocketAddrV4; 2] {
-    [backend.node, SocketAddrV4::new(*backend.node.ip(), 0)]
+fn peers(backend: &Backend) -> [SocketAddr; 2] {
+    [backend.node, SocketAddr::new(backend.node.ip(), 0)]
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 pub(super) mod write;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use netmanager_common::event::DropReason;
 use netmanager_common::flow;
 use netmanager_common::map::{self, FlowKey, Policy, Traffic};
-use netmanager_common::wire::{self, Ip4};
+use netmanager_common::wire::{self, Ip, Ip4};
 
 use super::pin::PinDir;
 use super::registry::Held;
@@ -20,12 +20,12 @@ use super::{Backend, Counters, DatapathError, Endpoint, EndpointCounters, Flow, 
 /// The tables pinned under one directory, for `netmanager status` and `flows`, whether or not a daemon runs.
 pub struct Tables {
     pub(super) node: Array<MapData, map::Node>,
-    pub(super) endpoints: HashMap<MapData, Ip4, map::Endpoint>,
-    pub(super) services: HashMap<MapData, Ip4, map::Service>,
+    pub(super) endpoints: HashMap<MapData, Ip, map::Endpoint>,
+    pub(super) services: HashMap<MapData, Ip, map::Service>,
     pub(super) backends: Array<MapData, map::Backend>,
-    pub(super) hosts: HashMap<MapData, Ip4, u32>,
+    pub(super) hosts: HashMap<MapData, Ip, u32>,
     pub(super) peers: HashMap<MapData, map::Peer, u32>,
-    pub(super) turns: HashMap<MapData, Ip4, u32>,
+    pub(super) turns: HashMap<MapData, Ip, u32>,
     pub(super) traffic: PerCpuArray<MapData, Traffic>,
     flows: HashMap<MapData, FlowKey, map::Flow>,
     drops: PerCpuArray<MapData, u64>,
@@ -63,7 +63,8 @@ impl Tables {
     pub fn node(&self) -> Result<Option<Node>, DatapathError> {
         let node = self.node.get(&0, 0).map_err(reading(map::NODE))?;
         Ok((!node.address.is_none()).then(|| Node {
-            address: from_ip4(node.address),
+            address: Ipv4Addr::from(node.address.0),
+            address6: optional_v6(node.address6),
             uplink_ifindex: node.uplink_ifindex,
             tunnel_port: node.tunnel_port.get(),
             inner_mtu: node.inner_mtu,
@@ -72,15 +73,23 @@ impl Tables {
 
     /// The containers attached on this node, by NsIP.
     pub fn endpoints(&self) -> Result<Vec<Endpoint>, DatapathError> {
-        let endpoint = |(ns_ip, row): (Ip4, map::Endpoint)| Endpoint {
-            ns_ip: from_ip4(ns_ip),
-            instance_ip: (!row.instance_ip.is_none()).then(|| from_ip4(row.instance_ip)),
-            ifindex: row.ifindex,
-            mac: row.mac,
-            gateway_mac: row.gateway_mac,
-        };
-        let mut endpoints: Vec<_> =
-            rows(&self.endpoints, map::ENDPOINTS)?.into_iter().map(endpoint).collect();
+        let (v4, v6): (Vec<_>, Vec<_>) =
+            rows(&self.endpoints, map::ENDPOINTS)?.into_iter().map(|(_, row)| row).partition(is_v4);
+        let mut endpoints: Vec<_> = v4
+            .iter()
+            .map(|row| {
+                let second = v6.iter().find(|second| second.veth.slot == row.veth.slot);
+                Endpoint {
+                    ns_ip: Ipv4Addr::from(row.ns_ip.v4().0),
+                    ns_ip6: second.and_then(|second| optional_v6(second.ns_ip)),
+                    instance_ip: (!row.instance_ip.is_none()).then(|| row.instance_ip.v4().0.into()),
+                    instance_ip6: second.and_then(|second| optional_v6(second.instance_ip)),
+                    ifindex: row.veth.ifindex,
+                    mac: row.veth.mac,
+                    gateway_mac: row.veth.gateway_mac,
+                }
+            })
+            .collect();
         endpoints.sort_by_key(|endpoint| endpoint.ns_ip);
         Ok(endpoints)
     }
@@ -95,7 +104,7 @@ impl Tables {
                 backends.extend(row.in_use().then(|| from_backend(&row)));
             }
             let policy = Policy::try_from(row.policy).unwrap_or(Policy::RoundRobin);
-            services.push(Service { service_ip: from_ip4(service_ip), policy, backends });
+            services.push(Service { service_ip: from_ip(service_ip), policy, backends });
         }
         services.sort_by_key(|service| service.service_ip);
         Ok(services)
@@ -119,8 +128,8 @@ impl Tables {
             let backend = self.backend(row.backend)?;
             flows.push(Flow {
                 transport,
-                client: SocketAddrV4::new(from_ip4(key.source), key.source_port.get()),
-                service: SocketAddrV4::new(from_ip4(key.destination), key.destination_port.get()),
+                client: SocketAddr::new(from_ip(key.source), key.source_port.get()),
+                service: SocketAddr::new(from_ip(key.destination), key.destination_port.get()),
                 backend: (backend.in_use() && backend.generation == row.generation)
                     .then(|| from_backend(&backend)),
                 idle: Duration::from_secs(flow::idle(now, row.last_seen).into()),
@@ -134,11 +143,11 @@ impl Tables {
     /// Traffic of each endpoint, and the drops.
     pub fn counters(&self) -> Result<Counters, DatapathError> {
         let mut endpoints = Vec::new();
-        for (ns_ip, row) in rows(&self.endpoints, map::ENDPOINTS)? {
-            let per_cpu = self.traffic.get(&row.slot, 0).map_err(reading(map::TRAFFIC))?;
+        for (_, row) in rows(&self.endpoints, map::ENDPOINTS)?.iter().filter(|(_, row)| is_v4(row)) {
+            let per_cpu = self.traffic.get(&row.veth.slot, 0).map_err(reading(map::TRAFFIC))?;
             let sum = |field: fn(&Traffic) -> u64| per_cpu.iter().map(field).sum();
             endpoints.push(EndpointCounters {
-                ns_ip: from_ip4(ns_ip),
+                ns_ip: row.ns_ip.v4().0.into(),
                 sent_packets: sum(|traffic| traffic.sent_packets),
                 sent_bytes: sum(|traffic| traffic.sent_bytes),
                 received_packets: sum(|traffic| traffic.received_packets),
@@ -167,15 +176,30 @@ impl Tables {
             held.rows.push((number, row.generation, from_backend(&row)));
         }
         let services = rows(&self.services, map::SERVICES)?;
-        held.services = services.iter().map(|(ip, row)| (from_ip4(*ip), numbers(row).collect())).collect();
+        held.services = services.iter().map(|(ip, row)| (from_ip(*ip), numbers(row).collect())).collect();
         for (address, number) in rows(&self.hosts, map::HOSTS)? {
-            held.hosts.extend(u16::try_from(number).map(|number| (from_ip4(address), number)));
+            held.hosts.extend(u16::try_from(number).map(|number| (from_ip(address), number)));
         }
         held.peers = rows(&self.peers, map::PEERS)?
             .iter()
-            .map(|(peer, _)| SocketAddrV4::new(from_ip4(peer.address), peer.port.get()))
+            .map(|(peer, _)| SocketAddr::new(from_ip(peer.address), peer.port.get()))
             .collect();
         Ok(held)
+    }
+
+    /// The entry that has this NsIP.
+    pub(super) fn endpoint(&self, ns_ip: Ip) -> Result<Option<map::Endpoint>, DatapathError> {
+        match self.endpoints.get(&ns_ip, 0) {
+            Ok(row) => Ok(Some(row)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(source) => Err(reading(map::ENDPOINTS)(source)),
+        }
+    }
+
+    /// The keys of a container's IPv6 entry: one, or none; more only when a writer has died in between.
+    pub(super) fn second_entries(&self, slot: u32) -> Result<Vec<Ip>, DatapathError> {
+        let rows = rows(&self.endpoints, map::ENDPOINTS)?.into_iter();
+        Ok(rows.filter(|(_, row)| row.veth.slot == slot && !is_v4(row)).map(|(key, _)| key).collect())
     }
 
     fn backend(&self, number: u32) -> Result<map::Backend, DatapathError> {
@@ -209,18 +233,40 @@ fn numbers(row: &map::Service) -> impl Iterator<Item = u16> + use<> {
 
 fn from_backend(row: &map::Backend) -> Backend {
     Backend {
-        ns_ip: from_ip4(row.ns_ip),
-        instance_ip: from_ip4(row.instance_ip),
-        node: SocketAddrV4::new(from_ip4(row.node), row.port.get()),
+        ns_ip: row.ns_ip.0.into(),
+        ns_ip6: optional_v6(row.ns_ip6),
+        instance_ip: row.instance_ip.0.into(),
+        instance_ip6: optional_v6(row.instance_ip6),
+        node: SocketAddr::new(from_ip(row.node), row.port.get()),
     }
+}
+
+/// Each container has one such entry.
+fn is_v4(endpoint: &map::Endpoint) -> bool {
+    endpoint.ns_ip.is_v4()
 }
 
 pub(super) fn ip4(address: Ipv4Addr) -> Ip4 {
     Ip4(address.octets())
 }
 
-fn from_ip4(address: Ip4) -> Ipv4Addr {
-    Ipv4Addr::from(address.0)
+pub(super) fn ip(address: IpAddr) -> Ip {
+    match address {
+        IpAddr::V4(address) => Ip::from_v4(ip4(address)),
+        IpAddr::V6(address) => Ip::from_octets(address.octets()),
+    }
+}
+
+pub(super) fn optional_ip6(address: Option<Ipv6Addr>) -> Ip {
+    address.map_or(Ip::NONE, |address| ip(address.into()))
+}
+
+pub(super) fn from_ip(address: Ip) -> IpAddr {
+    Ipv6Addr::from(address.octets()).to_canonical()
+}
+
+fn optional_v6(address: Ip) -> Option<Ipv6Addr> {
+    (!address.is_none()).then(|| address.octets().into())
 }
 
 fn reading(name: &'static str) -> impl FnOnce(MapError) -> DatapathError {

@@ -1,6 +1,7 @@
 //! The start: what an earlier life of this daemon has left is taken over. Containers that live keep their network
 //! without a gap; what has died while nobody looked is cleared away.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use tokio::time::Instant;
@@ -151,8 +152,9 @@ impl Node {
         match self.datapath.services() {
             Ok(services) => {
                 for service in services {
+                    let IpAddr::V4(address) = service.service_ip else { continue };
                     let entry = Entry { policy: service.policy, backends: service.backends };
-                    self.resolver.adopt(service.service_ip, entry, now());
+                    self.resolver.adopt(address, entry, now());
                 }
             }
             Err(error) => tracing::warn!(error = chain(&error), "cannot read which services are published"),

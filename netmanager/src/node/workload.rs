@@ -271,7 +271,9 @@ impl Attachment {
     pub(super) fn endpoint(&self) -> Endpoint {
         Endpoint {
             ns_ip: self.ns_ip,
+            ns_ip6: None,
             instance_ip: self.instance_ip,
+            instance_ip6: None,
             ifindex: self.ifindex,
             mac: self.mac,
             gateway_mac: self.gateway_mac,

@@ -1,4 +1,4 @@
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -44,10 +44,15 @@ fn nobody(query_key: &str) -> TableResult {
 
 /// A flow to an instance that is there.
 fn flow(transport: Transport, idle: Duration) -> Flow {
-    let port = |address: Ipv4Addr| SocketAddrV4::new(address, 80);
+    let port = |address: Ipv4Addr| SocketAddr::new(address.into(), 80);
     let node = port(Ipv4Addr::new(192, 0, 2, 31));
-    let backend =
-        Backend { ns_ip: Ipv4Addr::new(10, 18, 0, 66), instance_ip: Ipv4Addr::new(10, 30, 0, 0), node };
+    let backend = Backend {
+        ns_ip: Ipv4Addr::new(10, 18, 0, 66),
+        ns_ip6: None,
+        instance_ip: Ipv4Addr::new(10, 30, 0, 0),
+        instance_ip6: None,
+        node,
+    };
     let client = port(Ipv4Addr::new(10, 18, 0, 2));
     Flow { transport, client, service: port(ROUND_ROBIN), backend: Some(backend), idle, closing: false }
 }

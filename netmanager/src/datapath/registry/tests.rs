@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
@@ -7,10 +8,10 @@ use super::*;
 /// The tables as the steps make them, with the checks that a packet relies on after every single step.
 #[derive(Debug, Default, Clone, PartialEq)]
 struct Kernel {
-    peers: BTreeSet<SocketAddrV4>,
+    peers: BTreeSet<SocketAddr>,
     rows: BTreeMap<u16, (u32, Backend)>,
-    hosts: BTreeMap<Ipv4Addr, u16>,
-    services: BTreeMap<Ipv4Addr, Vec<u16>>,
+    hosts: BTreeMap<IpAddr, u16>,
+    services: BTreeMap<IpAddr, Vec<u16>>,
 }
 
 impl Kernel {
@@ -42,11 +43,11 @@ impl Kernel {
         }
         for (address, number) in &self.hosts {
             let backend = self.in_use(*number).expect("an address leads to a backend in use");
-            assert!(backend.ns_ip == *address || backend.instance_ip == *address);
+            assert!(addresses(&backend).any(|own| own == *address));
         }
         for backend in self.rows.keys().filter_map(|number| self.in_use(*number)) {
             for port in [backend.node.port(), 0] {
-                let peer = SocketAddrV4::new(*backend.node.ip(), port);
+                let peer = SocketAddr::new(backend.node.ip(), port);
                 assert!(self.peers.contains(&peer), "{peer} is not known");
             }
         }
@@ -75,10 +76,16 @@ impl Kernel {
 fn backend(seed: u8) -> Backend {
     // Few enough that services share backends, and that two backends share an address.
     let host = seed % 7;
+    let node = match seed % 3 {
+        0 => Ipv6Addr::LOCALHOST.into(),
+        n => Ipv4Addr::new(192, 0, 2, n).into(),
+    };
     Backend {
         ns_ip: Ipv4Addr::new(10, 18, 0, host),
+        ns_ip6: (seed % 4 > 1).then(|| Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, host.into())),
         instance_ip: Ipv4Addr::new(10, 30, 1, seed % 5),
-        node: SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, seed % 3), 50103 + u16::from(seed % 2)),
+        instance_ip6: (seed % 4 < 3).then(|| Ipv6Addr::new(0xfdff, 0, 0, 0, 0, 0, 0, (seed % 5).into())),
+        node: SocketAddr::new(node, 50103 + u16::from(seed % 2)),
     }
 }
 
@@ -97,8 +104,11 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-fn service_ip(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 30, 0, number)
+fn service_ip(number: u8) -> IpAddr {
+    match number % 2 {
+        0 => Ipv4Addr::new(10, 30, 0, number).into(),
+        _ => Ipv6Addr::new(0xfdff, 0x2000, 0, 0, 0, 0, 0, number.into()).into(),
+    }
 }
 
 proptest! {
@@ -106,7 +116,7 @@ proptest! {
     fn no_step_leaves_an_entry_that_leads_nowhere(operations in prop::collection::vec(operation(), 1..40)) {
         let mut kernel = Kernel::default();
         let mut registry = Registry::default();
-        let mut wanted: BTreeMap<Ipv4Addr, BTreeSet<Backend>> = BTreeMap::new();
+        let mut wanted: BTreeMap<IpAddr, BTreeSet<Backend>> = BTreeMap::new();
         for operation in operations {
             let steps = match operation {
                 Operation::Publish(service, seeds) => {

@@ -1,12 +1,12 @@
 //! Writing the tables of services: the steps of the registry, one system call each.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use aya::maps::MapError;
 use netmanager_common::map;
 use netmanager_common::wire::Be16;
 
-use super::{Tables, ip4, table};
+use super::{Tables, ip, ip4, optional_ip6, table};
 use crate::datapath::DatapathError;
 use crate::datapath::registry::Step;
 
@@ -20,19 +20,21 @@ impl Tables {
                 let row = map::Backend {
                     generation: *generation,
                     ns_ip: ip4(backend.ns_ip),
+                    ns_ip6: optional_ip6(backend.ns_ip6),
                     instance_ip: ip4(backend.instance_ip),
-                    node: ip4(*backend.node.ip()),
+                    instance_ip6: optional_ip6(backend.instance_ip6),
+                    node: ip(backend.node.ip()),
                     port: Be16::new(backend.node.port()),
                     _pad: [0; 2],
                 };
                 written(self.backends.set((*number).into(), row, 0), map::BACKENDS)
             }
             Step::SetHost { address, number } => {
-                written(self.hosts.insert(ip4(*address), u32::from(*number), 0), map::HOSTS)
+                written(self.hosts.insert(ip(*address), u32::from(*number), 0), map::HOSTS)
             }
-            Step::RemoveHost(address) => removed(self.hosts.remove(&ip4(*address)), map::HOSTS),
+            Step::RemoveHost(address) => removed(self.hosts.remove(&ip(*address)), map::HOSTS),
             Step::SetService { service_ip, policy, numbers } => {
-                let key = ip4(*service_ip);
+                let key = ip(*service_ip);
                 match self.turns.insert(key, 0, BPF_NOEXIST) {
                     // It keeps its turn.
                     Err(MapError::SyscallError(error))
@@ -49,15 +51,15 @@ impl Tables {
                 written(self.services.insert(key, row, 0), map::SERVICES)
             }
             Step::RemoveService(service_ip) => {
-                removed(self.services.remove(&ip4(*service_ip)), map::SERVICES)?;
-                removed(self.turns.remove(&ip4(*service_ip)), map::TURNS)
+                removed(self.services.remove(&ip(*service_ip)), map::SERVICES)?;
+                removed(self.turns.remove(&ip(*service_ip)), map::TURNS)
             }
         }
     }
 }
 
-fn peer(node: &SocketAddrV4) -> map::Peer {
-    map::Peer::listening(ip4(*node.ip()), Be16::new(node.port()))
+fn peer(node: &SocketAddr) -> map::Peer {
+    map::Peer::listening(ip(node.ip()), Be16::new(node.port()))
 }
 
 /// Update flag: only if there is no such entry.
