@@ -59,11 +59,13 @@ impl Footprint {
     }
 }
 
-/// `…/hypha-4711-…` of a process 4711 that lives and is not us.
+/// `…/hypha-net-4711-2-…` of a process 4711 that lives and is not us: the first number is the process, what follows
+/// it may be any.
 fn is_of_another(name: &str) -> bool {
-    name.split(|separator: char| !separator.is_ascii_alphanumeric())
-        .filter_map(|word| word.parse::<u32>().ok())
-        .any(|pid| pid > 1 && pid != std::process::id() && name.contains("hypha-") && process::is_alive(pid))
+    let Some((_, marked)) = name.split_once("hypha-") else { return false };
+    let mut words = marked.split(|separator: char| !separator.is_ascii_alphanumeric());
+    let maker: Option<u32> = words.find_map(|word| word.parse().ok());
+    maker.is_some_and(|pid| pid != std::process::id() && process::is_alive(pid))
 }
 
 fn entries(directory: &Path) -> Vec<String> {
@@ -111,4 +113,23 @@ fn processes() -> Vec<String> {
             Some(format!("{} ({pid})", name.trim_end()))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_of_another;
+
+    #[test]
+    fn only_the_first_number_says_who_made_it() {
+        let (us, alive) = (std::process::id(), std::os::unix::process::parent_id());
+        for (name, expected) in [
+            (format!("/run/netns/hypha-{us}-{alive}-seen"), false),
+            (format!("/run/netns/hypha-{alive}-{us}-seen"), true),
+            (format!("/sys/fs/bpf/hypha-net-{alive}-0"), true),
+            ("/run/netns/hypha-4194304-1-seen".to_owned(), false),
+            (format!("/run/netns/other-{alive}"), false),
+        ] {
+            assert_eq!(is_of_another(&name), expected, "{name}");
+        }
+    }
 }
