@@ -11,6 +11,7 @@ mod misses;
 mod model;
 mod pin;
 mod registry;
+mod repair;
 mod tables;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -29,6 +30,7 @@ pub use error::DatapathError;
 pub use load::{FROM_CONTAINER, FROM_UPLINK, OBJECT};
 pub use misses::Misses;
 pub use model::{Backend, Counters, Endpoint, EndpointCounters, Flow, Miss, Node, Service, Transport};
+pub use repair::Repair;
 pub use tables::Tables;
 
 use pin::PinDir;
@@ -185,6 +187,12 @@ impl Datapath {
     pub fn withdraw_service(&mut self, service_ip: impl Into<IpAddr>) -> Result<(), DatapathError> {
         let steps = self.registry.withdraw(service_ip.into());
         self.apply_all(Ok(steps))
+    }
+
+    /// Where everything is pinned.
+    #[must_use]
+    pub fn pin_dir(&self) -> &Path {
+        self.pins.path()
     }
 
     /// The tables, to be read.

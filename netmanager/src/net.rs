@@ -18,15 +18,18 @@ mod netns;
 mod pair;
 pub mod sysctl;
 mod uplink;
+mod watch;
 mod wiring;
 
 use futures::TryStreamExt;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::LinkUnspec;
 use tokio::task::JoinHandle;
 
 pub use self::error::{NetError, Reason};
 pub use self::netns::Netns;
 pub use self::uplink::Uplink;
+pub use self::watch::Watch;
 pub use self::wiring::{CONTAINER_LINK, LINK_PREFIX, Wiring, is_our_link};
 
 /// A netlink socket in one network namespace. It stays there, whichever thread uses it.
@@ -81,6 +84,26 @@ impl Links {
             Err(reason) if reason.is_gone() => Ok(None),
             Err(reason) => Err(NetError::new(format!("look for link {name}"), reason)),
         }
+    }
+
+    /// Gives a link back the name that it was made with, for which it has to go down for a moment: it must be furnished
+    /// again. One that is gone, or has that name, is no failure.
+    ///
+    /// # Errors
+    /// When the kernel refuses, for one because another link has the name.
+    pub async fn rename(&self, ifindex: u32, name: &str) -> Result<(), NetError> {
+        let failed = |source: rtnetlink::Error| {
+            NetError::new(format!("give link {ifindex} its name {name} back"), source.into())
+        };
+        let mut found = self.handle.link().get().match_index(ifindex).execute();
+        match found.try_next().await.map_err(Reason::from) {
+            Ok(Some(message)) if Link::from(&message).name != name => {}
+            _ => return Ok(()),
+        }
+        let down = LinkUnspec::new_with_index(ifindex).down().build();
+        self.handle.link().change(down).execute().await.map_err(failed)?;
+        let renamed = LinkUnspec::new_with_index(ifindex).name(name).build();
+        self.handle.link().change(renamed).execute().await.map_err(failed)
     }
 
     /// Removes a link; one that is gone is no failure. Says whether there was one.

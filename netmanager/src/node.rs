@@ -5,12 +5,13 @@
 
 mod adopt;
 mod naming;
+mod reconcile;
 mod registration;
 mod reporting;
 mod underlay;
 mod workload;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ use crate::config::Config;
 use crate::datapath::{Datapath, Misses};
 use crate::error::chain;
 use crate::ipam::Pool;
-use crate::net::{Links, Uplink};
+use crate::net::{Links, Uplink, Watch};
 use crate::report::{Report, SessionState};
 use crate::resolver::{Resolver, is_use};
 use crate::session::{Event, Session};
@@ -36,8 +37,10 @@ use crate::state::{self, Store};
 
 /// How often it is looked for services that nothing uses.
 const SWEEP: Duration = Duration::from_secs(60);
-/// How often it is looked where the uplink is.
-const UPLINK_CHECK: Duration = Duration::from_secs(10);
+/// How often it is looked whether everything is where it belongs, though nobody has told of a change.
+const RECONCILE: Duration = Duration::from_secs(10);
+/// How long after the kernel has told of a change, so that many changes are one look.
+const SETTLE: Duration = Duration::from_millis(200);
 /// How long tables may wait to be written, so that many changes are one write.
 const TABLES_DELAY: Duration = Duration::from_secs(5);
 
@@ -61,6 +64,7 @@ pub struct Node {
     /// The free addresses; `None` until the cluster has given a block.
     pool: Option<Pool>,
     links: Links,
+    watch: Watch,
     datapath: Datapath,
     misses: Misses,
     resolver: Resolver,
@@ -75,7 +79,9 @@ pub struct Node {
     undeployed: Vec<InstanceName>,
     tables_due: Option<Instant>,
     sweep_due: Instant,
-    uplink_due: Instant,
+    reconcile_due: Instant,
+    /// Containers that have gone, since when.
+    lost: BTreeMap<InstanceName, Instant>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -103,6 +109,8 @@ enum Wake {
     Command(Option<Command>),
     Event(Event),
     Miss(IpAddr),
+    /// Links, addresses or routes have changed.
+    Links,
     Time,
 }
 
@@ -120,11 +128,12 @@ impl Node {
                     let actions = self.resolver.missed(address, now());
                     self.carry_out(actions);
                 }
+                Wake::Links => self.reconcile_due = self.reconcile_due.min(Instant::now() + SETTLE),
                 Wake::Time => {}
             }
             self.tick();
-            if self.uplink_due <= Instant::now() {
-                self.follow_uplink().await;
+            if self.reconcile_due <= Instant::now() {
+                self.reconcile().await;
             }
         }
         if self.tables_due.is_some() {
@@ -156,6 +165,7 @@ impl Node {
                     Wake::Time
                 }
             },
+            () = self.watch.changed() => Wake::Links,
             () = tokio::time::sleep_until(deadline) => Wake::Time,
         }
     }
@@ -180,7 +190,7 @@ impl Node {
         let subnet = self.cluster.as_ref().and_then(|cluster| cluster.subnet_due);
         let resolver = self.resolver.deadline().map(Instant::from_std);
         let once = [self.tables_due, subnet, resolver].into_iter().flatten();
-        registrations.chain(unnamed).chain(once).fold(self.sweep_due.min(self.uplink_due), Instant::min)
+        registrations.chain(unnamed).chain(once).fold(self.sweep_due.min(self.reconcile_due), Instant::min)
     }
 
     /// Does whatever is due.

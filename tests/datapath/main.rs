@@ -13,6 +13,7 @@ mod oakestra;
 mod packet;
 mod pins;
 mod recycled;
+mod repair;
 mod restart;
 mod talk;
 mod upgrade;

@@ -6,5 +6,6 @@ mod cluster;
 mod fixtures;
 mod naming;
 mod refusal;
+mod repair;
 mod restart;
 mod wiring;

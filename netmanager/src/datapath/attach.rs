@@ -51,6 +51,25 @@ impl Hook {
         }
     }
 
+    /// Whether `program` is at the ingress of an interface and will stay there when this process ends. Of clsact it is
+    /// not asked: there attaching again replaces in place whatever is ours.
+    pub(super) fn is_attached(
+        self,
+        pins: &PinDir,
+        program: &SchedClassifier,
+        ifindex: u32,
+    ) -> Result<bool, DatapathError> {
+        if self == Self::Clsact || !pins.link(ifindex).exists() {
+            return Ok(false);
+        }
+        let interface = interface::name(ifindex)?;
+        let looked = SchedClassifier::query_tcx(&interface, TcAttachType::Ingress)
+            .and_then(|(_revision, programs)| Ok((program.info()?.id(), programs)));
+        let (ours, programs) =
+            looked.map_err(|source| DatapathError::Look { interface, source: Box::new(source) })?;
+        Ok(programs.iter().any(|program| program.id() == ours))
+    }
+
     /// Detaches what we have at an interface. The interface may be gone.
     pub(super) fn detach(self, pins: &PinDir, ifindex: u32) -> Result<(), DatapathError> {
         match self {

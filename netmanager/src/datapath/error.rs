@@ -42,10 +42,14 @@ pub enum DatapathError {
         "no interface has index {ifindex} here: has it been removed, or is it in another network namespace?"
     )]
     NoInterface { ifindex: u32, source: io::Error },
+    #[error("look which programs {interface} has")]
+    Look { interface: String, source: Box<ProgramError> },
     #[error("attach {program} to {interface}")]
     Attach { program: &'static str, interface: String, source: Box<ProgramError> },
     #[error("open the pinned attachment {path}")]
     PinnedLink { path: PathBuf, source: Box<LinkError> },
+    #[error("pin table {table} again")]
+    PinTable { table: String, source: Box<aya::pin::PinError> },
     #[error("pin the attachment {path}")]
     PinLink { path: PathBuf, source: Box<aya::pin::PinError> },
     #[error(

@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use netmanager_common::ABI_VERSION;
+use netmanager_common::map::NODE;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::DatapathError;
@@ -43,6 +44,11 @@ impl PinDir {
     pub(super) fn linked_interfaces(&self) -> Result<Vec<u32>, DatapathError> {
         let names = names_in(&self.links())?;
         Ok(names.iter().filter_map(|name| name.strip_prefix(LINK_PREFIX)?.parse().ok()).collect())
+    }
+
+    /// Whether the tables are where they were pinned.
+    pub(super) fn has_tables(&self) -> bool {
+        self.tables().join(NODE).exists()
     }
 
     fn links(&self) -> PathBuf {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use futures::TryStreamExt;
 use netlink_packet_route::address::{AddressAttribute, AddressScope};
-use netlink_packet_route::link::LinkLayerType;
+use netlink_packet_route::link::{LinkAttribute, LinkLayerType, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
 use rtnetlink::RouteMessageBuilder;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,9 @@ pub struct Uplink {
     pub name: String,
     pub ifindex: u32,
     pub address: Ipv4Addr,
+    /// The largest packet that it carries.
+    #[serde(default)]
+    pub mtu: u32,
 }
 
 impl Links {
@@ -26,27 +29,25 @@ impl Links {
     /// # Errors
     /// When it cannot be told which interface is meant, or it cannot carry the tunnel.
     pub async fn uplink(&self, named: Option<&str>, preferred: Option<Ipv4Addr>) -> Result<Uplink, NetError> {
-        let (name, ifindex) = match named {
-            Some(name) => (name.to_owned(), self.ethernet(name).await?),
-            None => {
-                let name = self.default_interface().await?;
-                let ifindex = self.ethernet(&name).await?;
-                (name, ifindex)
-            }
+        let name = match named {
+            Some(name) => name.to_owned(),
+            None => self.default_interface().await?,
         };
+        let link = self.ethernet(&name).await?;
+        let ifindex = link.header.index;
         let addresses = self.addresses(&name, ifindex).await?;
         let chosen = preferred.filter(|address| addresses.contains(address)).or(addresses.first().copied());
         let address = chosen.ok_or_else(|| NetError::new(use_as_uplink(&name), Reason::NoAddress))?;
-        Ok(Uplink { name, ifindex, address })
+        Ok(Uplink { name, ifindex, address, mtu: mtu(&link) })
     }
 
-    async fn ethernet(&self, name: &str) -> Result<u32, NetError> {
+    async fn ethernet(&self, name: &str) -> Result<LinkMessage, NetError> {
         let fail = |reason| NetError::new(use_as_uplink(name), reason);
         let link = self.find(name).await?.ok_or_else(|| fail(Reason::NoInterface))?;
         if link.header.link_layer_type != LinkLayerType::Ether {
             return Err(fail(Reason::NotEthernet));
         }
-        Ok(link.header.index)
+        Ok(link)
     }
 
     async fn default_interface(&self) -> Result<String, NetError> {
@@ -94,6 +95,14 @@ impl Links {
         }
         Ok(found)
     }
+}
+
+fn mtu(link: &LinkMessage) -> u32 {
+    let mtu = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    });
+    mtu.unwrap_or_default()
 }
 
 fn use_as_uplink(name: &str) -> String {

@@ -1,6 +1,7 @@
 //! The start: what an earlier life of this daemon has left is taken over. Containers that live keep their network
 //! without a gap; what has died while nobody looked is cleared away.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -8,11 +9,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Node, SWEEP, UPLINK_CHECK, now};
+use super::{Node, RECONCILE, SWEEP, now};
 use crate::config::Config;
 use crate::datapath::{Datapath, DatapathError, Options};
 use crate::error::chain;
-use crate::net::{Links, NetError, Netns, sysctl};
+use crate::net::{Links, NetError, Netns, Watch, sysctl};
 use crate::resolver::Resolver;
 use crate::state::{Attachment, StateError, Store};
 use crate::table::Entry;
@@ -45,6 +46,8 @@ impl Node {
             tracing::warn!(error = chain(&error), "the saved tables are not used");
             Vec::new()
         });
+        // Before anything is looked at: what changes afterwards is heard of.
+        let watch = Watch::open()?;
         let links = Links::open()?;
         let uplink = links.uplink(config.default_interface.as_deref(), config.public_address).await?;
         sysctl::enable_forwarding()?;
@@ -73,6 +76,7 @@ impl Node {
             state,
             pool,
             links,
+            watch,
             datapath,
             misses,
             resolver: Resolver::default(),
@@ -83,7 +87,8 @@ impl Node {
             undeployed: Vec::new(),
             tables_due: None,
             sweep_due: Instant::now() + SWEEP,
-            uplink_due: Instant::now() + UPLINK_CHECK,
+            reconcile_due: Instant::now() + RECONCILE,
+            lost: BTreeMap::new(),
             tasks,
             stop,
         };
@@ -171,6 +176,7 @@ impl Node {
     }
 }
 
-fn is_alive(attachment: &Attachment) -> bool {
+/// Whether the process that the container was attached for still has the network namespace that it had.
+pub(super) fn is_alive(attachment: &Attachment) -> bool {
     Netns::of_process(attachment.pid).is_ok_and(|netns| netns.inode() == attachment.netns)
 }

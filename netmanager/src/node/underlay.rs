@@ -6,9 +6,7 @@
 
 use std::net::Ipv4Addr;
 
-use tokio::time::Instant;
-
-use super::{Node, UPLINK_CHECK};
+use super::Node;
 use crate::error::chain;
 use crate::nft;
 
@@ -49,7 +47,6 @@ impl Node {
 
     /// Looks where the uplink is now. While there is none, the data plane keeps the last one: it may come back.
     pub(super) async fn follow_uplink(&mut self) {
-        self.uplink_due = Instant::now() + UPLINK_CHECK;
         // Of several addresses the one in use stays in use, whatever their order.
         let preferred = self.config.public_address.or(Some(self.uplink.address));
         let uplink = match self.links.uplink(self.config.default_interface.as_deref(), preferred).await {
@@ -65,16 +62,27 @@ impl Node {
             tracing::error!(uplink = uplink.name, error, "the data plane does not follow the uplink");
             return;
         }
-        let (before, now) = (&self.uplink, &uplink);
-        tracing::warn!(
-            uplink = now.name, address = %now.address, was = before.name, was_address = %before.address,
-            "the uplink changed; connections to other nodes begin anew"
-        );
-        self.state.uplink = Some(uplink.clone());
-        self.uplink = uplink;
-        self.warn_if_translated();
+        let before = std::mem::replace(&mut self.uplink, uplink.clone());
+        let now = &uplink;
+        if before.mtu != now.mtu {
+            tracing::warn!(
+                uplink = now.name,
+                mtu = now.mtu,
+                was_mtu = before.mtu,
+                "the uplink's MTU changed"
+            );
+            self.resize_containers().await;
+        }
+        if (before.ifindex, before.address) != (now.ifindex, now.address) {
+            tracing::warn!(
+                uplink = now.name, address = %now.address, was = before.name, was_address = %before.address,
+                "the uplink changed; connections to other nodes begin anew"
+            );
+            self.warn_if_translated();
+            self.announce_all();
+        }
+        self.state.uplink = Some(uplink);
         // Logged where it fails; the next operation writes it again.
         self.save().ok();
-        self.announce_all();
     }
 }

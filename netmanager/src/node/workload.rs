@@ -87,15 +87,13 @@ impl Node {
     ) -> Result<Attached, Refusal> {
         let ports = ports::parse(port_mappings)?;
         let links_failed = |source| Refusal::Links { instance: instance.clone(), source };
+        let mtu = self.container_mtu(instance)?;
         let pool = self.pool.as_mut().ok_or(Refusal::NotRegistered)?;
         let taken = self.state.endpoints.iter().find_map(|other| other.conflict(instance, &ports));
         if let Some((port, holder)) = taken {
             return Err(Refusal::PortTaken { port, holder });
         }
         let netns = Netns::of_process(pid).map_err(links_failed)?;
-        let node = self.datapath.tables().node();
-        let node = node.map_err(|source| Refusal::Datapath { instance: instance.clone(), source })?;
-        let mtu = node.map_or(INNER_MTU, |node| node.inner_mtu);
         let before = self.state.endpoint(instance).cloned();
         let ns_ip = match &before {
             Some(before) => before.ns_ip,
@@ -130,7 +128,14 @@ impl Node {
         }
     }
 
-    async fn set_up(
+    /// The MTU of a container's link: the largest packet that the tunnel carries on this uplink.
+    pub(super) fn container_mtu(&self, instance: &InstanceName) -> Result<u16, Refusal> {
+        let node = self.datapath.tables().node();
+        let node = node.map_err(|source| Refusal::Datapath { instance: instance.clone(), source })?;
+        Ok(node.map_or(INNER_MTU, |node| node.inner_mtu))
+    }
+
+    pub(super) async fn set_up(
         &mut self,
         mut attachment: Attachment,
         wiring: &Wiring,
