@@ -10,6 +10,7 @@ mod live;
 mod nodes;
 mod ns_ip;
 mod oakestra;
+mod odd_kernel;
 mod packet;
 mod pins;
 mod recycled;
