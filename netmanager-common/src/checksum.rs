@@ -3,7 +3,7 @@
 //! Sums are of words as they lie in memory: ones' complement addition gives the same bytes in either byte order, so
 //! nothing is ever swapped.
 
-use crate::wire::{Be16, Ip4, Ipv4};
+use crate::wire::{Be16, Ip, Ip4, Ipv4};
 
 /// What has changed below a checksum: the ones' complement sum of all new words and of the complements of the old
 /// ones. The same as the kernel's `__wsum` difference, which `bpf_l4_csum_replace` takes.
@@ -19,6 +19,15 @@ impl Difference {
     #[inline(always)]
     pub const fn replace(self, old: Ip4, new: Ip4) -> Self {
         Self(add(add(self.0, !old.word()), new.word()))
+    }
+
+    /// The same of an IPv6 address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn replace6(self, old: Ip, new: Ip) -> Self {
+        let ([a, b, c, d], [e, f, g, h]) = (old.words(), new.words());
+        let sum = add(add(add(add(self.0, !a), !b), !c), !d);
+        Self(add(add(add(add(sum, e), f), g), h))
     }
 
     /// Adds that a pair of neighbouring bytes at an even offset has been replaced.
@@ -77,6 +86,7 @@ const fn fold(sum: u32) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::{Difference, of_header, update};
+    use crate::wire::Ip;
     use crate::wire::{Be16, Ip4, Ipv4};
     use proptest::prelude::*;
 
@@ -151,6 +161,14 @@ mod tests {
             header.source = Ip4(source);
             let updated = update(header.checksum, difference);
             prop_assert!(!same(updated.get(), of_header(&header).get()));
+        }
+
+        #[test]
+        fn replacing_an_ipv6_address_equals_a_recomputation(old: [u8; 16], new: [u8; 16], rest: [u8; 8]) {
+            let sum = |address: [u8; 16]| reference(&[&address[..], &rest].concat());
+            let difference = Difference::NONE.replace6(Ip::from_octets(old), Ip::from_octets(new));
+            let updated = update(Be16::new(sum(old)), difference);
+            prop_assert!(same(updated.get(), sum(new)), "{:04x} and {:04x}", updated.get(), sum(new));
         }
 
         #[test]

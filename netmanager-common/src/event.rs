@@ -46,12 +46,14 @@ macro_rules! drop_reasons {
 drop_reasons! {
     /// Shorter than its headers say, or lengths that contradict each other.
     Malformed = "malformed",
-    /// Neither IPv4 nor ARP.
-    NotIpv4 = "not-ipv4",
+    /// Neither IPv4, IPv6 nor ARP.
+    NotIp = "not-ip",
     /// From a container, with a VLAN tag, which would go along to the uplink.
     VlanTag = "vlan-tag",
     /// IP options, which nothing in an overlay needs.
     IpOptions = "ip-options",
+    /// IPv6 extension headers that are more than four, or that name another last receiver than the IPv6 header.
+    ExtensionHeaders = "extension-headers",
     /// A fragment: without its ports no flow can be found.
     Fragment = "fragment",
     /// Not TCP, UDP or ICMP echo.
@@ -62,6 +64,12 @@ drop_reasons! {
     TooBig = "too-big",
     /// From a container with an address or MAC that is not its own.
     SpoofedSource = "spoofed-source",
+    /// From a container, which is no router: an IPv6 router advertisement or a redirect.
+    RouterAdvertisement = "router-advertisement",
+    /// From a container, an answer of a DHCP server.
+    DhcpServer = "dhcp-server",
+    /// From a container's link-local address, and no neighbour discovery.
+    LinkLocal = "link-local",
     /// From a container to the tunnel port of a node.
     TunnelFromContainer = "tunnel-from-container",
     /// To a service address that is not in the table (yet); a miss was raised.
@@ -80,7 +88,7 @@ drop_reasons! {
     NoEndpoint = "no-endpoint",
     /// On the tunnel port, from an address where no node is known.
     UnknownPeer = "unknown-peer",
-    /// On the tunnel port, not an IPv4 packet of the overlay.
+    /// On the tunnel port, neither IPv4 nor IPv6.
     ForeignTunnel = "foreign-tunnel",
     /// On the tunnel port, with an inner source that belongs to another node or to none.
     ForeignSource = "foreign-source",

@@ -79,6 +79,15 @@ pub struct Node {
 
 const _: () = assert!(size_of::<Node>() == 4 + 16 + 4 + 2 + 2);
 
+impl Node {
+    /// The node's own end of a tunnel to `peer`; none if it has no address of that family.
+    #[must_use]
+    #[inline(always)]
+    pub const fn address_towards(&self, peer: Ip) -> Ip {
+        if peer.is_v4() { Ip::from_optional_v4(self.address) } else { self.address6 }
+    }
+}
+
 /// Value of [`ENDPOINTS`]. A container with an NsIP of each family has two entries with one slot; what is of a family is
 /// of the key's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -191,15 +200,25 @@ impl Backend {
         self.generation & 1 == 1
     }
 
+    /// The container's address in the family of `like`; none if it has none.
+    #[must_use]
+    #[inline(always)]
+    pub const fn ns_ip_like(&self, like: Ip) -> Ip {
+        if like.is_v4() { Ip::from_optional_v4(self.ns_ip) } else { self.ns_ip6 }
+    }
+
+    /// The same of the address from which its packets come.
+    #[must_use]
+    #[inline(always)]
+    pub const fn instance_ip_like(&self, like: Ip) -> Ip {
+        if like.is_v4() { Ip::from_optional_v4(self.instance_ip) } else { self.instance_ip6 }
+    }
+
     /// Whether packets with this source may be the instance's.
     #[must_use]
     #[inline(always)]
     pub fn owns(&self, address: Ip) -> bool {
-        if address.is_v4() {
-            self.ns_ip == address.v4() || self.instance_ip == address.v4()
-        } else {
-            self.ns_ip6 == address || self.instance_ip6 == address
-        }
+        self.ns_ip_like(address) == address || self.instance_ip_like(address) == address
     }
 }
 

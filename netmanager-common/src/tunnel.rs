@@ -1,24 +1,26 @@
-//! The tunnel's outer headers: IPv4 and UDP, with the bare inner packet as payload.
+//! The tunnel's outer headers: IPv4 or IPv6, and UDP, with the bare inner packet as payload.
 
 use crate::checksum;
-use crate::wire::{Be16, DO_NOT_FRAGMENT, IPV4_LEN, IPV4_WITHOUT_OPTIONS, Ip4, Ipv4, UDP, UDP_LEN, Udp};
+use crate::wire::{
+    Be16, DO_NOT_FRAGMENT, IPV4_LEN, IPV4_WITHOUT_OPTIONS, IPV6_LEN, IPV6_VERSION, Ip, Ipv4, Ipv6, UDP,
+    UDP_LEN, Udp,
+};
 
-/// What the tunnel adds to a packet.
+/// What the tunnel adds to a packet over IPv4.
 pub const OVERHEAD: u16 = IPV4_LEN + UDP_LEN;
+/// What the tunnel adds to a packet over IPv6.
+pub const OVERHEAD6: u16 = IPV6_LEN + UDP_LEN;
 
 /// The largest inner packet, and the MTU of containers. An uplink with the usual MTU of 1500 leaves room for 1472, but
 /// Oakestra's nodes have 1450 everywhere and drop what is larger.
 pub const INNER_MTU: u16 = 1450;
 
-/// The largest inner packet on an uplink that carries `uplink_mtu` bytes.
+/// The largest inner packet on an uplink that carries `uplink_mtu` bytes, when the tunnel adds up to `overhead`.
 #[must_use]
-pub const fn inner_mtu(uplink_mtu: u32) -> u16 {
-    const ENOUGH: u32 = (INNER_MTU + OVERHEAD) as u32;
-    match uplink_mtu {
-        ENOUGH.. => INNER_MTU,
-        #[expect(clippy::cast_possible_truncation, reason = "less than ENOUGH")]
-        little => (little as u16).saturating_sub(OVERHEAD),
-    }
+pub const fn inner_mtu(uplink_mtu: u32, overhead: u16) -> u16 {
+    let room = uplink_mtu.saturating_sub(overhead as u32);
+    #[expect(clippy::cast_possible_truncation, reason = "less than INNER_MTU")]
+    if room < INNER_MTU as u32 { room as u16 } else { INNER_MTU }
 }
 
 /// TTL of outer packets.
@@ -28,16 +30,16 @@ const TTL: u8 = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Path {
     /// Address of this node.
-    pub source: Ip4,
-    /// Address of the peer.
-    pub destination: Ip4,
+    pub source: Ip,
+    /// Address of the peer, of the same family.
+    pub destination: Ip,
     /// Carries the inner flow's hash.
     pub source_port: Be16,
     /// Where the peer listens.
     pub destination_port: Be16,
 }
 
-/// Both outer headers.
+/// Both outer headers over IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Outer {
@@ -48,6 +50,18 @@ pub struct Outer {
 }
 
 const _: () = assert!(size_of::<Outer>() == OVERHEAD as usize);
+
+/// Both outer headers over IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Outer6 {
+    /// The outer IPv6 header.
+    pub ip: Ipv6,
+    /// The outer UDP header.
+    pub udp: Udp,
+}
+
+const _: () = assert!(size_of::<Outer6>() == OVERHEAD6 as usize);
 
 /// The headers for an inner packet of `inner_length` bytes, or nothing when an IPv4 packet cannot be that long. "Do
 /// not fragment" is set and the identification therefore 0 (RFC 6864); the UDP checksum is left out, since the inner
@@ -65,23 +79,45 @@ pub const fn outer(path: &Path, inner_length: u16) -> Option<Outer> {
         ttl: TTL,
         protocol: UDP,
         checksum: Be16::new(0),
+        source: path.source.v4(),
+        destination: path.destination.v4(),
+    };
+    ip.checksum = checksum::of_header(&ip);
+    Some(Outer { ip, udp: udp(path, total_length - IPV4_LEN) })
+}
+
+/// The same over IPv6. There the UDP checksum is left out too (RFC 6935 allows it to tunnels): our programs take the
+/// packet before any socket could refuse it. A node of Oakestra's refuses it, since its socket does not ask for such
+/// packets; over an IPv6 underlay our nodes can hear Oakestra's, but not speak to them.
+#[must_use]
+#[inline(always)]
+pub const fn outer6(path: &Path, inner_length: u16) -> Option<Outer6> {
+    let Some(payload_length) = inner_length.checked_add(UDP_LEN) else { return None };
+    let ip = Ipv6 {
+        version_class_flow: [IPV6_VERSION, 0, 0, 0],
+        payload_length: Be16::new(payload_length),
+        next_header: UDP,
+        hop_limit: TTL,
         source: path.source,
         destination: path.destination,
     };
-    ip.checksum = checksum::of_header(&ip);
-    let udp = Udp {
+    Some(Outer6 { ip, udp: udp(path, payload_length) })
+}
+
+#[inline(always)]
+const fn udp(path: &Path, length: u16) -> Udp {
+    Udp {
         source: path.source_port,
         destination: path.destination_port,
-        length: Be16::new(total_length - IPV4_LEN),
+        length: Be16::new(length),
         checksum: Be16::new(0),
-    };
-    Some(Outer { ip, udp })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{OVERHEAD, Path, inner_mtu, outer};
-    use crate::wire::{Be16, Ip4};
+    use super::{OVERHEAD, OVERHEAD6, Path, inner_mtu, outer, outer6};
+    use crate::wire::{Be16, Ip, Ip4};
     use etherparse::{Ipv4HeaderSlice, UdpHeaderSlice};
     use proptest::prelude::*;
 
@@ -91,8 +127,8 @@ mod tests {
             source: [u8; 4], destination: [u8; 4], from: u16, to: u16, length in 0u16..=65507
         ) {
             let path = Path {
-                source: Ip4(source),
-                destination: Ip4(destination),
+                source: Ip::from_v4(Ip4(source)),
+                destination: Ip::from_v4(Ip4(destination)),
                 source_port: Be16::new(from),
                 destination_port: Be16::new(to),
             };
@@ -124,19 +160,24 @@ mod tests {
         for (uplink, inner) in
             [(65535, 1450), (1500, 1450), (1478, 1450), (1477, 1449), (1280, 1252), (20, 0)]
         {
-            assert_eq!(inner_mtu(uplink), inner, "{uplink}");
+            assert_eq!(inner_mtu(uplink, OVERHEAD), inner, "{uplink}");
+        }
+        for (uplink, inner) in [(1500, 1450), (1498, 1450), (1497, 1449), (1280, 1232), (40, 0)] {
+            assert_eq!(inner_mtu(uplink, OVERHEAD6), inner, "{uplink} over IPv6");
         }
     }
 
     #[test]
     fn a_packet_that_would_overflow_the_length_has_no_headers() {
         let path = Path {
-            source: Ip4::NONE,
-            destination: Ip4::NONE,
+            source: Ip::NONE,
+            destination: Ip::NONE,
             source_port: Be16::new(0),
             destination_port: Be16::new(0),
         };
         assert!(outer(&path, 65507).is_some());
         assert!(outer(&path, 65508).is_none());
+        assert!(outer6(&path, 65527).is_some());
+        assert!(outer6(&path, 65528).is_none());
     }
 }

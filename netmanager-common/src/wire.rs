@@ -133,6 +133,25 @@ impl Ip {
         Ip4(last.to_ne_bytes())
     }
 
+    /// The gateway of the container that has this address: of IPv6, the first host of the node's block, a /120.
+    #[must_use]
+    #[inline(always)]
+    pub const fn gateway(self) -> Self {
+        if self.is_v4() {
+            return Self::from_v4(self.v4().gateway());
+        }
+        let [a, b, c, last] = self.0;
+        let [d, e, f, _] = last.to_ne_bytes();
+        Self([a, b, c, u32::from_ne_bytes([d, e, f, 1])])
+    }
+
+    /// Addresses that mean something on one link only: fe80::/10, and :: as a source.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_of_link(self) -> bool {
+        self.is_none() || matches!(self.octets(), [0xfe, 0x80..=0xbf, ..])
+    }
+
     /// Service addresses, of services and of single instances: 10.30.0.0/16 and fdff::/16.
     #[must_use]
     #[inline(always)]
@@ -218,6 +237,24 @@ impl Ipv4 {
     }
 }
 
+/// IPv6 without what may follow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Ipv6 {
+    /// Version, traffic class and flow label.
+    pub version_class_flow: [u8; 4],
+    /// Of what follows this header.
+    pub payload_length: Be16,
+    /// What follows.
+    pub next_header: u8,
+    /// Hops left.
+    pub hop_limit: u8,
+    /// The sender.
+    pub source: Ip,
+    /// The receiver.
+    pub destination: Ip,
+}
+
 /// UDP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -236,20 +273,27 @@ pub struct Udp {
 pub const ETHERNET_LEN: u16 = 14;
 /// Size of an IPv4 header without options.
 pub const IPV4_LEN: u16 = 20;
+/// Size of an IPv6 header.
+pub const IPV6_LEN: u16 = 40;
 /// Size of a UDP header.
 pub const UDP_LEN: u16 = 8;
 
 const _: () = assert!(size_of::<Ethernet>() == ETHERNET_LEN as usize);
 const _: () = assert!(size_of::<Ipv4>() == IPV4_LEN as usize);
+const _: () = assert!(size_of::<Ipv6>() == IPV6_LEN as usize);
 const _: () = assert!(size_of::<Udp>() == UDP_LEN as usize);
 
 /// EtherType of IPv4.
 pub const ETHERTYPE_IPV4: Be16 = Be16::new(0x0800);
+/// EtherType of IPv6.
+pub const ETHERTYPE_IPV6: Be16 = Be16::new(0x86dd);
 /// EtherType of ARP.
 pub const ETHERTYPE_ARP: Be16 = Be16::new(0x0806);
 
 /// First byte of an IPv4 header without options.
 pub const IPV4_WITHOUT_OPTIONS: u8 = 0x45;
+/// First byte of an IPv6 header of the traffic class 0.
+pub const IPV6_VERSION: u8 = 0x60;
 /// "Do not fragment".
 pub const DO_NOT_FRAGMENT: u16 = 0x4000;
 /// Another fragment follows.
@@ -264,10 +308,38 @@ pub const TCP: u8 = 6;
 /// IP protocol number of UDP.
 pub const UDP: u8 = 17;
 
+/// IP protocol number of ICMPv6.
+pub const ICMPV6: u8 = 58;
+/// Extension header of IPv6: options for each hop.
+pub const HOP_BY_HOP: u8 = 0;
+/// Extension header of IPv6: stations on the way.
+pub const ROUTING: u8 = 43;
+/// Extension header of IPv6: of a fragment.
+pub const FRAGMENT: u8 = 44;
+/// Extension header of IPv6: options for the receiver.
+pub const DESTINATION_OPTIONS: u8 = 60;
+
 /// ICMP type of an answer to an echo request.
 pub const ECHO_REPLY: u8 = 0;
 /// ICMP type of an echo request.
 pub const ECHO_REQUEST: u8 = 8;
+
+/// ICMPv6 type of an echo request.
+pub const ECHO_REQUEST_V6: u8 = 128;
+/// ICMPv6 type of an answer to an echo request.
+pub const ECHO_REPLY_V6: u8 = 129;
+/// ICMPv6 type of the question for routers.
+pub const ROUTER_SOLICITATION: u8 = 133;
+/// ICMPv6 type of a router's presentation.
+pub const ROUTER_ADVERTISEMENT: u8 = 134;
+/// ICMPv6 type of the question for a neighbour's MAC.
+pub const NEIGHBOUR_SOLICITATION: u8 = 135;
+/// ICMPv6 type of the answer to it.
+pub const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+/// ICMPv6 type of a router's hint at another one.
+pub const REDIRECT: u8 = 137;
+/// ICMPv6 type of a report which groups are listened to (version 2; the first version's are 131 and 132).
+pub const LISTENER_REPORT: u8 = 143;
 
 /// The sender will send no more.
 pub const TCP_FIN: u8 = 0x01;
@@ -334,7 +406,11 @@ mod tests {
     fn the_gateway_is_the_first_host_of_the_block() {
         for (host, gateway) in [(2, 1), (1, 1), (62, 1), (66, 65), (190, 129), (254, 193)] {
             assert_eq!(Ip4([10, 18, 3, host]).gateway(), Ip4([10, 18, 3, gateway]));
+            let ip = |host| Ip::from_v4(Ip4([10, 18, 3, host]));
+            assert_eq!(ip(host).gateway(), ip(gateway));
         }
+        let ip = |text: &str| Ip::from_octets(text.parse::<Ipv6Addr>().unwrap().octets());
+        assert_eq!(ip("fc00::1:142").gateway(), ip("fc00::1:101"));
     }
 
     #[test]

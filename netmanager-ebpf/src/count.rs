@@ -22,7 +22,7 @@ pub(crate) fn verdict(result: Result<i32, DropReason>) -> i32 {
 
 /// A packet of a container has entered the overlay.
 #[inline(always)]
-pub(crate) fn sent(slot: u32, bytes: u16) {
+pub(crate) fn sent(slot: u32, bytes: u32) {
     if let Some(traffic) = TRAFFIC.get_ptr_mut(slot) {
         // SAFETY: the counters are this CPU's own.
         let traffic = unsafe { &mut *traffic };
@@ -33,7 +33,7 @@ pub(crate) fn sent(slot: u32, bytes: u16) {
 
 /// A packet has been delivered to a container.
 #[inline(always)]
-pub(crate) fn received(slot: u32, bytes: u16) {
+pub(crate) fn received(slot: u32, bytes: u32) {
     if let Some(traffic) = TRAFFIC.get_ptr_mut(slot) {
         // SAFETY: the counters are this CPU's own.
         let traffic = unsafe { &mut *traffic };

@@ -13,7 +13,7 @@
 //! address that was dialled.
 //!
 //! This file is the table of attach points. Reading order: [`container`] and [`uplink`], the two paths from top to
-//! bottom; then what they use: [`parse`], [`select`], [`deliver`], [`miss`], [`maps`], [`skb`].
+//! bottom; then what they use: [`header`], [`parse`], [`select`], [`deliver`], [`host`], [`miss`], [`maps`], [`skb`].
 
 #![no_std]
 #![no_main]
@@ -25,6 +25,8 @@
 mod container;
 mod count;
 mod deliver;
+mod header;
+mod host;
 mod maps;
 mod miss;
 mod parse;
@@ -40,7 +42,7 @@ use crate::skb::Skb;
 /// tcx ingress of the host side of a container's veth.
 #[classifier]
 pub(crate) fn from_container(context: TcContext) -> i32 {
-    count::verdict(container::handle(&Skb::new(&context)))
+    container::handle(&Skb::new(&context))
 }
 
 /// tcx ingress of the uplink.

@@ -5,7 +5,7 @@ use core::mem::offset_of;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use netmanager_common::event::DROP_REASONS;
+use netmanager_common::event::{DROP_REASONS, DropReason};
 use netmanager_common::map::{
     Backend, EVENTS_SIZE, Endpoint, Flow, FlowKey, MAX_BACKENDS, MAX_ENDPOINTS, MAX_FLOWS, MAX_HOSTS,
     MAX_MISSES, MAX_PEERS, MAX_SERVICES, MAX_TURN_LOCKS, Node, Peer, Service, Traffic, Veth,
@@ -50,6 +50,26 @@ pub(crate) static DROPS: PerCpuArray<u64> = PerCpuArray::pinned(DROP_REASONS, 0)
 
 #[map]
 pub(crate) static TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::pinned(MAX_ENDPOINTS, 0);
+
+/// Keys and values for [`FLOWS`], which would take half of the stack. Programs at these hooks run with softirqs disabled, so
+/// that on one CPU no other one gets between.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Scratch {
+    pub(crate) forward: FlowKey,
+    pub(crate) arrival: FlowKey,
+    pub(crate) flow: Flow,
+}
+
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// This CPU's scratch memory. What is in it is undefined; whoever calls has no other reference to it.
+#[inline(always)]
+pub(crate) fn scratch() -> Result<&'static mut Scratch, DropReason> {
+    // SAFETY: the memory is this CPU's own and any bytes are a value; each part of a path takes it for itself.
+    SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch }).ok_or(DropReason::KernelRefused)
+}
 
 /// The attachment of the container of this node that has this NsIP. Nothing also if its entry is replaced at this
 /// very moment.

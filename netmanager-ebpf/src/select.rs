@@ -7,7 +7,8 @@ use netmanager_common::flow;
 use netmanager_common::map::{Backend, Flow, FlowKey};
 use netmanager_common::wire::Ip;
 
-use crate::maps::{self, BACKENDS, FLOWS, SERVICES, TURN_LOCKS, TURNS};
+use crate::header::Header;
+use crate::maps::{self, BACKENDS, FLOWS, SERVICES, Scratch, TURN_LOCKS, TURNS};
 use crate::miss;
 use crate::parse::Packet;
 
@@ -58,7 +59,7 @@ pub(crate) enum Lookup {
 
 /// The flow that `packet` belongs to.
 #[inline(always)]
-pub(crate) fn lookup(key: &FlowKey, packet: &Packet) -> Result<Lookup, DropReason> {
+pub(crate) fn lookup<H: Header>(key: &FlowKey, packet: &Packet<H>) -> Result<Lookup, DropReason> {
     let Some(flow) = FLOWS.get_ptr_mut(key) else { return Ok(Lookup::New { replaces: false }) };
     // SAFETY: the entry's memory stays a value of this map until the program ends. If it becomes another flow's
     // meanwhile, this one packet may take that flow's way, and is refused at its end; and that flow may be noted as
@@ -66,7 +67,7 @@ pub(crate) fn lookup(key: &FlowKey, packet: &Packet) -> Result<Lookup, DropReaso
     let flow = unsafe { &mut *flow };
     let now = now();
     let idle = flow::idle(now, flow.last_seen);
-    if flow::begins_anew(packet.ip.protocol, packet.tcp_flags, flow.closing != 0, idle) {
+    if flow::begins_anew(packet.protocol(), packet.tcp_flags, flow.closing != 0, idle) {
         return Ok(Lookup::New { replaces: true });
     }
     match Choice::of(flow) {
@@ -74,14 +75,14 @@ pub(crate) fn lookup(key: &FlowKey, packet: &Packet) -> Result<Lookup, DropReaso
             touch(flow, packet, now);
             Ok(Lookup::Warm(choice))
         }
-        None if flow::is_first(packet.ip.protocol, packet.tcp_flags) => Ok(Lookup::New { replaces: true }),
+        None if flow::is_first(packet.protocol(), packet.tcp_flags) => Ok(Lookup::New { replaces: true }),
         None => Err(DropReason::BackendGone),
     }
 }
 
 /// Notes that a packet of the flow was seen. Written only on change, to leave the cache line with other CPUs.
 #[inline(always)]
-pub(crate) fn touch(flow: &mut Flow, packet: &Packet, now: u32) {
+pub(crate) fn touch<H: Header>(flow: &mut Flow, packet: &Packet<H>, now: u32) {
     if flow.last_seen != now {
         flow.last_seen = now;
     }
@@ -90,33 +91,38 @@ pub(crate) fn touch(flow: &mut Flow, packet: &Packet, now: u32) {
     }
 }
 
-/// Begins the flow of the container that has `slot`.
+/// Begins the flow whose forward key is in `scratch`, of the container that has `slot`.
 #[inline(always)]
-pub(crate) fn begin(key: &FlowKey, slot: u32, replaces: bool) -> Result<Choice, DropReason> {
-    enter(key, slot, replaces)?;
+pub(crate) fn begin(scratch: &mut Scratch, slot: u32, replaces: bool) -> Result<Choice, DropReason> {
+    enter(scratch, slot, replaces)?;
     // SAFETY: as in `lookup`.
-    unsafe { FLOWS.get(key) }.and_then(Choice::of).ok_or(DropReason::TableChanged)
+    unsafe { FLOWS.get(&scratch.forward) }.and_then(Choice::of).ok_or(DropReason::TableChanged)
 }
 
-/// Chooses a backend for a new flow and enters both directions. A function to the kernel too, since its keys and values
-/// would not fit on the stack beside those of a warm packet; and therefore its answer is a number, no value in memory.
+/// Chooses a backend for a new flow and enters both directions. A function to the kernel too, so that its variables
+/// do not lie on the stack of a warm packet; and therefore its answer is a number, no value in memory.
 #[inline(never)]
-fn enter(key: &FlowKey, slot: u32, replaces: bool) -> Result<(), DropReason> {
+fn enter(scratch: &mut Scratch, slot: u32, replaces: bool) -> Result<(), DropReason> {
+    let Scratch { forward: key, arrival: reply, flow } = scratch;
     let (number, backend) = choose(&key.destination, &key.source)?;
     let instance_ip = maps::instance_ip(&key.source);
     if instance_ip.is_none() {
         return Err(DropReason::NoInstanceAddress);
     }
     let now = now();
-    let reply = flow::reply_key(key, Ip::from_v4(backend.instance_ip));
+    let answers_from = backend.instance_ip_like(key.destination);
+    if answers_from.is_none() {
+        return Err(DropReason::NoBackend);
+    }
+    *reply = flow::reply_key(key, answers_from);
     // SAFETY: read at once; what another flow in its place would do here is to refuse or allow these ports.
-    if let Some(other) = unsafe { FLOWS.get(&reply) } {
+    if let Some(other) = unsafe { FLOWS.get(&*reply) } {
         let live = other.closing == 0 && flow::idle(now, other.last_seen) <= flow::CLASH_LIFETIME;
         if other.source != key.destination && live {
             return Err(DropReason::PortClash);
         }
     }
-    let mut flow = Flow {
+    *flow = Flow {
         source: key.destination,
         backend: number,
         generation: backend.generation,
@@ -125,12 +131,12 @@ fn enter(key: &FlowKey, slot: u32, replaces: bool) -> Result<(), DropReason> {
         closing: 0,
     };
     // First the entry for the answers: once a packet is on its way, its answer must be understood.
-    if FLOWS.insert(&reply, &flow, u64::from(BPF_ANY)).is_err() {
+    if FLOWS.insert(&*reply, &*flow, u64::from(BPF_ANY)).is_err() {
         return Err(DropReason::KernelRefused);
     }
     flow.source = instance_ip;
     let mode = if replaces { BPF_ANY } else { BPF_NOEXIST };
-    match FLOWS.insert(key, &flow, u64::from(mode)) {
+    match FLOWS.insert(&*key, &*flow, u64::from(mode)) {
         Err(_) if replaces => Err(DropReason::KernelRefused),
         // Or another CPU has begun the same flow a moment ago: what it chose counts.
         _ => Ok(()),

@@ -9,18 +9,23 @@ use core::mem::{MaybeUninit, size_of};
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
-    BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
+    BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
+    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
 };
 use aya_ebpf::helpers::{
-    bpf_l4_csum_replace, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_load_bytes,
-    bpf_skb_store_bytes,
+    bpf_l4_csum_replace, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_proto,
+    bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use netmanager_common::checksum::Difference;
 use netmanager_common::event::DropReason;
-use netmanager_common::tunnel::OVERHEAD;
-use netmanager_common::wire::{self, Ethernet, Ipv4, Udp};
+use netmanager_common::tunnel::{OVERHEAD, OVERHEAD6, Outer, Outer6};
+use netmanager_common::wire::{
+    self, ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, Udp,
+};
+
+use crate::header::{self, Header, Transport};
 
 /// A value that is the same bytes in a packet and in memory.
 ///
@@ -38,7 +43,11 @@ unsafe impl Wire for Ipv4 {}
 // SAFETY: as above.
 unsafe impl Wire for Udp {}
 // SAFETY: as above.
-unsafe impl Wire for netmanager_common::tunnel::Outer {}
+unsafe impl Wire for Ipv6 {}
+// SAFETY: as above.
+unsafe impl Wire for Outer {}
+// SAFETY: as above.
+unsafe impl Wire for Outer6 {}
 // SAFETY: an array of bytes.
 unsafe impl<const N: usize> Wire for [u8; N] {}
 
@@ -104,6 +113,19 @@ impl Skb {
     /// Overwrites what lies at `offset`.
     #[inline(always)]
     pub(crate) fn store<T: Wire>(&self, offset: u16, value: &T) -> Result<(), DropReason> {
+        self.store_with(offset, value, 0)
+    }
+
+    /// Overwrites an IP header whose addresses have changed, after [`Self::update_checksum`].
+    #[inline(always)]
+    pub(crate) fn store_header<H: Header>(&self, offset: u16, header: &H) -> Result<(), DropReason> {
+        // Some NICs give the sum of the whole packet along. The helper that updates the transport checksum takes its
+        // change into account there; if the header balances none, it needs the change of the header too.
+        self.store_with(offset, header, if H::CHANGES_SUM { BPF_F_RECOMPUTE_CSUM.into() } else { 0 })
+    }
+
+    #[inline(always)]
+    fn store_with<T: Wire>(&self, offset: u16, value: &T, flags: u64) -> Result<(), DropReason> {
         // SAFETY: the value has as many bytes as said, all initialised (`Wire`); the helper checks the bounds.
         refused(unsafe {
             bpf_skb_store_bytes(
@@ -111,58 +133,105 @@ impl Skb {
                 u32::from(offset),
                 core::ptr::from_ref(value).cast(),
                 T::SIZE,
-                0,
+                flags,
             )
         })
     }
 
     /// Tells the transport checksum that addresses of its pseudo header have changed, in the way that the packet's
-    /// state needs: complete, or left to the NIC, or absent (a UDP checksum of 0 stays 0).
+    /// state needs: complete, or left to the NIC, or absent (a UDP checksum of 0 stays 0). The packet must lie right
+    /// behind the Ethernet header.
     #[inline(always)]
     pub(crate) fn update_checksum(
         &self,
-        protocol: u8,
-        transport: u16,
+        transport: &Transport,
         difference: Difference,
     ) -> Result<(), DropReason> {
-        let (field, flags) = match protocol {
-            wire::TCP => (transport + 16, BPF_F_PSEUDO_HDR),
-            wire::UDP => (transport + 6, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0),
-            // ICMP has no pseudo header.
-            _ => return Ok(()),
-        };
+        if difference == Difference::NONE {
+            return Ok(());
+        }
+        let Some(field) = header::checksum_offset(transport.protocol) else { return Ok(()) };
+        let zero = if transport.protocol == wire::UDP { BPF_F_MARK_MANGLED_0 } else { 0 };
         // SAFETY: the helper checks the bounds. A size of 0 in the flags makes it add the difference as it is.
         refused(unsafe {
             bpf_l4_csum_replace(
                 self.raw.cast(),
-                u32::from(field),
+                u32::from(ETHERNET_LEN.wrapping_add(transport.offset).wrapping_add(field)),
                 0,
                 u64::from(difference.get()),
-                u64::from(flags),
+                u64::from(BPF_F_PSEUDO_HDR | zero),
             )
         })
     }
 
-    /// Makes room for the outer headers behind the Ethernet header, and tells the kernel that the packet is now a
-    /// tunnel's, so that whoever segments it does that inside.
+    /// Makes room for the outer headers (`V6`: over IPv6) behind the Ethernet header, and tells the kernel that the
+    /// packet is now a tunnel's, so that whoever segments it does that inside.
     #[inline(always)]
-    pub(crate) fn open_tunnel_room(&self) -> Result<(), DropReason> {
+    pub(crate) fn open_tunnel_room<const V6: bool>(&self) -> Result<(), DropReason> {
+        let (overhead, network) = if V6 {
+            (OVERHEAD6, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6)
+        } else {
+            (OVERHEAD, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4)
+        };
         // The segments' size is kept: the containers' MTU leaves room for the outer headers. Without that flag the
         // kernel would shrink the segments of TCP and refuse those of UDP.
-        let flags = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_FIXED_GSO;
-        self.adjust_room(i32::from(OVERHEAD), flags)
+        let flags = network | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_FIXED_GSO;
+        self.adjust_room(i32::from(overhead), flags)
     }
 
-    /// Takes the outer headers away.
+    /// Takes the outer headers away, before an inner packet of the family of `H`.
     #[inline(always)]
-    pub(crate) fn close_tunnel_room(&self) -> Result<(), DropReason> {
-        self.adjust_room(-i32::from(OVERHEAD), BPF_F_ADJ_ROOM_FIXED_GSO)
+    pub(crate) fn close_tunnel_room<H: Header>(&self, outer: Family) -> Result<(), DropReason> {
+        let mut overhead = outer.overhead();
+        if outer.ethertype() != H::ETHERTYPE {
+            // The kernel keeps beside the packet what it is, and would give it to the wrong half of the container's IP
+            // stack. Converting the outer header says it, on kernels that have no flag of `adjust_room` for this (below
+            // 6.3) too. It makes the header longer or shorter; its content does not matter any more.
+            self.change_family(H::ETHERTYPE)?;
+            overhead = match outer {
+                Family::V4 => overhead + (IPV6_LEN - IPV4_LEN),
+                Family::V6 => overhead - (IPV6_LEN - IPV4_LEN),
+            };
+        }
+        self.adjust_room(-i32::from(overhead), BPF_F_ADJ_ROOM_FIXED_GSO)
+    }
+
+    #[inline(always)]
+    fn change_family(&self, ethertype: wire::Be16) -> Result<(), DropReason> {
+        // SAFETY: the helper checks its arguments against the packet.
+        refused(unsafe { bpf_skb_change_proto(self.raw, u16::from_ne_bytes(ethertype.0), 0) })
     }
 
     #[inline(always)]
     fn adjust_room(&self, difference: i32, flags: u32) -> Result<(), DropReason> {
         // SAFETY: the helper checks all its arguments against the packet.
         refused(unsafe { bpf_skb_adjust_room(self.raw, difference, BPF_ADJ_ROOM_MAC, u64::from(flags)) })
+    }
+}
+
+/// Of the outer headers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// Bytes of the outer headers.
+    #[inline(always)]
+    pub(crate) const fn overhead(self) -> u16 {
+        match self {
+            Self::V4 => OVERHEAD,
+            Self::V6 => OVERHEAD6,
+        }
+    }
+
+    #[inline(always)]
+    const fn ethertype(self) -> wire::Be16 {
+        match self {
+            Self::V4 => ETHERTYPE_IPV4,
+            Self::V6 => ETHERTYPE_IPV6,
+        }
     }
 }
 

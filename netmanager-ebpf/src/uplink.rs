@@ -2,71 +2,110 @@
 
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use netmanager_common::event::DropReason;
-use netmanager_common::map::{Node, Peer, Veth};
-use netmanager_common::tunnel::{OVERHEAD, Outer};
+use netmanager_common::map::{Node, Peer};
+use netmanager_common::tunnel::{Outer, Outer6};
 use netmanager_common::wire::{
-    ETHERNET_LEN, ETHERTYPE_IPV4, Ethernet, FRAGMENT_OFFSET, IPV4_LEN, IPV4_WITHOUT_OPTIONS, Ip, Ipv4, UDP,
-    UDP_LEN,
+    ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, FRAGMENT_OFFSET, IPV4_LEN, IPV4_WITHOUT_OPTIONS,
+    Ip, Ipv4, Ipv6, UDP, UDP_LEN, Udp,
 };
 
+use crate::header::Header;
 use crate::maps::{self, BACKENDS, HOSTS, NODE, PEERS};
 use crate::parse::Packet;
-use crate::skb::Skb;
+use crate::skb::{Family, Skb};
 use crate::{deliver, miss};
+
+/// A packet on the tunnel port.
+struct Arrived {
+    peer: Ip,
+    outer: Family,
+    /// Bytes of the inner packet, on which all lengths agree.
+    available: u32,
+}
 
 /// The verdict on a frame that has arrived at the uplink. What is not the tunnel's is left to other programs and the
 /// host. A warm packet needs three hash lookups: its source, its flow, its receiver.
 #[inline(always)]
 pub(crate) fn handle(skb: &Skb) -> Result<i32, DropReason> {
-    let Some(outer) = tunnel_packet(skb) else { return Ok(TC_ACT_UNSPEC) };
-    if outer.ip.is_fragment() {
-        return Err(DropReason::Fragment);
-    }
-    let available = inner_length(skb, &outer)?;
-    let inner = ETHERNET_LEN + OVERHEAD;
+    let Some(arrived) = tunnel_packet(skb)? else { return Ok(TC_ACT_UNSPEC) };
+    let inner = ETHERNET_LEN + arrived.outer.overhead();
     let ip: Ipv4 = skb.load(inner).ok_or(DropReason::Malformed)?;
-    if available < u32::from(IPV4_LEN) {
+    if arrived.available < u32::from(IPV4_LEN) {
         // Behind a short datagram lies only what fills the Ethernet frame.
         return Err(DropReason::Malformed);
     }
-    if ip.version_and_length >> 4 != 4 {
-        return Err(DropReason::ForeignTunnel);
+    match ip.version_and_length >> 4 {
+        4 => deliver(skb, &arrived, ip),
+        6 => deliver::<Ipv6>(skb, &arrived, skb.load(inner).ok_or(DropReason::Malformed)?),
+        _ => Err(DropReason::ForeignTunnel),
     }
-    let mut packet = Packet::parse(skb, ip, inner, available)?;
-    let receiver = maps::veth(&packet.destination()).ok_or(DropReason::NoEndpoint)?;
-    check_source(Ip::from_v4(outer.ip.source), &packet)?;
-    deliver::show_as_dialled(&mut packet);
-    decapsulate(skb, &packet, &receiver)
 }
 
-/// The outer headers, if the frame is IPv4 UDP to this node's tunnel port, and of no VLAN: those are other networks,
-/// whoever sends there is not our peer.
+/// Checks the inner packet whose header is `ip`, and puts it into the container that it is for.
 #[inline(always)]
-fn tunnel_packet(skb: &Skb) -> Option<Outer> {
+fn deliver<H: Header>(skb: &Skb, arrived: &Arrived, ip: H) -> Result<i32, DropReason> {
+    let mut packet = Packet::parse(skb, ip, ETHERNET_LEN + arrived.outer.overhead(), arrived.available)?;
+    let receiver = maps::veth(&packet.ip.destination()).ok_or(DropReason::NoEndpoint)?;
+    check_source(arrived.peer, &packet.ip)?;
+    deliver::show_as_dialled(&mut packet)?;
+    skb.close_tunnel_room::<H>(arrived.outer)?;
+    deliver::to_container(skb, &packet, &receiver)
+}
+
+/// What came to this node's tunnel port, and of no VLAN: those are other networks, whoever sends there is not our peer.
+#[inline(always)]
+fn tunnel_packet(skb: &Skb) -> Result<Option<Arrived>, DropReason> {
     if skb.is_of_vlan() {
-        return None;
+        return Ok(None);
     }
-    let ethernet: Ethernet = skb.load(0)?;
-    if ethernet.ethertype != ETHERTYPE_IPV4 {
-        return None;
+    let (Some(ethernet), Some(node)) = (skb.load::<Ethernet>(0), NODE.get(0)) else { return Ok(None) };
+    match ethernet.ethertype {
+        ETHERTYPE_IPV4 => over_ipv4(skb, node),
+        ETHERTYPE_IPV6 => over_ipv6(skb, node),
+        _ => Ok(None),
     }
-    let outer: Outer = skb.load(ETHERNET_LEN)?;
-    let node: &Node = NODE.get(0)?;
-    let is_ours = outer.ip.version_and_length == IPV4_WITHOUT_OPTIONS
-        && outer.ip.protocol == UDP
-        && outer.ip.fragment.get() & FRAGMENT_OFFSET == 0
-        && outer.udp.destination == node.tunnel_port
-        && outer.ip.destination == node.address
-        && !node.address.is_none();
-    is_ours.then_some(outer)
 }
 
-/// Bytes of the inner packet, on which all lengths agree.
 #[inline(always)]
-fn inner_length(skb: &Skb, outer: &Outer) -> Result<u32, DropReason> {
-    let total = u32::from(outer.ip.total_length.get());
-    let udp = u32::from(outer.udp.length.get());
-    if total != udp + u32::from(IPV4_LEN)
+fn over_ipv4(skb: &Skb, node: &Node) -> Result<Option<Arrived>, DropReason> {
+    let Some(Outer { ip, udp }) = skb.load(ETHERNET_LEN) else { return Ok(None) };
+    let is_ours = ip.version_and_length == IPV4_WITHOUT_OPTIONS
+        && ip.protocol == UDP
+        && ip.fragment.get() & FRAGMENT_OFFSET == 0
+        && udp.destination == node.tunnel_port
+        && ip.destination == node.address
+        && !node.address.is_none();
+    if !is_ours {
+        return Ok(None);
+    }
+    if ip.is_fragment() {
+        return Err(DropReason::Fragment);
+    }
+    let available = inner_length(skb, ip.length(), IPV4_LEN, &udp)?;
+    Ok(Some(Arrived { peer: ip.source(), outer: Family::V4, available }))
+}
+
+/// Without extension headers: no node of the overlay sends any, and a fragment has one.
+#[inline(always)]
+fn over_ipv6(skb: &Skb, node: &Node) -> Result<Option<Arrived>, DropReason> {
+    let Some(Outer6 { ip, udp }) = skb.load(ETHERNET_LEN) else { return Ok(None) };
+    let is_ours = ip.version_class_flow[0] >> 4 == 6
+        && ip.next_header == UDP
+        && udp.destination == node.tunnel_port
+        && ip.destination == node.address6
+        && !node.address6.is_none();
+    if !is_ours {
+        return Ok(None);
+    }
+    let available = inner_length(skb, ip.length(), Ipv6::LEN, &udp)?;
+    Ok(Some(Arrived { peer: ip.source(), outer: Family::V6, available }))
+}
+
+/// Bytes of the inner packet, on which all lengths agree: `total` of the outer one, `header` of its IP header.
+#[inline(always)]
+fn inner_length(skb: &Skb, total: u32, header: u16, udp: &Udp) -> Result<u32, DropReason> {
+    let udp = u32::from(udp.length.get());
+    if total != udp + u32::from(header)
         || udp < u32::from(UDP_LEN)
         || skb.len() < total + u32::from(ETHERNET_LEN)
     {
@@ -82,8 +121,8 @@ fn inner_length(skb: &Skb, outer: &Outer) -> Result<u32, DropReason> {
 /// is there when the container answers. A node that is not known either is not believed, but asked for in the same
 /// way: the first packet of a new node's connection is lost, its retransmission is not.
 #[inline(always)]
-fn check_source(peer: Ip, packet: &Packet) -> Result<(), DropReason> {
-    let source = packet.source();
+fn check_source<H: Header>(peer: Ip, ip: &H) -> Result<(), DropReason> {
+    let source = ip.source();
     // SAFETY: one aligned word. If it is another address's by now, the backend that it leads to says so.
     if let Some(&number) = unsafe { HOSTS.get(&source) } {
         return match BACKENDS.get(number) {
@@ -92,17 +131,11 @@ fn check_source(peer: Ip, packet: &Packet) -> Result<(), DropReason> {
         };
     }
     // SAFETY: only whether there is an entry matters.
-    let known = unsafe { PEERS.get(Peer::node(peer)) }.is_some();
+    let known = unsafe { PEERS.get(&Peer::node(peer)) }.is_some();
     if source.is_service() {
-        miss::report(&source, &packet.destination());
+        miss::report(&source, &ip.destination());
     } else if !source.is_container() {
         return Err(DropReason::ForeignSource);
     }
     if known { Ok(()) } else { Err(DropReason::UnknownPeer) }
-}
-
-#[inline(always)]
-fn decapsulate(skb: &Skb, packet: &Packet, receiver: &Veth) -> Result<i32, DropReason> {
-    skb.close_tunnel_room()?;
-    deliver::to_container(skb, packet, receiver)
 }

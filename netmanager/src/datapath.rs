@@ -22,14 +22,16 @@ pub use netmanager_common::event::DropReason;
 use netmanager_common::map;
 pub use netmanager_common::map::Policy;
 use netmanager_common::map::Traffic;
-use netmanager_common::tunnel::inner_mtu;
-use netmanager_common::wire::{Be16, Ip};
+use netmanager_common::tunnel::{OVERHEAD, OVERHEAD6, inner_mtu};
+use netmanager_common::wire::Be16;
 
 pub use attach::Hook;
 pub use error::DatapathError;
 pub use load::{FROM_CONTAINER, FROM_UPLINK, OBJECT};
 pub use misses::Misses;
-pub use model::{Backend, Counters, Endpoint, EndpointCounters, Flow, Miss, Node, Service, Transport};
+pub use model::{
+    Addresses, Backend, Counters, Endpoint, EndpointCounters, Flow, Miss, Node, Service, Transport,
+};
 pub use repair::Repair;
 pub use tables::Tables;
 
@@ -99,10 +101,14 @@ impl Datapath {
         self.pins.remove_other_versions()
     }
 
-    /// Sets this node's address (the outer source) and attaches `from_uplink` to the uplink; moves it if that changed.
-    pub fn set_node(&mut self, address: Ipv4Addr, uplink_ifindex: u32) -> Result<(), DatapathError> {
+    /// Sets this node's addresses and attaches `from_uplink` to the uplink; moves it if that changed.
+    pub fn set_node(
+        &mut self,
+        addresses: impl Into<Addresses>,
+        uplink_ifindex: u32,
+    ) -> Result<(), DatapathError> {
         let before = self.tables.node()?;
-        self.write_node(address, uplink_ifindex)?;
+        self.write_node(addresses.into(), uplink_ifindex)?;
         self.attach(FROM_UPLINK, uplink_ifindex)?;
         match before {
             Some(node) if node.uplink_ifindex != uplink_ifindex => {
@@ -247,7 +253,7 @@ impl Datapath {
     /// along; its endpoint stays in the table until it is detached or attached anew.
     fn replace_programs(&mut self) -> Result<(), DatapathError> {
         if let Some(node) = self.tables.node()? {
-            match self.write_node(node.address, node.uplink_ifindex) {
+            match self.write_node(node.addresses, node.uplink_ifindex) {
                 Err(DatapathError::NoInterface { .. }) => {}
                 result => result?,
             }
@@ -269,13 +275,14 @@ impl Datapath {
         Ok(attached)
     }
 
-    fn write_node(&mut self, address: Ipv4Addr, uplink_ifindex: u32) -> Result<(), DatapathError> {
+    fn write_node(&mut self, addresses: Addresses, uplink_ifindex: u32) -> Result<(), DatapathError> {
+        let overhead = if addresses.v6.is_some() { OVERHEAD6 } else { OVERHEAD };
         let node = map::Node {
-            address: ip4(address),
-            address6: Ip::NONE,
+            address: addresses.v4.map(ip4).unwrap_or_default(),
+            address6: optional_ip6(addresses.v6),
             uplink_ifindex,
             tunnel_port: Be16::new(self.options.tunnel_port),
-            inner_mtu: inner_mtu(interface::mtu(uplink_ifindex)?),
+            inner_mtu: inner_mtu(interface::mtu(uplink_ifindex)?, overhead),
         };
         self.tables.node.set(0, node, 0).map_err(table("write", map::NODE))
     }

@@ -242,8 +242,8 @@ fn what_is_not_the_overlays_is_left_to_the_host() {
     let mut arp = Packet::new(Udp, CLIENT.ns_ip, OUTSIDE).sent_by(&CLIENT);
     arp[12..14].copy_from_slice(&[0x08, 0x06]);
     bed.container_sends(&arp).assert_untouched(PASS, &arp);
-    arp[12..14].copy_from_slice(&[0x86, 0xdd]);
-    bed.container_sends(&arp).assert_dropped(DropReason::NotIpv4);
+    arp[12..14].copy_from_slice(&[0x88, 0xcc]);
+    bed.container_sends(&arp).assert_dropped(DropReason::NotIp);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod pins;
 mod recycled;
 mod repair;
 mod restart;
+mod six;
 mod talk;
 mod upgrade;
 mod uplink;

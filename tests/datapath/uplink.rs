@@ -155,7 +155,7 @@ fn rubbish_on_the_tunnel_port_is_dropped_and_counted() {
     padded.resize(60, 0x45);
     bed.uplink_receives(&padded).assert_dropped(DropReason::Malformed);
     bed.uplink_receives(&tunnelled(PEER, &[0; 40])).assert_dropped(DropReason::ForeignTunnel);
-    bed.uplink_receives(&tunnelled(PEER, &[0x60; 60])).assert_dropped(DropReason::ForeignTunnel);
+    bed.uplink_receives(&tunnelled(PEER, &[0x60; 60])).assert_dropped(DropReason::Malformed);
 }
 
 #[test]

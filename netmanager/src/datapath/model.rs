@@ -95,13 +95,30 @@ pub struct Miss {
     pub ns_ip: IpAddr,
 }
 
+/// The outer source of what a node sends, and the outer destination of what it takes: one for each family in which it
+/// reaches other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Addresses {
+    pub v4: Option<Ipv4Addr>,
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl From<Ipv4Addr> for Addresses {
+    fn from(address: Ipv4Addr) -> Self {
+        Self { v4: Some(address), v6: None }
+    }
+}
+
+impl From<Ipv6Addr> for Addresses {
+    fn from(address: Ipv6Addr) -> Self {
+        Self { v4: None, v6: Some(address) }
+    }
+}
+
 /// This node as the kernel knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Node {
-    /// The outer source of what it sends, and the outer destination of what it takes.
-    pub address: Ipv4Addr,
-    /// The same of IPv6, for nodes whose address is one.
-    pub address6: Option<Ipv6Addr>,
+    pub addresses: Addresses,
     pub uplink_ifindex: u32,
     pub tunnel_port: u16,
     /// The largest packet that the tunnel carries.

@@ -15,7 +15,9 @@ use netmanager_common::wire::{self, Ip, Ip4};
 
 use super::pin::PinDir;
 use super::registry::Held;
-use super::{Backend, Counters, DatapathError, Endpoint, EndpointCounters, Flow, Node, Service, Transport};
+use super::{
+    Addresses, Backend, Counters, DatapathError, Endpoint, EndpointCounters, Flow, Node, Service, Transport,
+};
 
 /// The tables pinned under one directory, for `netmanager status` and `flows`, whether or not a daemon runs.
 pub struct Tables {
@@ -62,9 +64,12 @@ impl Tables {
     /// The node itself; nothing before [`super::Datapath::set_node`].
     pub fn node(&self) -> Result<Option<Node>, DatapathError> {
         let node = self.node.get(&0, 0).map_err(reading(map::NODE))?;
-        Ok((!node.address.is_none()).then(|| Node {
-            address: Ipv4Addr::from(node.address.0),
-            address6: optional_v6(node.address6),
+        let addresses = Addresses {
+            v4: (!node.address.is_none()).then(|| node.address.0.into()),
+            v6: optional_v6(node.address6),
+        };
+        Ok((addresses != Addresses::default()).then(|| Node {
+            addresses,
             uplink_ifindex: node.uplink_ifindex,
             tunnel_port: node.tunnel_port.get(),
             inner_mtu: node.inner_mtu,

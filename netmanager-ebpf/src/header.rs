@@ -1,0 +1,202 @@
+//! What the two IP headers have in common for a packet on its way.
+
+use netmanager_common::checksum::{self, Difference};
+use netmanager_common::event::DropReason;
+use netmanager_common::wire::{
+    self, Be16, DESTINATION_OPTIONS, ECHO_REPLY, ECHO_REPLY_V6, ECHO_REQUEST, ECHO_REQUEST_V6,
+    ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT, HOP_BY_HOP, ICMP, ICMPV6, IPV4_LEN, IPV4_WITHOUT_OPTIONS,
+    IPV6_LEN, Ip, Ipv4, Ipv6, ROUTING,
+};
+
+use crate::skb::{Skb, Wire};
+
+/// Where the transport header begins, counted from the IP header, and what it is.
+pub(crate) struct Transport {
+    pub(crate) offset: u16,
+    pub(crate) protocol: u8,
+}
+
+/// An IP header without what may follow it.
+pub(crate) trait Header: Wire {
+    const LEN: u16;
+    const ETHERTYPE: Be16;
+    const ICMP: u8;
+    const ECHO_REQUEST: u8;
+    const ECHO_REPLY: u8;
+    /// Whether a change of the header changes the sum of the whole packet: it has no checksum that would balance it.
+    const CHANGES_SUM: bool;
+
+    fn source(&self) -> Ip;
+    fn destination(&self) -> Ip;
+    fn set_source(&mut self, address: Ip);
+    fn set_destination(&mut self, address: Ip);
+
+    /// Bytes of the packet, this header included.
+    fn length(&self) -> u32;
+
+    /// Checks the header, found at `offset`, and looks for what it carries.
+    fn transport(&self, skb: &Skb, offset: u16) -> Result<Transport, DropReason>;
+
+    /// Takes one hop off, as a router does.
+    fn hop(&mut self) -> Result<(), DropReason>;
+
+    /// `sum` after `old` has become `new`.
+    fn replaced(sum: Difference, old: Ip, new: Ip) -> Difference;
+}
+
+impl Header for Ipv4 {
+    const LEN: u16 = IPV4_LEN;
+    const ETHERTYPE: Be16 = ETHERTYPE_IPV4;
+    const ICMP: u8 = ICMP;
+    const ECHO_REQUEST: u8 = ECHO_REQUEST;
+    const ECHO_REPLY: u8 = ECHO_REPLY;
+    const CHANGES_SUM: bool = false;
+
+    #[inline(always)]
+    fn source(&self) -> Ip {
+        Ip::from_v4(self.source)
+    }
+
+    #[inline(always)]
+    fn destination(&self) -> Ip {
+        Ip::from_v4(self.destination)
+    }
+
+    #[inline(always)]
+    fn set_source(&mut self, address: Ip) {
+        let difference = Difference::NONE.replace(self.source, address.v4());
+        self.checksum = checksum::update(self.checksum, difference);
+        self.source = address.v4();
+    }
+
+    #[inline(always)]
+    fn set_destination(&mut self, address: Ip) {
+        let difference = Difference::NONE.replace(self.destination, address.v4());
+        self.checksum = checksum::update(self.checksum, difference);
+        self.destination = address.v4();
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        self.total_length.get().into()
+    }
+
+    #[inline(always)]
+    fn transport(&self, _skb: &Skb, _offset: u16) -> Result<Transport, DropReason> {
+        if self.version_and_length != IPV4_WITHOUT_OPTIONS {
+            let is_ipv4 = self.version_and_length >> 4 == 4 && self.version_and_length & 0x0f > 5;
+            return Err(if is_ipv4 { DropReason::IpOptions } else { DropReason::Malformed });
+        }
+        if self.is_fragment() {
+            return Err(DropReason::Fragment);
+        }
+        Ok(Transport { offset: IPV4_LEN, protocol: self.protocol })
+    }
+
+    #[inline(always)]
+    fn hop(&mut self) -> Result<(), DropReason> {
+        if self.ttl <= 1 {
+            return Err(DropReason::TtlExpired);
+        }
+        let ttl = self.ttl - 1;
+        let difference = Difference::NONE.replace_pair([self.ttl, self.protocol], [ttl, self.protocol]);
+        self.checksum = checksum::update(self.checksum, difference);
+        self.ttl = ttl;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn replaced(sum: Difference, old: Ip, new: Ip) -> Difference {
+        sum.replace(old.v4(), new.v4())
+    }
+}
+
+/// Extension headers that are looked behind.
+const MAX_EXTENSIONS: u32 = 4;
+
+impl Header for Ipv6 {
+    const LEN: u16 = IPV6_LEN;
+    const ETHERTYPE: Be16 = ETHERTYPE_IPV6;
+    const ICMP: u8 = ICMPV6;
+    const ECHO_REQUEST: u8 = ECHO_REQUEST_V6;
+    const ECHO_REPLY: u8 = ECHO_REPLY_V6;
+    const CHANGES_SUM: bool = true;
+
+    #[inline(always)]
+    fn source(&self) -> Ip {
+        self.source
+    }
+
+    #[inline(always)]
+    fn destination(&self) -> Ip {
+        self.destination
+    }
+
+    #[inline(always)]
+    fn set_source(&mut self, address: Ip) {
+        self.source = address;
+    }
+
+    #[inline(always)]
+    fn set_destination(&mut self, address: Ip) {
+        self.destination = address;
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        u32::from(self.payload_length.get()) + u32::from(IPV6_LEN)
+    }
+
+    #[inline(always)]
+    fn transport(&self, skb: &Skb, offset: u16) -> Result<Transport, DropReason> {
+        if self.version_class_flow[0] >> 4 != 6 {
+            return Err(DropReason::Malformed);
+        }
+        let mut found = Transport { offset: IPV6_LEN, protocol: self.next_header };
+        for _ in 0..MAX_EXTENSIONS {
+            if !matches!(found.protocol, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS) {
+                break;
+            }
+            let [next, length, _kind, left]: [u8; 4] =
+                skb.load(offset.wrapping_add(found.offset)).ok_or(DropReason::Malformed)?;
+            if found.protocol == ROUTING && left != 0 {
+                // The checksum is over the address of the last station, which is not the one that we would replace.
+                return Err(DropReason::ExtensionHeaders);
+            }
+            found.offset += (u16::from(length) + 1) * 8;
+            found.protocol = next;
+        }
+        match found.protocol {
+            FRAGMENT => Err(DropReason::Fragment),
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => Err(DropReason::ExtensionHeaders),
+            _ => Ok(found),
+        }
+    }
+
+    #[inline(always)]
+    fn hop(&mut self) -> Result<(), DropReason> {
+        if self.hop_limit <= 1 {
+            return Err(DropReason::TtlExpired);
+        }
+        self.hop_limit -= 1;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn replaced(sum: Difference, old: Ip, new: Ip) -> Difference {
+        sum.replace6(old, new)
+    }
+}
+
+/// Whether the transport checksum is over a pseudo header, and its offset in the transport header; nothing if it does
+/// not change with the addresses.
+#[inline(always)]
+pub(crate) fn checksum_offset(protocol: u8) -> Option<u16> {
+    match protocol {
+        wire::TCP => Some(16),
+        wire::UDP => Some(6),
+        ICMPV6 => Some(2),
+        // ICMP of IPv4 has no pseudo header.
+        _ => None,
+    }
+}
