@@ -44,7 +44,7 @@ macro_rules! drop_reasons {
 }
 
 drop_reasons! {
-    /// Shorter than its headers say, or lengths that contradict each other.
+    /// Shorter than its headers say, lengths that contradict each other, or IPv4 addresses in an IPv6 header.
     Malformed = "malformed",
     /// Neither IPv4, IPv6 nor ARP.
     NotIp = "not-ip",
@@ -52,7 +52,8 @@ drop_reasons! {
     VlanTag = "vlan-tag",
     /// IP options, which nothing in an overlay needs.
     IpOptions = "ip-options",
-    /// IPv6 extension headers that are more than four, or that name another last receiver than the IPv6 header.
+    /// IPv6 extension headers that are more than four, in a wrong order, or that name another last receiver than the
+    /// IPv6 header.
     ExtensionHeaders = "extension-headers",
     /// A fragment: without its ports no flow can be found.
     Fragment = "fragment",

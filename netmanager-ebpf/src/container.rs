@@ -54,6 +54,9 @@ fn ethertype(skb: &Skb) -> Result<Be16, DropReason> {
 #[inline(always)]
 fn ip<H: ToHost>(skb: &Skb) -> Result<i32, DropReason> {
     let ip: H = skb.load(ETHERNET_LEN).ok_or(DropReason::Malformed)?;
+    if !ip.is_of_its_family() {
+        return Err(DropReason::Malformed);
+    }
     if ip.destination().is_service() {
         return to_service(skb, ip);
     }

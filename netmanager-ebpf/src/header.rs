@@ -31,6 +31,10 @@ pub(crate) trait Header: Wire {
     fn set_source(&mut self, address: Ip);
     fn set_destination(&mut self, address: Ip);
 
+    /// Whether the addresses are of this header's family. The tables have IPv4 addresses as ::ffff:a.b.c.d; who writes
+    /// those into an IPv6 header would be taken for whoever has the IPv4 address.
+    fn is_of_its_family(&self) -> bool;
+
     /// Bytes of the packet, this header included.
     fn length(&self) -> u32;
 
@@ -74,6 +78,11 @@ impl Header for Ipv4 {
         let difference = Difference::NONE.replace(self.destination, address.v4());
         self.checksum = checksum::update(self.checksum, difference);
         self.destination = address.v4();
+    }
+
+    #[inline(always)]
+    fn is_of_its_family(&self) -> bool {
+        true
     }
 
     #[inline(always)]
@@ -143,6 +152,11 @@ impl Header for Ipv6 {
     }
 
     #[inline(always)]
+    fn is_of_its_family(&self) -> bool {
+        !self.source.is_v4() && !self.destination.is_v4()
+    }
+
+    #[inline(always)]
     fn length(&self) -> u32 {
         u32::from(self.payload_length.get()) + u32::from(IPV6_LEN)
     }
@@ -159,6 +173,10 @@ impl Header for Ipv6 {
             }
             let [next, length, _kind, left]: [u8; 4] =
                 skb.load(offset.wrapping_add(found.offset)).ok_or(DropReason::Malformed)?;
+            if found.protocol == HOP_BY_HOP && found.offset != IPV6_LEN {
+                // Only the first header may be this one (RFC 8200); its receiver would refuse it.
+                return Err(DropReason::ExtensionHeaders);
+            }
             if found.protocol == ROUTING && left != 0 {
                 // The checksum is over the address of the last station, which is not the one that we would replace.
                 return Err(DropReason::ExtensionHeaders);

@@ -44,6 +44,9 @@ pub(crate) fn handle(skb: &Skb) -> Result<i32, DropReason> {
 /// Checks the inner packet whose header is `ip`, and puts it into the container that it is for.
 #[inline(always)]
 fn deliver<H: Header>(skb: &Skb, arrived: &Arrived, ip: H) -> Result<i32, DropReason> {
+    if !ip.is_of_its_family() {
+        return Err(DropReason::Malformed);
+    }
     let mut packet = Packet::parse(skb, ip, ETHERNET_LEN + arrived.outer.overhead(), arrived.available)?;
     let receiver = maps::veth(&packet.ip.destination()).ok_or(DropReason::NoEndpoint)?;
     check_source(arrived.peer, &packet.ip)?;

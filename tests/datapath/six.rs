@@ -1,11 +1,11 @@
 //! IPv6 inside, over IPv4 and over IPv6: single packets, made and read by a parser that is not ours.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use etherparse::{Ipv6HeaderSlice, PacketBuilder, TcpHeader, UdpHeader};
-use netmanager::datapath::{Addresses, Backend, Endpoint, Policy};
+use netmanager::datapath::{Addresses, Backend, DropReason, Endpoint, Policy};
 
-use crate::bed::{Bed, CLIENT, NODE, PEER, SERVER, TUNNEL_PORT};
+use crate::bed::{Bed, CLIENT, NODE, PEER, SERVER, SERVICE, TUNNEL_PORT};
 use crate::packet::{ETHERNET, PAYLOAD};
 
 const LOOPBACK: u32 = 1;
@@ -104,5 +104,31 @@ fn a_connection_over_ipv6_is_translated_both_ways_on_either_underlay() {
         let delivered = arrived.redirected();
         assert_eq!(delivered[..14], frame(client.mac, client.gateway_mac, &[])[..]);
         assert_eq!(read_tcp(&delivered[ETHERNET..]), (SERVICE6, CLIENT6, 64));
+    }
+}
+
+#[test]
+fn an_ipv6_header_with_ipv4_addresses_does_not_speak_for_ipv4() {
+    let peer = IpAddr::V4(PEER);
+    let mut bed = bed(peer);
+    let client = client();
+    let mapped = |address: Ipv4Addr| address.to_ipv6_mapped();
+    for (source, destination) in [
+        (mapped(CLIENT.ns_ip), SERVICE6),
+        (mapped(CLIENT.ns_ip), mapped(SERVICE)),
+        (mapped(CLIENT.ns_ip), mapped(SERVER.ns_ip)),
+        (CLIENT6, mapped(SERVER.ns_ip)),
+    ] {
+        let sent = tcp(source, destination, (40000, 80), true);
+        bed.container_sends(&frame(client.gateway_mac, client.mac, &sent))
+            .assert_dropped(DropReason::Malformed);
+    }
+    for (source, destination) in [
+        (mapped(SERVER.instance_ip), mapped(CLIENT.ns_ip)),
+        (mapped(SERVER.ns_ip), CLIENT6),
+        (SERVER_INSTANCE6, mapped(CLIENT.ns_ip)),
+    ] {
+        let arriving = tcp(source, destination, (80, 40000), false);
+        bed.uplink_receives(&wrap(peer, &arriving)).assert_dropped(DropReason::Malformed);
     }
 }
