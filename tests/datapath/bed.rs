@@ -73,7 +73,7 @@ pub(crate) struct Bed {
 pub(crate) struct Outcome {
     pub(crate) verdict: i32,
     pub(crate) frame: Vec<u8>,
-    /// The reasons counted meanwhile.
+    /// The reasons counted meanwhile, each as often as it was.
     pub(crate) dropped: Vec<DropReason>,
 }
 
@@ -148,8 +148,12 @@ impl Bed {
             .unwrap()
             .expect("the kernel runs the program");
         out.truncate(usize::try_from(result.data_size_out).unwrap());
-        let dropped =
-            self.drops().into_iter().filter(|drop| !before.contains(drop)).map(|(reason, _)| reason);
+        let counted_before =
+            |reason| before.iter().find(|(other, _)| *other == reason).map_or(0, |drop| drop.1);
+        let dropped = self.drops().into_iter().flat_map(|(reason, count)| {
+            let times = usize::try_from(count - counted_before(reason)).unwrap();
+            std::iter::repeat_n(reason, times)
+        });
         Outcome { verdict: result.return_value.cast_signed(), frame: out, dropped: dropped.collect() }
     }
 

@@ -6,6 +6,7 @@
 
 mod bed;
 mod container;
+mod fuzz;
 mod live;
 mod nodes;
 mod ns_ip;

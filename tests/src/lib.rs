@@ -13,6 +13,7 @@ pub mod containerd;
 pub mod daemon;
 pub mod download;
 pub mod footprint;
+pub mod fuzz;
 pub mod guide;
 pub mod image;
 pub mod interrupt;
