@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use protocol::address;
 use protocol::name::ServiceName;
 use protocol::net::TableQuery;
 
@@ -25,10 +26,12 @@ pub(super) enum Key {
 }
 
 impl Key {
-    /// An address has the form of a service name as well, so it is tried first.
+    /// An address has the form of a service name as well, so it is tried first. One that is no ServiceIP is nothing.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let service = || text.parse().ok().map(Self::Service);
-        text.parse().ok().map(Self::Address).or_else(service)
+        match text.parse() {
+            Ok(address) => address::is_service(address).then_some(Self::Address(address)),
+            Err(_no_address) => text.parse().ok().map(Self::Service),
+        }
     }
 
     fn query(&self) -> TableQuery {

@@ -102,9 +102,14 @@ fn a_miss_is_asked_once_and_its_answer_is_published_and_subscribed() {
 }
 
 #[test]
-fn an_address_outside_the_service_range_is_never_asked_for() {
+fn an_address_outside_the_service_range_is_never_asked_for_nor_published() {
     let now = Instant::now();
-    assert_eq!(connected(now).missed(Ipv4Addr::new(10, 18, 0, 2), now), []);
+    let mut resolver = connected(now);
+    assert_eq!(resolver.missed(Ipv4Addr::new(10, 18, 0, 2), now), []);
+    for text in ["10.18.0.2", "0.0.0.0", "203.0.113.1"] {
+        assert_eq!(resolver.changed(text, now), [], "{text}");
+        assert_eq!(resolver.answered(nobody(text), now), [], "{text}");
+    }
 }
 
 #[test]
