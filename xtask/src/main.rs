@@ -8,6 +8,7 @@
 mod check;
 mod daemons;
 mod ebpf;
+mod fuzz;
 mod lab;
 mod process;
 mod progress;
@@ -42,6 +43,8 @@ enum Command {
     Check,
     /// Run the tests: all of them after `check`, or those of one kind
     Test(test::Arguments),
+    /// Feed the daemons and the programs with broken input, longer than the tests do
+    Fuzz(fuzz::Arguments),
     /// Run the main job before your eyes on nodes made of network namespaces, and clean up
     Demo(lab::DemoArguments),
     /// Hold the same nodes open to try things by hand
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Build(arguments) => daemons::run(&arguments),
         Command::Check => check::run(),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Demo(arguments) => lab::demo(&arguments),
         Command::Lab(arguments) => lab::lab(&arguments),
     };
