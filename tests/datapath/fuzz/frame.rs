@@ -11,7 +11,7 @@ use crate::fuzz::world::{ADDRESSES4, ADDRESSES6, CONTAINERS, INSTANCES, NODE6, P
 use crate::packet::ETHERNET;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
+pub(crate) enum Family {
     V4,
     V6,
 }
@@ -68,7 +68,7 @@ fn spoilt(chance: &mut Chance, mut frame: Vec<u8>) -> Vec<u8> {
     frame
 }
 
-fn ethernet(destination: [u8; 6], source: [u8; 6], family: Family) -> Vec<u8> {
+pub(crate) fn ethernet(destination: [u8; 6], source: [u8; 6], family: Family) -> Vec<u8> {
     let ethertype: [u8; 2] = match family {
         Family::V4 => [0x08, 0x00],
         Family::V6 => [0x86, 0xdd],

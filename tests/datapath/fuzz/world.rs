@@ -11,7 +11,7 @@ const LOOPBACK: u32 = 1;
 
 pub(crate) const NODE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 pub(crate) const PEER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
-const SERVICE6: Ipv6Addr = Ipv6Addr::new(0xfdff, 0x2000, 0, 0, 0, 0, 0, 9);
+pub(crate) const SERVICE6: Ipv6Addr = Ipv6Addr::new(0xfdff, 0x2000, 0, 0, 0, 0, 0, 9);
 /// A service without instances.
 const EMPTY: Ipv4Addr = Ipv4Addr::new(10, 30, 2, 11);
 
