@@ -128,8 +128,15 @@ impl Bed {
         Map::from_map_data(MapData::from_pin(path).unwrap()).unwrap().try_into().unwrap()
     }
 
-    pub(crate) fn program(&mut self, name: &str) -> &mut SchedClassifier {
-        classifier(&mut self.programs, name)
+    /// All programs of the object, loaded, by name.
+    pub(crate) fn programs(&mut self) -> impl Iterator<Item = (String, &mut SchedClassifier)> {
+        self.programs.programs_mut().map(|(name, program)| {
+            let program: &mut SchedClassifier = program.try_into().expect(name);
+            if program.fd().is_err() {
+                program.load().expect(name);
+            }
+            (name.to_owned(), program)
+        })
     }
 
     fn run(&mut self, name: &str, frame: &[u8]) -> Outcome {

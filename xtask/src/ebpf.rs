@@ -1,16 +1,32 @@
 //! `cargo xtask build-ebpf`: the BPF object, and what is in it.
 
 mod object;
+mod record;
 
 use anyhow::{Context, Result};
 use netmanager_ebpf_builder::Builder;
 
 use crate::progress::{answer, say, step};
+use crate::rights;
+use crate::setup::{self, Purpose};
 use crate::workspace;
 
 use self::object::{Contents, Map, Program};
 
-pub(crate) fn run() -> Result<()> {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Load it, and record how much of it this kernel's verifier looks at
+    #[arg(long)]
+    record: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.record {
+        rights::require("loading programs")?;
+        setup::provide(Purpose::Tests)?;
+        return record::run();
+    }
+    setup::provide(Purpose::Object)?;
     let path = step("BPF object", || {
         let builder = Builder::find(&workspace::root())?;
         say(format_args!("    with {} and {}", builder.toolchain(), builder.linker().path().display()));

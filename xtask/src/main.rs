@@ -21,8 +21,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::setup::Purpose;
-
 /// Builds, checks, tests and shows Hypha.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true)]
@@ -36,7 +34,7 @@ enum Command {
     /// Install what is missing on this machine; says what and why before it does
     Setup(setup::Arguments),
     /// Build the BPF object and list its programs and maps
-    BuildEbpf,
+    BuildEbpf(ebpf::Arguments),
     /// Build the daemons, the command line client and the BPF object
     Build(daemons::Arguments),
     /// Formatting, lints, documentation, licences, dependency arrows and file lengths
@@ -54,7 +52,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Setup(arguments) => setup::run(&arguments),
-        Command::BuildEbpf => setup::provide(Purpose::Object).and_then(|()| ebpf::run()),
+        Command::BuildEbpf(arguments) => ebpf::run(&arguments),
         Command::Build(arguments) => daemons::run(&arguments),
         Command::Check => check::run(),
         Command::Test(arguments) => test::run(&arguments),
