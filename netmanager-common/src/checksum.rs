@@ -37,6 +37,13 @@ impl Difference {
         Self(add(add(self.0, word(old) ^ 0xffff), word(new)))
     }
 
+    /// Both changes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn and(self, other: Self) -> Self {
+        Self(add(self.0, other.0))
+    }
+
     /// The value for `bpf_l4_csum_replace` with a size of 0.
     #[must_use]
     #[inline(always)]

@@ -13,6 +13,11 @@ pub struct Ports {
     pub destination: Be16,
 }
 
+impl Ports {
+    /// Of a packet that has none, or whose ports do not matter.
+    pub const NONE: Self = Self { source: Be16::new(0), destination: Be16::new(0) };
+}
+
 /// The key of the flow that a container at `ifindex` sends on.
 #[must_use]
 #[inline(always)]

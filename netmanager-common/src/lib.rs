@@ -14,8 +14,9 @@ pub mod checksum;
 pub mod event;
 pub mod flow;
 pub mod map;
+pub mod punt;
 pub mod tunnel;
 pub mod wire;
 
 /// Version of everything that lies in a pinned map or in the event ring.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;

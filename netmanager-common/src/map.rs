@@ -38,7 +38,17 @@ pub const EVENTS: &str = "EVENTS";
 pub const DROPS: &str = "DROPS";
 /// [`Traffic`] per CPU, by [`Veth::slot`]. Both programs write; user reads, and clears a slot before it is used.
 pub const TRAFFIC: &str = "TRAFFIC";
+/// The interface of netmanager's TAP device at index 0, or 0 while there is none. User writes; all programs read, and
+/// send what they cannot finish there: see [`crate::punt`].
+pub const SLOW_PATH: &str = "SLOW_PATH";
+/// [`crate::punt::Budget`] by [`Veth::slot`] for what a container sends, and after those by slot for what arrives for it.
+/// All programs write.
+pub const BUDGETS: &str = "BUDGETS";
+/// Packets given to the slow path, per CPU, by [`crate::event::DropReason`]. All programs write, user reads.
+pub const PUNTS: &str = "PUNTS";
 
+/// Two shares a container.
+pub const MAX_BUDGETS: u32 = 2 * MAX_ENDPOINTS;
 /// Twice the containers of a full /24, with two NsIPs each; Oakestra's nodes have at most 61.
 pub const MAX_ENDPOINTS: u32 = 1024;
 /// Service addresses that one node talks to at a time.
@@ -315,6 +325,7 @@ const _: () = assert!(size_of::<Traffic>() == 8 + 8 + 8 + 8);
 #[cfg(feature = "user")]
 mod pod {
     use super::{Backend, Endpoint, Flow, FlowKey, Node, Peer, Service, Traffic};
+    use crate::punt::Budget;
     use crate::wire::Ip;
 
     macro_rules! pod {
@@ -327,5 +338,5 @@ mod pod {
         };
     }
 
-    pod!(Ip, Node, Endpoint, Service, Backend, Peer, FlowKey, Flow, Traffic);
+    pod!(Ip, Node, Endpoint, Service, Backend, Peer, FlowKey, Flow, Traffic, Budget);
 }

@@ -16,7 +16,7 @@ use crate::select::{self, Choice, Lookup};
 use crate::skb::Skb;
 use crate::{count, deliver};
 
-/// The verdict on a frame that has come out of a container.
+/// The end of a frame that has come out of a container: see [`count::end`].
 #[inline(always)]
 pub(crate) fn handle(skb: &Skb) -> i32 {
     match ethertype(skb) {
@@ -24,21 +24,21 @@ pub(crate) fn handle(skb: &Skb) -> i32 {
         Ok(ETHERTYPE_IPV6) => ipv6(skb),
         // Answered by the host; it can only speak for this one veth.
         Ok(ETHERTYPE_ARP) => TC_ACT_OK,
-        Ok(_) => count::verdict(Err(DropReason::NotIp)),
-        Err(reason) => count::verdict(Err(reason)),
+        Ok(_) => count::end(Err(DropReason::NotIp)),
+        Err(reason) => count::end(Err(reason)),
     }
 }
 
 /// A function to the kernel too: both families together would not fit on the stack of one.
 #[inline(never)]
 fn ipv4(skb: &Skb) -> i32 {
-    count::verdict(ip::<Ipv4>(skb))
+    count::end(ip::<Ipv4>(skb))
 }
 
 /// As [`ipv4`].
 #[inline(never)]
 fn ipv6(skb: &Skb) -> i32 {
-    count::verdict(ip::<Ipv6>(skb))
+    count::end(ip::<Ipv6>(skb))
 }
 
 #[inline(always)]
@@ -103,20 +103,22 @@ fn to_service<H: Header>(skb: &Skb, ip: H) -> Result<i32, DropReason> {
     Ok(verdict)
 }
 
-/// To another container by its NsIP: nothing is translated. If nobody with that address is known here, the packet
+/// To another container by its NsIP: nothing is translated, so that any protocol may pass. If nobody with that address is known here, the packet
 /// must not leave: bare and masqueraded, it would go to whoever has the address out there.
 #[inline(always)]
 fn to_ns_ip<H: Header>(skb: &Skb, ip: H, sender: &Veth) -> Result<i32, DropReason> {
     let destination = ip.destination();
+    let mut packet = match parse(skb, ip) {
+        Err(DropReason::UnsupportedProtocol) => Packet::opaque(ip),
+        parsed => parsed?,
+    };
     if let Some(receiver) = maps::veth(&destination) {
-        let mut packet = parse(skb, ip)?;
         packet.ip.hop()?;
         let verdict = deliver::to_container(skb, &packet, &receiver)?;
         count::sent(sender.slot, packet.ip.length());
         return Ok(verdict);
     }
     let backend = host_of(&destination)?;
-    let mut packet = parse(skb, ip)?;
     packet.ip.hop()?;
     let verdict = to_node(skb, &packet, backend)?;
     count::sent(sender.slot, packet.ip.length());
@@ -125,7 +127,7 @@ fn to_ns_ip<H: Header>(skb: &Skb, ip: H, sender: &Veth) -> Result<i32, DropReaso
 
 /// The instance on another node that has this NsIP.
 #[inline(always)]
-fn host_of(ns_ip: &Ip) -> Result<&'static Backend, DropReason> {
+pub(crate) fn host_of(ns_ip: &Ip) -> Result<&'static Backend, DropReason> {
     // SAFETY: one aligned word. If it is another address's by now, the backend that it leads to says so.
     let Some(&number) = (unsafe { HOSTS.get(ns_ip) }) else { return Err(DropReason::NoEndpoint) };
     match BACKENDS.get(number) {
@@ -141,7 +143,7 @@ fn parse<H: Header>(skb: &Skb, ip: H) -> Result<Packet<H>, DropReason> {
 
 /// The container that the frame came from, if it says so truly.
 #[inline(always)]
-fn check_source<H: Header>(skb: &Skb, ip: &H) -> Result<Veth, DropReason> {
+pub(crate) fn check_source<H: Header>(skb: &Skb, ip: &H) -> Result<Veth, DropReason> {
     let ethernet: Ethernet = skb.load(0).ok_or(DropReason::Malformed)?;
     match maps::veth(&ip.source()) {
         Some(sender) if sender.ifindex == skb.ifindex() && sender.mac == ethernet.source => Ok(sender),
@@ -150,7 +152,11 @@ fn check_source<H: Header>(skb: &Skb, ip: &H) -> Result<Veth, DropReason> {
 }
 
 #[inline(always)]
-fn to_node<H: Header>(skb: &Skb, packet: &Packet<H>, backend: &Backend) -> Result<i32, DropReason> {
+pub(crate) fn to_node<H: Header>(
+    skb: &Skb,
+    packet: &Packet<H>,
+    backend: &Backend,
+) -> Result<i32, DropReason> {
     let node: &Node = NODE.get(0).ok_or(DropReason::NotReady)?;
     deliver::to_node(skb, packet, node, backend)
 }

@@ -1,22 +1,45 @@
-//! Counters, and the end of every path: a verdict for the kernel.
+//! Counters, and the end of every path: a verdict for the kernel, or a reason why there is none.
 
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use netmanager_common::event::DropReason;
 
-use crate::maps::{DROPS, TRAFFIC};
+use crate::maps::{DROPS, PUNTS, TRAFFIC};
 
-/// The verdict of a path: its own, or a drop with its reason counted.
+/// From here on a number stands for a drop, and its reason.
+const DROPPED: i32 = 0x100;
+
+/// The end of a path as one number, which functions can return to each other: a verdict for the kernel, or why there
+/// is none.
 #[inline(always)]
-pub(crate) fn verdict(result: Result<i32, DropReason>) -> i32 {
+pub(crate) fn end(result: Result<i32, DropReason>) -> i32 {
     match result {
         Ok(verdict) => verdict,
-        Err(reason) => {
-            if let Some(count) = DROPS.get_ptr_mut(reason as u32) {
-                // SAFETY: the counter is this CPU's own.
-                unsafe { *count += 1 };
-            }
-            TC_ACT_SHOT
-        }
+        Err(reason) => DROPPED + reason as i32,
+    }
+}
+
+/// The index of the reason for which a path has ended without a verdict.
+#[inline(always)]
+pub(crate) fn reason(end: i32) -> Option<u32> {
+    (end >= DROPPED).then_some((end - DROPPED).cast_unsigned())
+}
+
+/// Counts a drop, and is its verdict.
+#[inline(always)]
+pub(crate) fn drop(reason: u32) -> i32 {
+    if let Some(count) = DROPS.get_ptr_mut(reason) {
+        // SAFETY: the counter is this CPU's own.
+        unsafe { *count += 1 };
+    }
+    TC_ACT_SHOT
+}
+
+/// Counts a packet that goes to the slow path.
+#[inline(always)]
+pub(crate) fn punted(reason: u32) {
+    if let Some(count) = PUNTS.get_ptr_mut(reason) {
+        // SAFETY: the counter is this CPU's own.
+        unsafe { *count += 1 };
     }
 }
 

@@ -12,8 +12,11 @@
 //! its own node translates in the same manner; and whoever delivers an answer shows it as coming from the service
 //! address that was dialled.
 //!
+//! What a program cannot finish alone goes to netmanager and comes back at `from_slow_path`.
+//!
 //! This file is the table of attach points. Reading order: [`container`] and [`uplink`], the two paths from top to
-//! bottom; then what they use: [`header`], [`parse`], [`select`], [`deliver`], [`host`], [`miss`], [`maps`], [`skb`].
+//! bottom; [`slow`], the way of the rest; then what they use: [`header`], [`parse`], [`select`], [`deliver`], [`host`],
+//! [`miss`], [`maps`], [`skb`].
 
 #![no_std]
 #![no_main]
@@ -32,23 +35,33 @@ mod miss;
 mod parse;
 mod select;
 mod skb;
+mod slow;
 mod uplink;
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
+use netmanager_common::punt::Origin;
 
 use crate::skb::Skb;
 
 /// tcx ingress of the host side of a container's veth.
 #[classifier]
 pub(crate) fn from_container(context: TcContext) -> i32 {
-    container::handle(&Skb::new(&context))
+    let skb = Skb::new(&context);
+    slow::finish(&skb, Origin::Container, container::handle(&skb))
 }
 
 /// tcx ingress of the uplink.
 #[classifier]
 pub(crate) fn from_uplink(context: TcContext) -> i32 {
-    count::verdict(uplink::handle(&Skb::new(&context)))
+    let skb = Skb::new(&context);
+    slow::finish(&skb, Origin::Uplink, count::end(uplink::handle(&skb)))
+}
+
+/// tcx ingress of the slow path's TAP device: what netmanager has held, made or translated.
+#[classifier]
+pub(crate) fn from_slow_path(context: TcContext) -> i32 {
+    slow::handle(&Skb::new(&context))
 }
 
 #[cfg(not(test))]

@@ -7,9 +7,10 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use netmanager_common::event::{DROP_REASONS, DropReason};
 use netmanager_common::map::{
-    Backend, EVENTS_SIZE, Endpoint, Flow, FlowKey, MAX_BACKENDS, MAX_ENDPOINTS, MAX_FLOWS, MAX_HOSTS,
-    MAX_MISSES, MAX_PEERS, MAX_SERVICES, MAX_TURN_LOCKS, Node, Peer, Service, Traffic, Veth,
+    Backend, EVENTS_SIZE, Endpoint, Flow, FlowKey, MAX_BACKENDS, MAX_BUDGETS, MAX_ENDPOINTS, MAX_FLOWS,
+    MAX_HOSTS, MAX_MISSES, MAX_PEERS, MAX_SERVICES, MAX_TURN_LOCKS, Node, Peer, Service, Traffic, Veth,
 };
+use netmanager_common::punt::Budget;
 use netmanager_common::wire::Ip;
 
 #[map]
@@ -50,6 +51,15 @@ pub(crate) static DROPS: PerCpuArray<u64> = PerCpuArray::pinned(DROP_REASONS, 0)
 
 #[map]
 pub(crate) static TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::pinned(MAX_ENDPOINTS, 0);
+
+#[map]
+pub(crate) static SLOW_PATH: Array<u32> = Array::pinned(1, 0);
+
+#[map]
+pub(crate) static BUDGETS: Array<Budget> = Array::pinned(MAX_BUDGETS, 0);
+
+#[map]
+pub(crate) static PUNTS: PerCpuArray<u64> = PerCpuArray::pinned(DROP_REASONS, 0);
 
 /// Keys and values for [`FLOWS`], which would take half of the stack. Programs at these hooks run with softirqs disabled, so
 /// that on one CPU no other one gets between.

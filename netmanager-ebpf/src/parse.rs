@@ -59,6 +59,18 @@ impl<H: Header> Packet<H> {
         Ok(Self { ip, changed: Difference::NONE, transport, ports, tcp_flags, headers })
     }
 
+    /// A packet whose content does not matter, since none of it is translated.
+    #[inline(always)]
+    pub(crate) fn opaque(ip: H) -> Self {
+        let transport = Transport { offset: H::LEN, protocol: 0 };
+        Self { ip, changed: Difference::NONE, transport, ports: Ports::NONE, tcp_flags: 0, headers: H::LEN }
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_opaque(&self) -> bool {
+        self.transport.protocol == 0
+    }
+
     #[inline(always)]
     pub(crate) fn protocol(&self) -> u8 {
         self.transport.protocol

@@ -20,12 +20,18 @@ const TURN_TRIES: u32 = 16;
 /// in doing so, is at work on entries beside it.
 const TURN_LOCK_LIFETIME: u32 = 1;
 
+/// Nanoseconds of the monotonic clock, with the precision of a tick.
+#[inline(always)]
+pub(crate) fn now_ns() -> u64 {
+    // SAFETY: takes nothing. The coarse clock is a memory read.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
 /// Seconds of the monotonic clock.
 #[expect(clippy::cast_possible_truncation, reason = "136 years of uptime")]
 #[inline(always)]
 pub(crate) fn now() -> u32 {
-    // SAFETY: takes nothing. The coarse clock is a memory read, with the precision of a tick.
-    (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32
+    (now_ns() / 1_000_000_000) as u32
 }
 
 /// The translation of one packet.

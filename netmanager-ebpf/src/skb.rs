@@ -14,8 +14,8 @@ use aya_ebpf::bindings::{
     bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
 };
 use aya_ebpf::helpers::{
-    bpf_l4_csum_replace, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_proto,
-    bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_adjust_room,
+    bpf_skb_change_proto, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use netmanager_common::checksum::Difference;
@@ -54,39 +54,54 @@ unsafe impl<const N: usize> Wire for [u8; N] {}
 /// A frame, Ethernet header first.
 pub(crate) struct Skb {
     raw: *mut __sk_buff,
+    ifindex: u32,
 }
 
 impl Skb {
     #[inline(always)]
     pub(crate) fn new(context: &TcContext) -> Self {
-        Self { raw: context.as_ptr().cast() }
+        let raw: *mut __sk_buff = context.as_ptr().cast();
+        // SAFETY: the kernel hands over a valid context and maps this access.
+        Self { raw, ifindex: unsafe { (*raw).ifindex } }
+    }
+
+    /// The same frame, as if it arrived now where it had arrived first.
+    #[inline(always)]
+    pub(crate) fn again_from(&self, ifindex: u32) -> Self {
+        Self { raw: self.raw, ifindex }
     }
 
     /// Bytes of the frame.
     #[inline(always)]
     pub(crate) fn len(&self) -> u32 {
-        // SAFETY: the kernel hands over a valid context and maps this access.
+        // SAFETY: as in `new`.
         unsafe { (*self.raw).len }
     }
 
-    /// The interface at which the frame arrived.
+    /// The interface at which the frame arrived, or of one that the slow path has held, had arrived first.
     #[inline(always)]
     pub(crate) fn ifindex(&self) -> u32 {
-        // SAFETY: as in `len`.
-        unsafe { (*self.raw).ifindex }
+        self.ifindex
+    }
+
+    /// Tells the kernel that the frame is for this host, though its destination MAC is not.
+    #[inline(always)]
+    pub(crate) fn set_for_host(&self) -> Result<(), DropReason> {
+        // SAFETY: the helper changes a mark beside the packet.
+        refused(unsafe { bpf_skb_change_type(self.raw, PACKET_HOST) })
     }
 
     /// Payload bytes of each packet that this frame stands for, when it stands for several; else 0.
     #[inline(always)]
     pub(crate) fn gso_size(&self) -> u32 {
-        // SAFETY: as in `len`.
+        // SAFETY: as in `new`.
         unsafe { (*self.raw).gso_size }
     }
 
     /// Whether the frame came with a VLAN tag. The kernel keeps it beside the frame, which itself does not show it.
     #[inline(always)]
     pub(crate) fn is_tagged(&self) -> bool {
-        // SAFETY: as in `len`.
+        // SAFETY: as in `new`.
         unsafe { (*self.raw).vlan_present != 0 }
     }
 
@@ -94,7 +109,7 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn is_of_vlan(&self) -> bool {
         const NUMBER: u32 = 0x0fff;
-        // SAFETY: as in `len`.
+        // SAFETY: as in `new`.
         self.is_tagged() && unsafe { (*self.raw).vlan_tci } & NUMBER != 0
     }
 
@@ -250,6 +265,17 @@ pub(crate) fn redirect_neigh(ifindex: u32) -> i32 {
     // SAFETY: without parameters the kernel looks the route up by the packet's own destination.
     (unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) }) as i32
 }
+
+/// Gives the frame to the interface as one to be sent.
+#[expect(clippy::cast_possible_truncation, reason = "verdicts are small numbers")]
+#[inline(always)]
+pub(crate) fn redirect(ifindex: u32) -> i32 {
+    // SAFETY: takes numbers only.
+    (unsafe { bpf_redirect(ifindex, 0) }) as i32
+}
+
+/// `linux/if_packet.h`: to this host.
+const PACKET_HOST: u32 = 0;
 
 #[inline(always)]
 fn refused(result: i64) -> Result<(), DropReason> {

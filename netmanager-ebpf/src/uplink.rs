@@ -47,10 +47,17 @@ fn deliver<H: Header>(skb: &Skb, arrived: &Arrived, ip: H) -> Result<i32, DropRe
     if !ip.is_of_its_family() {
         return Err(DropReason::Malformed);
     }
-    let mut packet = Packet::parse(skb, ip, ETHERNET_LEN + arrived.outer.overhead(), arrived.available)?;
+    let parsed = Packet::parse(skb, ip, ETHERNET_LEN + arrived.outer.overhead(), arrived.available);
+    let mut packet = match parsed {
+        // By NsIP, so that nothing is to be translated.
+        Err(DropReason::UnsupportedProtocol) if ip.source().is_container() => Packet::opaque(ip),
+        parsed => parsed?,
+    };
     let receiver = maps::veth(&packet.ip.destination()).ok_or(DropReason::NoEndpoint)?;
     check_source(arrived.peer, &packet.ip)?;
-    deliver::show_as_dialled(&mut packet)?;
+    if !packet.is_opaque() {
+        deliver::show_as_dialled(&mut packet)?;
+    }
     skb.close_tunnel_room::<H>(arrived.outer)?;
     deliver::to_container(skb, &packet, &receiver)
 }

@@ -12,6 +12,7 @@ mod model;
 mod pin;
 mod registry;
 mod repair;
+mod slow_path;
 mod tables;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -27,12 +28,13 @@ use netmanager_common::wire::Be16;
 
 pub use attach::Hook;
 pub use error::DatapathError;
-pub use load::{FROM_CONTAINER, FROM_UPLINK, OBJECT};
+pub use load::{FROM_CONTAINER, FROM_SLOW_PATH, FROM_UPLINK, OBJECT, PROGRAMS};
 pub use misses::Misses;
 pub use model::{
     Addresses, Backend, Counters, Endpoint, EndpointCounters, Flow, Miss, Node, Service, Transport,
 };
 pub use repair::Repair;
+pub use slow_path::{Arrival, gateway_of};
 pub use tables::Tables;
 
 use pin::PinDir;
@@ -62,6 +64,8 @@ pub struct Datapath {
     ebpf: aya::Ebpf,
     tables: Tables,
     registry: Registry,
+    /// The TAP device of the slow path, while there is one.
+    slow_path: Option<u32>,
 }
 
 impl Datapath {
@@ -81,10 +85,12 @@ impl Datapath {
         let ebpf = load::load(&pins)?;
         let tables = Tables::of(&pins)?;
         let (registry, steps) = Registry::rebuild(&tables.held()?);
-        let mut datapath = Self { options, hook, pins, ebpf, tables, registry };
+        let mut datapath = Self { options, hook, pins, ebpf, tables, registry, slow_path: None };
         for step in &steps {
             datapath.tables.apply(step)?;
         }
+        // The device has ended together with the process that made it.
+        datapath.tables.set_slow_path(0)?;
         datapath.replace_programs()?;
         Ok(datapath)
     }
@@ -272,6 +278,7 @@ impl Datapath {
         let mut attached: Vec<_> =
             self.tables.endpoints()?.iter().map(|endpoint| (endpoint.ifindex, FROM_CONTAINER)).collect();
         attached.extend(self.tables.node()?.map(|node| (node.uplink_ifindex, FROM_UPLINK)));
+        attached.extend(self.slow_path.map(|ifindex| (ifindex, FROM_SLOW_PATH)));
         Ok(attached)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`app`] says what runs; [`node`] is the one task that changes things; [`resolver`], [`table`],
 //! [`ipam`] and [`ports`] decide and do nothing else; [`datapath`], [`net`] and [`nft`] talk to the kernel,
-//! [`session`] to the cluster, [`api`] to node-engine; [`state`] is what a restart needs.
+//! [`slowpath`] takes what the kernel's programs cannot finish, [`session`] to the cluster, [`api`] to node-engine; [`state`] is what a restart needs.
 
 pub mod api;
 pub mod app;
@@ -22,5 +22,6 @@ pub mod ports;
 pub mod report;
 pub mod resolver;
 pub mod session;
+pub mod slowpath;
 pub mod state;
 pub mod table;

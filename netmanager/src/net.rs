@@ -17,6 +17,7 @@ mod error;
 mod netns;
 mod pair;
 pub mod sysctl;
+mod tap;
 mod uplink;
 mod watch;
 mod wiring;

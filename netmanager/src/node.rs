@@ -33,6 +33,7 @@ use crate::net::{Links, Uplink, Watch};
 use crate::report::{Report, SessionState};
 use crate::resolver::{Resolver, is_use};
 use crate::session::{Event, Session};
+use crate::slowpath::SlowPath;
 use crate::state::{self, Store};
 
 /// How often it is looked for services that nothing uses.
@@ -67,6 +68,8 @@ pub struct Node {
     watch: Watch,
     datapath: Datapath,
     misses: Misses,
+    /// Nothing where the kernel has no TAP devices.
+    slow_path: Option<SlowPath>,
     resolver: Resolver,
     cluster: Option<Cluster>,
     /// `/register` was answered in this life of the process.
@@ -139,6 +142,10 @@ impl Node {
         if self.tables_due.is_some() {
             self.save_tables();
         }
+        // From now on what would go there is dropped, and counted as such.
+        if let Err(error) = self.datapath.set_slow_path(None) {
+            tracing::warn!(error = chain(&error), "the slow path is not taken back");
+        }
     }
 
     async fn wait(&mut self, commands: &mut mpsc::Receiver<Command>) -> Wake {
@@ -150,6 +157,12 @@ impl Node {
                     Some(event) => event,
                     None => std::future::pending().await,
                 },
+                None => std::future::pending().await,
+            }
+        };
+        let slow_path = async {
+            match &mut self.slow_path {
+                Some(slow_path) => slow_path.missed().await,
                 None => std::future::pending().await,
             }
         };
@@ -165,6 +178,7 @@ impl Node {
                     Wake::Time
                 }
             },
+            address = slow_path => Wake::Miss(address),
             () = self.watch.changed() => Wake::Links,
             () = tokio::time::sleep_until(deadline) => Wake::Time,
         }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::datapath::{Counters, Hook, Policy, Service};
 use crate::net::Uplink;
 use crate::ports::PortMapping;
+use crate::slowpath;
 use crate::state;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,9 @@ pub struct Daemon {
     /// Where other nodes are told to reach this one's tunnel.
     pub tunnel: SocketAddrV4,
     pub session: SessionState,
+    /// What became of packets that the kernel could not finish alone; nothing where there is no slow path.
+    #[serde(default)]
+    pub slow_path: Option<slowpath::Counts>,
 }
 
 /// How it stands with the cluster.

@@ -8,7 +8,8 @@ use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, Pod};
 use integration::Netns;
 use netmanager::datapath::{
-    Backend, Datapath, DropReason, Endpoint, FROM_CONTAINER, FROM_UPLINK, Miss, OBJECT, Options, Policy,
+    Backend, Datapath, DropReason, Endpoint, FROM_CONTAINER, FROM_UPLINK, Miss, OBJECT, Options, PROGRAMS,
+    Policy,
 };
 
 use crate::pins::Pins;
@@ -86,7 +87,7 @@ impl Bed {
         let datapath = netns.run(|| Datapath::open(options)).unwrap().unwrap();
         let tables = pins.path().join(format!("abi-{}", netmanager_common::ABI_VERSION));
         let mut programs = EbpfLoader::new().default_map_pin_directory(tables).load(OBJECT).unwrap();
-        for name in [FROM_CONTAINER, FROM_UPLINK] {
+        for name in PROGRAMS {
             classifier(&mut programs, name).load().unwrap();
         }
         Self { datapath, programs, netns, pins }
@@ -139,7 +140,7 @@ impl Bed {
         })
     }
 
-    fn run(&mut self, name: &str, frame: &[u8]) -> Outcome {
+    pub(crate) fn run(&mut self, name: &str, frame: &[u8]) -> Outcome {
         let before = self.drops();
         let mut out = vec![0; frame.len() + 256];
         let program = classifier(&mut self.programs, name);

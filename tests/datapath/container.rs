@@ -288,12 +288,12 @@ fn what_cannot_be_translated_is_dropped_with_its_reason() {
     check(&|frame| frame.push(0), DropReason::Malformed);
     check(&|frame| frame[ip + 8] = 1, DropReason::TtlExpired);
     check(&|frame| frame[ip + 8] = 0, DropReason::TtlExpired);
-    check(&|frame| frame[ip + 9] = 132, DropReason::UnsupportedProtocol);
     check(&|frame| frame[ip + 20 + 12] = 0x40, DropReason::Malformed);
     check(&|frame| frame[ip + 20 + 12] = 0xf0, DropReason::Malformed);
-    for destination in [SERVICE, NEIGHBOUR.ns_ip] {
-        bed.container_sends(&Packet::new(DestinationUnreachable, CLIENT.ns_ip, destination).sent_by(&CLIENT))
-            .assert_dropped(DropReason::UnsupportedProtocol);
+    let mut sctp = to_service(TcpAck).sent_by(&CLIENT);
+    sctp[ip + 9] = 132;
+    for frame in [sctp, to_service(DestinationUnreachable).sent_by(&CLIENT)] {
+        bed.container_sends(&frame).assert_dropped(DropReason::UnsupportedProtocol);
     }
 }
 

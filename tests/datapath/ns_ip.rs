@@ -6,7 +6,7 @@ use netmanager::datapath::DropReason;
 
 use crate::bed::{Bed, CLIENT, NEIGHBOUR, SERVER};
 use crate::packet::Transport::{DestinationUnreachable, EchoRequest, TcpSyn, Udp};
-use crate::packet::{Packet, delivered, encapsulated, read};
+use crate::packet::{ETHERNET, Packet, delivered, encapsulated, read};
 
 #[test]
 fn a_container_is_reached_by_its_ns_ip_on_this_node_and_on_others() {
@@ -21,6 +21,24 @@ fn a_container_is_reached_by_its_ns_ip_on_this_node_and_on_others() {
         let seen = read(encapsulated(outcome.redirected()).inner);
         assert_eq!((seen.source, seen.destination, seen.ttl), (CLIENT.ns_ip, SERVER.ns_ip, 63));
     }
+}
+
+#[test]
+fn by_ns_ip_any_protocol_is_carried_as_it_is() {
+    const SCTP: u8 = 132;
+    let mut bed = Bed::new();
+    for destination in [NEIGHBOUR.ns_ip, SERVER.ns_ip] {
+        let mut frame = Packet::new(Udp, CLIENT.ns_ip, destination).sent_by(&CLIENT);
+        frame[ETHERNET + 9] = SCTP;
+        let sent = frame[ETHERNET + 20..].to_vec();
+        let outcome = bed.container_sends(&frame);
+        let headers = if destination == SERVER.ns_ip { ETHERNET + 28 } else { ETHERNET };
+        assert_eq!(outcome.redirected()[headers + 9], SCTP);
+        assert_eq!(outcome.redirected()[headers + 20..], sent);
+    }
+    let error = Packet::new(DestinationUnreachable, SERVER.ns_ip, CLIENT.ns_ip);
+    let outcome = bed.uplink_receives(&error.tunnelled());
+    assert_eq!(outcome.redirected()[ETHERNET..], error.bytes());
 }
 
 #[test]

@@ -8,4 +8,5 @@ mod naming;
 mod refusal;
 mod repair;
 mod restart;
+mod waiting;
 mod wiring;

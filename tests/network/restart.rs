@@ -9,10 +9,12 @@ use serde_json::{Value, json};
 
 use crate::bed::{Bed, Container, NODE, SERVICE, ip_json};
 
-/// The node as tools that are not ours see it.
+/// The node as tools that are not ours see it, but for the slow path's device, which is the daemon's own.
 fn seen(bed: &Bed) -> Result<(Vec<Value>, Vec<Value>, String)> {
     let rules = bed.node.output("nft", &["list", "table", "ip", "hypha"])?;
-    Ok((ip_json(&bed.node, &["link"])?, ip_json(&bed.node, &["-4", "route"])?, rules))
+    let mut links = ip_json(&bed.node, &["link"])?;
+    links.retain(|link| link["ifname"] != "tap-hypha");
+    Ok((links, ip_json(&bed.node, &["-4", "route"])?, rules))
 }
 
 fn wait_until_up(bed: &Bed) -> Result<()> {

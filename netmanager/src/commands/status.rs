@@ -50,7 +50,7 @@ fn offline(paths: &Paths) -> Result<Report> {
         tables.as_ref().map(Tables::services).transpose().context("read the services in the kernel")?;
     let counters =
         tables.as_ref().map(Tables::counters).transpose().context("read the counters in the kernel")?;
-    let none = Counters { endpoints: Vec::new(), drops: Vec::new() };
+    let none = Counters::default();
     let owner = |address| resolver.owner(address).cloned();
     Ok(Report::new(&state, services.unwrap_or_default(), &counters.unwrap_or(none), owner, None))
 }

@@ -14,7 +14,12 @@ pub const FROM_CONTAINER: &str = "from_container";
 /// The program at the uplink.
 pub const FROM_UPLINK: &str = "from_uplink";
 
-/// Loads both programs. They use the tables that are pinned already, and make those that are not.
+/// The program at the slow path's TAP device.
+pub const FROM_SLOW_PATH: &str = "from_slow_path";
+/// All of them.
+pub const PROGRAMS: [&str; 3] = [FROM_CONTAINER, FROM_UPLINK, FROM_SLOW_PATH];
+
+/// Loads all programs. They use the tables that are pinned already, and make those that are not.
 pub(super) fn load(pins: &PinDir) -> Result<Ebpf, DatapathError> {
     pins.create()?;
     let mut ebpf =
@@ -26,7 +31,7 @@ pub(super) fn load(pins: &PinDir) -> Result<Ebpf, DatapathError> {
                 DatapathError::Load { source }
             }
         })?;
-    for name in [FROM_CONTAINER, FROM_UPLINK] {
+    for name in PROGRAMS {
         program(&mut ebpf, name)?
             .load()
             .map_err(|source| DatapathError::Verify { program: name, source: Box::new(source) })?;
@@ -34,7 +39,7 @@ pub(super) fn load(pins: &PinDir) -> Result<Ebpf, DatapathError> {
     Ok(ebpf)
 }
 
-/// One of the two programs.
+/// One of the programs.
 pub(super) fn program<'a>(
     ebpf: &'a mut Ebpf,
     name: &'static str,

@@ -80,11 +80,13 @@ pub struct EndpointCounters {
 }
 
 /// What the data plane has counted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Counters {
     pub endpoints: Vec<EndpointCounters>,
     /// Only reasons that occurred.
     pub drops: Vec<(DropReason, u64)>,
+    /// Packets given to netmanager instead, likewise.
+    pub punts: Vec<(DropReason, u64)>,
 }
 
 /// A packet needed a service address that the table does not have.

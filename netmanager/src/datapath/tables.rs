@@ -1,5 +1,6 @@
 //! The pinned tables, typed. Reading them needs no daemon and disturbs none.
 
+pub(super) mod lookup;
 pub(super) mod write;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -31,6 +32,8 @@ pub struct Tables {
     pub(super) traffic: PerCpuArray<MapData, Traffic>,
     flows: HashMap<MapData, FlowKey, map::Flow>,
     drops: PerCpuArray<MapData, u64>,
+    pub(super) slow_path: Array<MapData, u32>,
+    punts: PerCpuArray<MapData, u64>,
 }
 
 // aya's tables have no `Debug`, and what they hold is not ours to print.
@@ -58,6 +61,8 @@ impl Tables {
             traffic: open(pins, map::TRAFFIC)?,
             flows: open(pins, map::FLOWS)?,
             drops: open(pins, map::DROPS)?,
+            slow_path: open(pins, map::SLOW_PATH)?,
+            punts: open(pins, map::PUNTS)?,
         })
     }
 
@@ -160,13 +165,8 @@ impl Tables {
             });
         }
         endpoints.sort_by_key(|endpoint| endpoint.ns_ip);
-        let mut drops = Vec::new();
-        for reason in DropReason::ALL {
-            let per_cpu = self.drops.get(&(*reason as u32), 0).map_err(reading(map::DROPS))?;
-            let count: u64 = per_cpu.iter().sum();
-            drops.extend((count > 0).then_some((*reason, count)));
-        }
-        Ok(Counters { endpoints, drops })
+        let drops = by_reason(&self.drops, map::DROPS)?;
+        Ok(Counters { endpoints, drops, punts: by_reason(&self.punts, map::PUNTS)? })
     }
 
     /// Everything that the registry is made from.
@@ -229,6 +229,20 @@ fn rows<K: Pod, V: Pod>(
     name: &'static str,
 ) -> Result<Vec<(K, V)>, DatapathError> {
     table.iter().collect::<Result<_, _>>().map_err(reading(name))
+}
+
+/// The counters that are not 0.
+fn by_reason(
+    table: &PerCpuArray<MapData, u64>,
+    name: &'static str,
+) -> Result<Vec<(DropReason, u64)>, DatapathError> {
+    let mut counts = Vec::new();
+    for reason in DropReason::ALL {
+        let per_cpu = table.get(&(*reason as u32), 0).map_err(reading(name))?;
+        let count: u64 = per_cpu.iter().sum();
+        counts.extend((count > 0).then_some((*reason, count)));
+    }
+    Ok(counts)
 }
 
 fn numbers(row: &map::Service) -> impl Iterator<Item = u16> + use<> {

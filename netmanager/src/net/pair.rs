@@ -92,20 +92,20 @@ impl Links {
         self.route(&format!("{ns_ip}/32 dev {}", wiring.link), to_container).await
     }
 
-    async fn require(&self, name: &str) -> Result<u32, NetError> {
+    pub(super) async fn require(&self, name: &str) -> Result<u32, NetError> {
         let link = self.find(name).await?;
         let missing = || NetError::new(format!("look for link {name}"), Reason::NoInterface);
         Ok(link.ok_or_else(missing)?.header.index)
     }
 
-    async fn up(&self, name: &str, ifindex: u32) -> Result<(), NetError> {
+    pub(super) async fn up(&self, name: &str, ifindex: u32) -> Result<(), NetError> {
         let up = LinkUnspec::new_with_index(ifindex).up().build();
         let changed = self.handle.link().change(up).execute().await;
         changed.map_err(|source| NetError::new(format!("set link {name} up"), source.into()))
     }
 
     /// A pair that was there before may be of a time when the uplink carried more, or less.
-    async fn mtu(&self, name: &str, ifindex: u32, mtu: u16) -> Result<(), NetError> {
+    pub(super) async fn mtu(&self, name: &str, ifindex: u32, mtu: u16) -> Result<(), NetError> {
         let change = LinkUnspec::new_with_index(ifindex).mtu(mtu.into()).build();
         let changed = self.handle.link().change(change).execute().await;
         changed.map_err(|source| NetError::new(format!("give link {name} the MTU {mtu}"), source.into()))
@@ -113,7 +113,7 @@ impl Links {
 
     /// The overlay carries no IPv6 yet: a link-local address would promise something, and the link's duplicate
     /// detection, router and multicast messages would be dropped one by one. Must come before the link is up.
-    async fn without_ipv6_address(&self, name: &str, ifindex: u32) -> Result<(), NetError> {
+    pub(super) async fn without_ipv6_address(&self, name: &str, ifindex: u32) -> Result<(), NetError> {
         let mode = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
         let change = LinkUnspec::new_with_index(ifindex)
             .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![mode]))

@@ -15,6 +15,7 @@ use crate::datapath::{Datapath, DatapathError, Options};
 use crate::error::chain;
 use crate::net::{Links, NetError, Netns, Watch, sysctl};
 use crate::resolver::Resolver;
+use crate::slowpath::SlowPath;
 use crate::state::{Attachment, StateError, Store};
 use crate::table::Entry;
 
@@ -65,6 +66,14 @@ impl Node {
             doing: "read the data plane's misses".to_owned(),
             source,
         })?;
+        let slow_path = SlowPath::open(&links, &mut datapath, &tasks, stop.clone()).await;
+        let slow_path = slow_path.inspect_err(|error| {
+            tracing::warn!(
+                error = chain(error),
+                "packets that have to wait for the cluster are lost instead, and senders are not told why packets go no \
+                 further; is the kernel module tun loaded?"
+            );
+        });
         tracing::info!(uplink = uplink.name, address = %uplink.address, "data plane is up");
         state.uplink = Some(uplink.clone());
 
@@ -79,6 +88,7 @@ impl Node {
             watch,
             datapath,
             misses,
+            slow_path: slow_path.ok(),
             resolver: Resolver::default(),
             cluster: None,
             registered: false,

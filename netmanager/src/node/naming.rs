@@ -1,5 +1,6 @@
 //! Between the resolver, the session and the data plane.
 
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use netmanager_common::map::MAX_BACKENDS_PER_SERVICE;
@@ -68,6 +69,13 @@ impl Node {
         }
     }
 
+    /// Packets that wait for this address may go on.
+    pub(super) fn settled(&self, address: IpAddr) {
+        if let Some(slow_path) = &self.slow_path {
+            slow_path.settled(address);
+        }
+    }
+
     pub(super) fn carry_out(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
@@ -100,10 +108,12 @@ impl Node {
                     let (known, used) = (entry.backends.len(), backends.len());
                     tracing::debug!(%address, known, used, "service published");
                     match self.datapath.publish_service(address, entry.policy, &backends) {
-                        Ok(()) if self.resolver.accepted(address) => {
-                            tracing::info!(%address, "service is published after all");
+                        Ok(()) => {
+                            if self.resolver.accepted(address) {
+                                tracing::info!(%address, "service is published after all");
+                            }
+                            self.settled(address.into());
                         }
-                        Ok(()) => {}
                         // Once per address, not at each try.
                         Err(error) if self.resolver.refused(address, now()) => {
                             let error = chain(&error);

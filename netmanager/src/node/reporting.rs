@@ -6,6 +6,7 @@ use super::Node;
 use crate::datapath::Counters;
 use crate::error::chain;
 use crate::report::{Daemon, Report, SessionState};
+use crate::slowpath::SlowPath;
 
 impl Node {
     pub(super) fn report(&self) -> Report {
@@ -15,7 +16,7 @@ impl Node {
         });
         let counters = self.datapath.counters().unwrap_or_else(|error| {
             tracing::warn!(error = chain(&error), "cannot read the data plane's counters");
-            Counters { endpoints: Vec::new(), drops: Vec::new() }
+            Counters::default()
         });
         let daemon = Daemon {
             pid: std::process::id(),
@@ -25,6 +26,7 @@ impl Node {
                 .cluster
                 .as_ref()
                 .map_or(SessionState::Unregistered, |cluster| cluster.state.clone()),
+            slow_path: self.slow_path.as_ref().map(SlowPath::counts),
         };
         let owner = |address| self.resolver.owner(address).cloned();
         Report::new(&self.state, services, &counters, owner, Some(daemon))

@@ -207,6 +207,7 @@ impl Node {
         if let Err(error) = self.datapath.attach_endpoint(&endpoint) {
             tracing::error!(%instance, error = chain(&error), "the data plane does not take its ServiceIP");
         }
+        self.settled(endpoint.ns_ip.into());
         // Logged where it fails; the next operation writes it again.
         self.save().ok();
         self.answer_unnamed(Instant::now());

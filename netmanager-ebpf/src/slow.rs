@@ -1,0 +1,128 @@
+//! The way of what a program cannot finish alone: to netmanager, and back.
+
+use netmanager_common::event::DropReason;
+use netmanager_common::map::MAX_ENDPOINTS;
+use netmanager_common::punt::{self, Origin, TAG_LEN, Tag};
+use netmanager_common::wire::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Ipv4, Ipv6};
+
+use crate::header::Header;
+use crate::maps::{self, BUDGETS, SLOW_PATH};
+use crate::parse::Packet;
+use crate::skb::{self, Family, Skb};
+use crate::{container, count, deliver, select, uplink};
+
+/// The verdict on a frame whose path has come to this [`count::end`]: what it says, or the slow path, or a drop with its
+/// reason counted.
+#[inline(always)]
+pub(crate) fn finish(skb: &Skb, origin: Origin, end: i32) -> i32 {
+    match count::reason(end) {
+        None => end,
+        Some(reason) if punt::is_slow(reason) && origin != Origin::Netmanager => punt(skb, origin, reason),
+        Some(reason) => count::drop(reason),
+    }
+}
+
+/// Gives the frame to netmanager, if that listens and the container has not used up its share. A function to the kernel
+/// too: the path that has ended has left its stack to this one.
+#[inline(never)]
+fn punt(skb: &Skb, origin: Origin, reason: u32) -> i32 {
+    match to_netmanager(skb, origin, reason) {
+        Some(verdict) => {
+            count::punted(reason);
+            verdict
+        }
+        None => count::drop(reason),
+    }
+}
+
+#[inline(always)]
+fn to_netmanager(skb: &Skb, origin: Origin, reason: u32) -> Option<i32> {
+    let &device = SLOW_PATH.get(0).filter(|device| **device != 0)?;
+    let share = match origin {
+        Origin::Container => sender(skb)?,
+        _ => receiver(skb)?.wrapping_add(MAX_ENDPOINTS),
+    };
+    let budget = BUDGETS.get_ptr_mut(share)?;
+    // SAFETY: the entry stays; two CPUs that take at once may take the same share, which is only generous.
+    if !unsafe { &mut *budget }.take(select::now_ns()) {
+        return None;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "reasons are few")]
+    let tag = Tag { origin, reason: reason as u8, ifindex: skb.ifindex() };
+    skb.store(0, &tag.bytes()).ok()?;
+    Some(skb::redirect(device))
+}
+
+/// The slot of the container that has truly sent the frame.
+#[inline(always)]
+fn sender(skb: &Skb) -> Option<u32> {
+    let ethernet: Ethernet = skb.load(0)?;
+    let sender = match ethernet.ethertype {
+        ETHERTYPE_IPV4 => container::check_source(skb, &skb.load::<Ipv4>(ETHERNET_LEN)?),
+        ETHERTYPE_IPV6 => container::check_source(skb, &skb.load::<Ipv6>(ETHERNET_LEN)?),
+        _ => return None,
+    };
+    sender.ok().map(|sender| sender.slot)
+}
+
+/// The slot of the container that the inner packet is for.
+#[inline(always)]
+fn receiver(skb: &Skb) -> Option<u32> {
+    let ethernet: Ethernet = skb.load(0)?;
+    let outer = if ethernet.ethertype == ETHERTYPE_IPV4 { Family::V4 } else { Family::V6 };
+    let inner = ETHERNET_LEN + outer.overhead();
+    let [version]: [u8; 1] = skb.load(inner)?;
+    let destination = match version >> 4 {
+        4 => skb.load::<Ipv4>(inner)?.destination(),
+        _ => skb.load::<Ipv6>(inner)?.destination(),
+    };
+    maps::veth(&destination).map(|veth| veth.slot)
+}
+
+/// The verdict on a frame that netmanager has written.
+#[inline(always)]
+pub(crate) fn handle(skb: &Skb) -> i32 {
+    let Some(tag) = skb.load::<[u8; TAG_LEN]>(0).and_then(Tag::read) else {
+        // The kernel itself speaks on every interface that is up.
+        return count::drop(DropReason::NotIp as u32);
+    };
+    if skb.set_for_host().is_err() {
+        return count::drop(DropReason::KernelRefused as u32);
+    }
+    let skb = &skb.again_from(tag.ifindex);
+    let end = match tag.origin {
+        Origin::Container => container::handle(skb),
+        Origin::Uplink => arrive(skb),
+        Origin::Netmanager => deliver(skb),
+    };
+    finish(skb, tag.origin, end)
+}
+
+/// A function to the kernel too, for the sake of the stack.
+#[inline(never)]
+fn arrive(skb: &Skb) -> i32 {
+    count::end(uplink::handle(skb))
+}
+
+/// As [`arrive`].
+#[inline(never)]
+fn deliver(skb: &Skb) -> i32 {
+    let Some(ethernet) = skb.load::<Ethernet>(0) else { return count::end(Err(DropReason::Malformed)) };
+    count::end(match ethernet.ethertype {
+        ETHERTYPE_IPV4 => by_destination::<Ipv4>(skb),
+        ETHERTYPE_IPV6 => by_destination::<Ipv6>(skb),
+        _ => Err(DropReason::NotIp),
+    })
+}
+
+/// Brings a complete packet to the container that it is for, on this node or another one.
+#[inline(always)]
+fn by_destination<H: Header>(skb: &Skb) -> Result<i32, DropReason> {
+    let ip: H = skb.load(ETHERNET_LEN).ok_or(DropReason::Malformed)?;
+    let destination = ip.destination();
+    let packet = Packet::opaque(ip);
+    if let Some(receiver) = maps::veth(&destination) {
+        return deliver::to_container(skb, &packet, &receiver);
+    }
+    container::to_node(skb, &packet, container::host_of(&destination)?)
+}

@@ -1,0 +1,101 @@
+//! Single entries, as the programs look them up.
+
+use std::net::IpAddr;
+
+use aya::Pod;
+use aya::maps::{HashMap, MapData, MapError};
+use netmanager_common::flow::{self, Ports};
+use netmanager_common::map::{self, FlowKey};
+use netmanager_common::wire::Be16;
+
+use super::{Tables, from_backend, from_ip, ip, numbers, reading};
+use crate::datapath::{Backend, DatapathError, Policy, Service};
+
+/// Addresses and ports of a packet as it comes out of the tunnel. Of an ICMP echo the ports are the identifier at the
+/// asking end and 0 at the answering one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub source_port: u16,
+    pub destination_port: u16,
+    pub protocol: u8,
+}
+
+impl Arrival {
+    fn key(&self, ifindex: u32) -> FlowKey {
+        let ports =
+            Ports { source: Be16::new(self.source_port), destination: Be16::new(self.destination_port) };
+        flow::forward_key(ifindex, ip(self.source), ip(self.destination), ports, self.protocol)
+    }
+}
+
+impl Tables {
+    /// What is behind a service address; nothing if that is not known.
+    pub fn service(&self, address: IpAddr) -> Result<Option<Service>, DatapathError> {
+        let Some(row) = found(&self.services, &ip(address), map::SERVICES)? else { return Ok(None) };
+        let mut backends = Vec::new();
+        for number in numbers(&row) {
+            let row = self.backend(number.into())?;
+            backends.extend(row.in_use().then(|| from_backend(&row)));
+        }
+        let policy = Policy::try_from(row.policy).unwrap_or(Policy::RoundRobin);
+        Ok(Some(Service { service_ip: address, policy, backends }))
+    }
+
+    /// The instance on another node that has this address, NsIP or instance address.
+    pub fn host_of(&self, address: IpAddr) -> Result<Option<Backend>, DatapathError> {
+        let Some(number) = found(&self.hosts, &ip(address), map::HOSTS)? else { return Ok(None) };
+        let row = self.backend(number)?;
+        Ok((row.in_use() && row.owns(ip(address))).then(|| from_backend(&row)))
+    }
+
+    /// Whether a node with this address is known.
+    pub fn knows_peer(&self, node: IpAddr) -> Result<bool, DatapathError> {
+        Ok(found(&self.peers, &map::Peer::node(ip(node)), map::PEERS)?.is_some())
+    }
+
+    /// The instance address of the container of this node that has this NsIP: `None` if there is no such container,
+    /// `Some(None)` if it has none yet.
+    pub fn instance_ip(&self, ns_ip: IpAddr) -> Result<Option<Option<IpAddr>>, DatapathError> {
+        let row = self.endpoint(ip(ns_ip))?;
+        Ok(row.map(|row| (!row.instance_ip.is_none()).then(|| from_ip(row.instance_ip))))
+    }
+
+    /// The service address that the receiver of an arriving packet had dialled, if the packet is an answer.
+    pub fn dialled(&self, arrival: &Arrival) -> Result<Option<IpAddr>, DatapathError> {
+        let flow = found(&self.flows, &arrival.key(0), map::FLOWS)?;
+        Ok(flow.map(|flow| from_ip(flow.source)))
+    }
+
+    /// The source that packets of a container's flow get, and the instance that they go to; nothing if there is no such
+    /// flow or the instance is gone.
+    pub fn translation(
+        &self,
+        ifindex: u32,
+        sent: &Arrival,
+    ) -> Result<Option<(IpAddr, Backend)>, DatapathError> {
+        let Some(flow) = found(&self.flows, &sent.key(ifindex), map::FLOWS)? else { return Ok(None) };
+        let row = self.backend(flow.backend)?;
+        let live = row.in_use() && row.generation == flow.generation;
+        Ok(live.then(|| (from_ip(flow.source), from_backend(&row))))
+    }
+}
+
+/// The gateway of the container that has this NsIP.
+#[must_use]
+pub fn gateway_of(ns_ip: IpAddr) -> IpAddr {
+    from_ip(ip(ns_ip).gateway())
+}
+
+fn found<K: Pod, V: Pod>(
+    table: &HashMap<MapData, K, V>,
+    key: &K,
+    name: &'static str,
+) -> Result<Option<V>, DatapathError> {
+    match table.get(key, 0) {
+        Ok(row) => Ok(Some(row)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(source) => Err(reading(name)(source)),
+    }
+}

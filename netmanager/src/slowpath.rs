@@ -1,0 +1,194 @@
+//! What the programs in the kernel cannot finish alone comes here, through a TAP device: packets to services that are not
+//! known yet wait until they are; senders are told why their packets go no further; ICMP errors are translated.
+//!
+//! ```text
+//!   from_container, from_uplink ──redirect──▶ TAP ──read──▶ decide ──▶ hold ... settled ─┐
+//!                                              ▲              └──▶ answer, translate ────┤
+//!                                      from_slow_path ◀────────────write─────────────────┘
+//! ```
+//!
+//! No packet of a warm flow comes this way. How many may is bounded by a budget for each container, in the kernel
+//! ([`netmanager_common::punt::Budget`]); how many wait, by [`hold`].
+
+mod answer;
+mod counts;
+mod decide;
+mod device;
+mod frame;
+mod hold;
+mod icmp_error;
+mod view;
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::counts::Counters;
+pub use self::counts::Counts;
+use self::decide::{Decision, decide, give_up};
+use self::device::Device;
+use self::frame::{Frame, to_deliver};
+use self::hold::{Held, Hold};
+use crate::datapath::{Datapath, DatapathError, Tables};
+use crate::net::{Links, NetError};
+
+/// Addresses on their way between the node and the slow path. One that finds no room is asked for by the sender's next
+/// packet.
+const QUEUE: usize = 1024;
+
+/// Why there is no slow path.
+#[derive(Debug, thiserror::Error)]
+pub enum SlowPathError {
+    #[error("make the TAP device {}", device::NAME)]
+    Device(#[source] io::Error),
+    #[error(transparent)]
+    Link(#[from] NetError),
+    #[error("bring the slow path to the programs")]
+    Datapath(#[from] DatapathError),
+}
+
+/// The node's end of it. The device ends with the task.
+#[derive(Debug)]
+pub struct SlowPath {
+    settled: mpsc::Sender<IpAddr>,
+    missed: mpsc::Receiver<IpAddr>,
+    counters: Arc<Counters>,
+}
+
+impl SlowPath {
+    /// Makes the device in the network namespace of the calling thread, and lets the programs use it. The task runs until
+    /// `stop`.
+    ///
+    /// # Errors
+    /// When the kernel has no TAP devices, or refuses one. The data plane is as before: it drops what it would send here.
+    pub async fn open(
+        links: &Links,
+        datapath: &mut Datapath,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Result<Self, SlowPathError> {
+        let device = Device::open().map_err(SlowPathError::Device)?;
+        let ifindex = links.start_tap(device::NAME).await?;
+        let tables = datapath.reader()?;
+        datapath.set_slow_path(Some(ifindex))?;
+        let (settled, to_release) = mpsc::channel(QUEUE);
+        let (to_ask, missed) = mpsc::channel(QUEUE);
+        let counters = Arc::new(Counters::default());
+        let worker =
+            Worker { device, tables, held: Held::default(), to_ask, counters: Arc::clone(&counters) };
+        tasks.spawn(worker.run(to_release, stop));
+        Ok(Self { settled, missed, counters })
+    }
+
+    /// The next address that packets wait for: a service's, or the NsIP of a container that has no instance address yet.
+    /// Cancel safe.
+    pub async fn missed(&mut self) -> IpAddr {
+        match self.missed.recv().await {
+            Some(address) => address,
+            // The task has ended; so does the node.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The tables have an answer for this address: whatever waits for it may go on.
+    pub fn settled(&self, address: IpAddr) {
+        // Without room the packets wait in vain and are answered so.
+        self.settled.try_send(address).ok();
+    }
+
+    /// What has become of the packets that came here since the start.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counters.read()
+    }
+}
+
+struct Worker {
+    device: Device,
+    tables: Tables,
+    held: Held,
+    to_ask: mpsc::Sender<IpAddr>,
+    counters: Arc<Counters>,
+}
+
+impl Worker {
+    async fn run(mut self, mut to_release: mpsc::Receiver<IpAddr>, stop: CancellationToken) {
+        loop {
+            let deadline = self.held.deadline();
+            let expiry = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                read = self.device.read() => match read.map(Frame::read) {
+                    Ok(Some(frame)) => self.arrived(frame),
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::error!(%error, "cannot read from {}: packets to unknown services are lost", device::NAME);
+                        break;
+                    }
+                },
+                Some(address) = to_release.recv() => self.release(address),
+                () = expiry => self.expire(),
+            }
+        }
+    }
+
+    fn arrived(&mut self, frame: Frame) {
+        match decide(&frame, &self.tables) {
+            Decision::Hold(address) => match self.held.hold(address, frame, Instant::now()) {
+                Hold::Full => self.counters.refused(),
+                Hold::Behind => self.counters.held(),
+                Hold::First => {
+                    self.counters.held();
+                    self.to_ask.try_send(address).ok();
+                }
+            },
+            decision => self.carry_out(&frame, decision),
+        }
+    }
+
+    fn release(&mut self, address: IpAddr) {
+        for frame in self.held.release(address) {
+            self.counters.released();
+            self.write(frame.bytes());
+        }
+    }
+
+    fn expire(&mut self) {
+        for frame in self.held.expire(Instant::now()) {
+            self.counters.expired();
+            self.carry_out(&frame, give_up(&frame));
+        }
+    }
+
+    fn carry_out(&self, frame: &Frame, decision: Decision) {
+        match decision {
+            Decision::Again => self.write(frame.bytes()),
+            Decision::Answer(packet) => {
+                self.counters.answered();
+                self.write(&to_deliver(&packet));
+            }
+            Decision::Translated(packet) => {
+                self.counters.translated();
+                self.write(&to_deliver(&packet));
+            }
+            Decision::Drop | Decision::Hold(_) => self.counters.dropped(),
+        }
+    }
+
+    fn write(&self, frame: &[u8]) {
+        if let Err(error) = self.device.write(frame) {
+            self.counters.dropped();
+            tracing::debug!(%error, "a packet of the slow path is lost");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! A frame of the slow path, and the IP packet in it that matters.
+
+use std::net::IpAddr;
+
+use etherparse::{LaxSlicedPacket, NetSlice, SlicedPacket, TransportSlice};
+use netmanager_common::event::DropReason;
+use netmanager_common::punt::{Origin, TAG_LEN, Tag};
+use netmanager_common::wire::ETHERNET_LEN;
+
+/// What the programs have sent: a whole frame, its tag in front.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Frame {
+    tag: Tag,
+    bytes: Vec<u8>,
+}
+
+/// What the slow path has to know of a packet that a container has sent or is to get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Packet<'a> {
+    pub(super) source: IpAddr,
+    pub(super) destination: IpAddr,
+    /// IP header and all behind it.
+    pub(super) bytes: &'a [u8],
+}
+
+impl Frame {
+    /// Nothing if it is not of our programs: the kernel itself speaks on every interface that is up.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let tag = Tag::read(*bytes.first_chunk()?)?;
+        Some(Self { tag, bytes: bytes.to_vec() })
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        self.tag.origin
+    }
+
+    /// Why the programs could not go on; nothing if the number is of no reason.
+    pub(super) fn reason(&self) -> Option<DropReason> {
+        DropReason::try_from(u32::from(self.tag.reason)).ok()
+    }
+
+    /// Where it had arrived first.
+    pub(super) fn ifindex(&self) -> u32 {
+        self.tag.ifindex
+    }
+
+    /// As it is to be written, to begin anew where it came from.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The packet that a container has sent, or of a frame from the uplink the one in the tunnel.
+    pub(super) fn packet(&self) -> Option<Packet<'_>> {
+        match self.tag.origin {
+            Origin::Uplink => {
+                let sliced = SlicedPacket::from_ethernet(&self.bytes).ok()?;
+                let TransportSlice::Udp(udp) = sliced.transport? else { return None };
+                Packet::read(udp.payload())
+            }
+            _ => Packet::read(self.bytes.get(usize::from(ETHERNET_LEN)..)?),
+        }
+    }
+
+    /// The node that has sent a frame from the uplink.
+    pub(super) fn peer(&self) -> Option<IpAddr> {
+        match LaxSlicedPacket::from_ethernet(&self.bytes).ok()?.net? {
+            etherparse::LaxNetSlice::Ipv4(ip) => Some(ip.header().source_addr().into()),
+            etherparse::LaxNetSlice::Ipv6(ip) => Some(ip.header().source_addr().into()),
+            etherparse::LaxNetSlice::Arp(_) => None,
+        }
+    }
+}
+
+impl<'a> Packet<'a> {
+    pub(super) fn read(bytes: &'a [u8]) -> Option<Self> {
+        let (source, destination) = match SlicedPacket::from_ip(bytes).ok()?.net? {
+            NetSlice::Ipv4(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
+            NetSlice::Ipv6(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
+            NetSlice::Arp(_) => return None,
+        };
+        Some(Self { source, destination, bytes })
+    }
+}
+
+/// A frame around a packet that is made or translated here, to be delivered by its destination.
+pub(super) fn to_deliver(packet: &[u8]) -> Vec<u8> {
+    let tag = Tag { origin: Origin::Netmanager, reason: 0, ifindex: 0 };
+    let ethertype: u16 = if packet.first().is_some_and(|byte| byte >> 4 == 4) { 0x0800 } else { 0x86dd };
+    let mut bytes = Vec::with_capacity(usize::from(ETHERNET_LEN) + packet.len());
+    bytes.extend(tag.bytes());
+    bytes.extend([0; TAG_LEN]);
+    bytes.extend(ethertype.to_be_bytes());
+    bytes.extend(packet);
+    bytes
+}

@@ -1,0 +1,334 @@
+//! What the programs cannot finish alone, with the real slow path on each node.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::mpsc as std_mpsc;
+use std::thread;
+use std::time::Duration;
+
+use integration::eventually;
+use netmanager::datapath::{Backend, Datapath, Policy};
+use netmanager::net::Links;
+use netmanager::slowpath::{Counts, SlowPath};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::nodes::{Container, Node, Underlay, publish_instances};
+use crate::talk::{Answer, PORT, ask, ask_by_datagram, connect, echo, exchange, ping, serve};
+
+const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 30, 2, 10);
+const EHOSTUNREACH: i32 = 113;
+
+type Work = Box<dyn FnOnce(&mut Datapath, &SlowPath) + Send>;
+
+/// Nodes whose slow paths run. What they miss is answered as the cluster would.
+struct Running(Vec<mpsc::UnboundedSender<Work>>);
+
+impl Running {
+    /// Acts on a node's data plane.
+    fn within<T: Send + 'static>(
+        &self,
+        node: usize,
+        work: impl FnOnce(&mut Datapath, &SlowPath) -> T + Send + 'static,
+    ) -> T {
+        let (give, take) = std_mpsc::channel();
+        let work = move |datapath: &mut Datapath, slow_path: &SlowPath| {
+            give.send(work(datapath, slow_path)).unwrap();
+        };
+        assert!(self.0[node].send(Box::new(work)).is_ok(), "node {node} runs");
+        take.recv().unwrap()
+    }
+
+    fn counts(&self, node: usize) -> Counts {
+        self.within(node, |_, slow_path| slow_path.counts())
+    }
+}
+
+/// Runs `test` while every node has a slow path. `cluster` says what is behind an address that a node asks for; `None`:
+/// it does not answer.
+fn run(
+    nodes: &mut [Node],
+    cluster: impl Fn(IpAddr) -> Option<(Policy, Vec<Backend>)> + Send + Sync,
+    test: impl FnOnce(&Running),
+) {
+    let stop = CancellationToken::new();
+    let (ready, is_ready) = std_mpsc::channel();
+    thread::scope(|scope| {
+        let mut running = Vec::new();
+        for node in nodes {
+            let (give, take) = mpsc::unbounded_channel();
+            running.push(give);
+            let (cluster, stop, ready) = (&cluster, stop.clone(), ready.clone());
+            let Node { netns, datapath, .. } = node;
+            scope.spawn(move || netns.run(|| drive(datapath, cluster, take, &ready, &stop)).unwrap());
+        }
+        let _stopped = stop.clone().drop_guard();
+        for _ in &running {
+            is_ready.recv_timeout(Duration::from_secs(10)).expect("the slow path starts");
+        }
+        test(&Running(running));
+    });
+}
+
+fn drive(
+    datapath: &mut Datapath,
+    cluster: &impl Fn(IpAddr) -> Option<(Policy, Vec<Backend>)>,
+    mut work: mpsc::UnboundedReceiver<Work>,
+    ready: &std_mpsc::Sender<()>,
+    stop: &CancellationToken,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let tasks = TaskTracker::new();
+        let links = Links::open().unwrap();
+        let mut slow_path = SlowPath::open(&links, datapath, &tasks, stop.clone()).await.unwrap();
+        ready.send(()).unwrap();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                address = slow_path.missed() => {
+                    if let Some((policy, backends)) = cluster(address) {
+                        datapath.publish_service(address, policy, &backends).unwrap();
+                        slow_path.settled(address);
+                    }
+                }
+                Some(work) = work.recv() => work(datapath, &slow_path),
+            }
+        }
+        datapath.set_slow_path(None).unwrap();
+        tasks.close();
+        tasks.wait().await;
+    });
+}
+
+fn client_and_server(underlay: &mut Underlay) -> (Container, Container) {
+    let client = underlay.nodes[0].container(2);
+    let server = underlay.nodes[1].container(2);
+    (client, server)
+}
+
+/// What the cluster knows: the service's instances, and each container's own address.
+fn knowing(
+    service: &[&Container],
+    all: &[&Container],
+) -> impl Fn(IpAddr) -> Option<(Policy, Vec<Backend>)> + use<> {
+    let service: Vec<_> = service.iter().map(|container| container.backend).collect();
+    let all: Vec<_> = all.iter().map(|container| container.backend).collect();
+    move |address| {
+        if address == IpAddr::V4(SERVICE) {
+            return Some((Policy::RoundRobin, service.clone()));
+        }
+        let instance = all.iter().find(|backend| IpAddr::V4(backend.instance_ip) == address);
+        Some((Policy::Instance, instance.copied().into_iter().collect()))
+    }
+}
+
+/// Segments that the container's TCP has sent more than once.
+fn retransmitted(container: &Container) -> u64 {
+    let snmp = container.netns.output("cat", &["/proc/net/snmp"]).unwrap();
+    let mut lines = snmp.lines().filter(|line| line.starts_with("Tcp:")).map(str::split_whitespace);
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let found = names.zip(values).find(|(name, _)| *name == "RetransSegs");
+    found.unwrap().1.parse().unwrap()
+}
+
+fn try_connect(client: &Container, address: Ipv4Addr) -> std::io::Result<TcpStream> {
+    let target = SocketAddr::from((address, PORT));
+    client.netns.run(|| TcpStream::connect_timeout(&target, Duration::from_secs(20))).unwrap()
+}
+
+#[test]
+fn between_nodes_that_know_nothing_of_each_other_no_packet_is_lost() {
+    let mut underlay = Underlay::new(2);
+    let (client, server) = client_and_server(&mut underlay);
+    serve(&server);
+    run(&mut underlay.nodes, knowing(&[&server], &[&client, &server]), |nodes| {
+        assert_eq!(ask(&client, SERVICE), Answer::of(&server, &client));
+        assert_eq!(retransmitted(&client) + retransmitted(&server), 0);
+        assert_eq!(nodes.counts(0).released, 1, "the client's SYN has waited");
+        assert!(nodes.counts(1).released >= 1, "the server's node had to ask who the client is");
+        assert_eq!(
+            ask_by_datagram(&client, server.backend.instance_ip).unwrap(),
+            Answer::of(&server, &client)
+        );
+        ping(&client, SERVICE);
+    });
+}
+
+#[test]
+fn packets_that_wait_for_one_address_cost_one_question_and_arrive_in_order() {
+    let mut underlay = Underlay::new(2);
+    let (client, server) = client_and_server(&mut underlay);
+    publish_instances(&mut underlay.nodes, &[&client, &server]);
+    let bind = || UdpSocket::bind(("0.0.0.0", PORT)).unwrap();
+    let (sender, receiver) = (client.netns.run(bind).unwrap(), server.netns.run(bind).unwrap());
+    receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    // The cluster does not answer before the test says so.
+    run(
+        &mut underlay.nodes,
+        |_| None,
+        |nodes| {
+            for number in 0..20 {
+                sender.send_to(&[number], (SERVICE, PORT)).unwrap();
+            }
+            eventually(Duration::from_secs(2), "all packets to wait", || match nodes.counts(0).held {
+                20 => Ok(()),
+                held => Err(held),
+            })
+            .unwrap();
+            let backend = server.backend;
+            nodes.within(0, move |datapath, slow_path| {
+                datapath.publish_service(SERVICE, Policy::RoundRobin, &[backend]).unwrap();
+                slow_path.settled(SERVICE.into());
+            });
+            let mut buffer = [0; 16];
+            let received: Vec<_> = (0..20)
+                .map(|_| {
+                    receiver.recv(&mut buffer).unwrap();
+                    buffer[0]
+                })
+                .collect();
+            assert_eq!(received, (0..20).collect::<Vec<_>>());
+            assert_eq!(nodes.counts(0).released, 20);
+        },
+    );
+}
+
+#[test]
+fn who_dials_a_service_without_instances_is_told_at_once_and_gets_through_when_there_is_one() {
+    let mut underlay = Underlay::new(2);
+    let (client, server) = client_and_server(&mut underlay);
+    publish_instances(&mut underlay.nodes, &[&client, &server]);
+    serve(&server);
+    run(
+        &mut underlay.nodes,
+        |_| Some((Policy::RoundRobin, Vec::new())),
+        |nodes| {
+            let error = try_connect(&client, SERVICE).expect_err("there is nobody");
+            assert_eq!(error.raw_os_error(), Some(EHOSTUNREACH), "{error}");
+            let backend = server.backend;
+            nodes.within(0, move |datapath, _| {
+                datapath.publish_service(SERVICE, Policy::RoundRobin, &[backend]).unwrap();
+            });
+            assert_eq!(ask(&client, SERVICE), Answer::of(&server, &client));
+        },
+    );
+}
+
+#[test]
+fn who_waits_in_vain_for_the_cluster_is_told() {
+    let mut underlay = Underlay::new(1);
+    let client = underlay.nodes[0].container(2);
+    run(
+        &mut underlay.nodes,
+        |_| None,
+        |nodes| {
+            let error = try_connect(&client, SERVICE).expect_err("nobody answers");
+            assert_eq!(error.raw_os_error(), Some(EHOSTUNREACH), "{error}");
+            assert!(nodes.counts(0).expired > 0);
+        },
+    );
+}
+
+#[test]
+fn an_established_connection_is_reset_at_once_when_its_instance_is_gone() {
+    let mut underlay = Underlay::new(2);
+    let (client, server) = client_and_server(&mut underlay);
+    echo(&server);
+    run(&mut underlay.nodes, knowing(&[&server], &[&client, &server]), |nodes| {
+        let mut stream = connect(&client, SERVICE);
+        exchange(&mut stream, 1);
+        let instance_ip = server.backend.instance_ip;
+        nodes.within(0, move |datapath, _| {
+            datapath.publish_service(SERVICE, Policy::RoundRobin, &[]).unwrap();
+            datapath.publish_service(instance_ip, Policy::Instance, &[]).unwrap();
+        });
+        stream.write_all(b"are you there?").unwrap();
+        let error = stream.read(&mut [0; 16]).expect_err("nobody is there");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    });
+}
+
+#[test]
+fn a_closed_port_is_said_by_the_instance_wherever_it_is() {
+    let mut underlay = Underlay::new(2);
+    let (client, server) = client_and_server(&mut underlay);
+    let neighbour = underlay.nodes[0].container(3);
+    run(&mut underlay.nodes, knowing(&[&server], &[&client, &server, &neighbour]), |_| {
+        // By the service's address, by the instance's, on the same node, and by the container's own.
+        for address in [
+            SERVICE,
+            server.backend.instance_ip,
+            neighbour.backend.instance_ip,
+            server.backend.ns_ip,
+            neighbour.backend.ns_ip,
+        ] {
+            let error = ask_by_datagram(&client, address).expect_err("nobody listens");
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{address}: {error}");
+        }
+    });
+}
+
+#[test]
+fn a_client_that_is_gone_says_so_to_the_server() {
+    let mut underlay = Underlay::new(2);
+    let (client, server) = client_and_server(&mut underlay);
+    let socket = server.netns.run(|| UdpSocket::bind(("0.0.0.0", PORT)).unwrap()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    run(&mut underlay.nodes, knowing(&[&server], &[&client, &server]), |_| {
+        let asking = client.netns.run(|| UdpSocket::bind(("0.0.0.0", 0)).unwrap()).unwrap();
+        asking.send_to(b"who?", (SERVICE, PORT)).unwrap();
+        let mut buffer = [0; 16];
+        let (_, from) = socket.recv_from(&mut buffer).unwrap();
+        socket.connect(from).unwrap();
+        drop(asking);
+        socket.send(b"me").unwrap();
+        let error = socket.recv(&mut buffer).expect_err("the client has closed its port");
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+    });
+}
+
+#[test]
+fn traceroute_sees_the_gateway_and_then_the_service() {
+    let mut underlay = Underlay::new(2);
+    let (client, server) = client_and_server(&mut underlay);
+    run(&mut underlay.nodes, knowing(&[&server], &[&client, &server]), |_| {
+        let hop = |ttl: &str| {
+            let arguments = ["-n", "-c", "1", "-W", "5", "-t", ttl, &SERVICE.to_string()];
+            let output = client.netns.command("ping").unwrap().args(arguments).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let first = hop("1");
+        assert!(first.contains("From 10.18.1.1") && first.contains("Time to live exceeded"), "{first}");
+        let second = hop("2");
+        assert!(second.contains(&format!("from {SERVICE}")), "{second}");
+    });
+}
+
+#[test]
+fn a_packet_that_the_uplink_no_longer_carries_is_answered_with_what_it_does_carry() {
+    let mut underlay = Underlay::new(2);
+    let (client, server) = client_and_server(&mut underlay);
+    echo(&server);
+    run(&mut underlay.nodes, knowing(&[&server], &[&client, &server]), |nodes| {
+        let mut stream = connect(&client, SERVICE);
+        exchange(&mut stream, 1);
+        for node in 0..2 {
+            nodes.within(node, |datapath, _| {
+                let known = datapath.tables().node().unwrap().unwrap();
+                let name = nix::net::if_::if_indextoname(known.uplink_ifindex).unwrap();
+                let link = ["link", "set", name.to_str().unwrap(), "mtu", "1300"];
+                assert!(std::process::Command::new("ip").args(link).status().unwrap().success());
+                datapath.set_node(known.addresses.v4.unwrap(), known.uplink_ifindex).unwrap();
+            });
+        }
+        let arguments = ["-n", "-c", "1", "-W", "5", "-M", "do", "-s", "1400", &SERVICE.to_string()];
+        let output = client.netns.command("ping").unwrap().args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(said.contains("Frag needed") && said.contains("mtu = 1272"), "{said}");
+        // TCP learns it in the same way, in the middle of a connection.
+        exchange(&mut stream, 4);
+        exchange(&mut connect(&client, SERVICE), 4);
+    });
+}
