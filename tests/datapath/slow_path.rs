@@ -6,7 +6,7 @@ use std::sync::mpsc as std_mpsc;
 use std::thread;
 use std::time::Duration;
 
-use integration::eventually;
+use integration::{eventually, retransmission};
 use netmanager::datapath::{Backend, Datapath, Policy};
 use netmanager::net::Links;
 use netmanager::slowpath::{Counts, SlowPath};
@@ -124,13 +124,8 @@ fn knowing(
     }
 }
 
-/// Segments that the container's TCP has sent more than once.
 fn retransmitted(container: &Container) -> u64 {
-    let snmp = container.netns.output("cat", &["/proc/net/snmp"]).unwrap();
-    let mut lines = snmp.lines().filter(|line| line.starts_with("Tcp:")).map(str::split_whitespace);
-    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
-    let found = names.zip(values).find(|(name, _)| *name == "RetransSegs");
-    found.unwrap().1.parse().unwrap()
+    retransmission::read(&container.netns.output("cat", &["/proc/net/snmp"]).unwrap()).unwrap()
 }
 
 fn try_connect(client: &Container, address: Ipv4Addr) -> std::io::Result<TcpStream> {

@@ -19,6 +19,7 @@ pub(crate) const CLAIMS: &[Claim] = &[
         "an_instance_address_is_answered_by_its_instance_only",
         an_instance_address_is_answered_by_its_instance_only,
     ),
+    ("the_first_connections_of_a_client_lose_no_packet", the_first_connections_of_a_client_lose_no_packet),
     ("echo_requests_to_service_addresses_are_answered", echo_requests_to_service_addresses_are_answered),
     ("the_wire_carries_the_bare_inner_packet_in_udp", the_wire_carries_the_bare_inner_packet_in_udp),
     (
@@ -50,6 +51,20 @@ fn an_instance_address_is_answered_by_its_instance_only(lab: &mut Lab) -> Result
         let answer = system.client.container.get(instance.instance_ip)?;
         let expected = format!("{} answers {}", instance.host_name, system.client.instance_ip);
         ensure!(answer.trim_end() == expected, "{answer:?} instead of {expected:?}");
+    }
+    application.remove(lab)
+}
+
+/// Neither the client's node knows the service nor the servers' nodes the client: all packets wait for the tables.
+fn the_first_connections_of_a_client_lose_no_packet(lab: &mut Lab) -> Result<()> {
+    let application = Application::deploy(lab, "held", 3)?;
+    let system = application.system(lab, 3)?;
+    for address in [system.service_ip, system.remote_server()?.instance_ip] {
+        system.client.container.get(address)?;
+    }
+    for instance in system.instances.iter().chain([&system.client]) {
+        let again = instance.container.retransmitted()?;
+        ensure!(again == 0, "{} has sent {again} segments again", instance.host_name);
     }
     application.remove(lab)
 }

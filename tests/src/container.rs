@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::containerd::Task;
 use crate::netns::Netns;
-use crate::process;
+use crate::{process, retransmission};
 
 /// A container's process and its network namespace.
 #[derive(Debug)]
@@ -44,6 +44,11 @@ impl Container {
     /// Debian's static busybox crash.)
     pub fn get(&self, address: impl Display) -> Result<String> {
         self.exec(&["timeout", "5", "wget", "-qO-", &format!("http://{address}/")])
+    }
+
+    /// Segments that the container's TCP has sent more than once.
+    pub fn retransmitted(&self) -> Result<u64> {
+        retransmission::read(&self.exec(&["cat", "/proc/net/snmp"])?)
     }
 
     /// One ICMP echo, answered within two seconds.

@@ -20,6 +20,7 @@ pub mod interrupt;
 pub mod lab;
 pub mod netns;
 pub mod process;
+pub mod retransmission;
 pub mod system;
 pub mod throughput;
 pub mod wait;
