@@ -3,6 +3,7 @@
 
 use std::ffi::CStr;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TcAttachType};
@@ -104,8 +105,10 @@ impl Node {
             ))
             .unwrap();
         self.netns.ip(&format!("link set {veth} up")).unwrap();
-        // Else its kernel looks for IPv6 routers, which the data plane drops and counts.
-        sysctl(&netns, "net.ipv6.conf.eth0.disable_ipv6=1");
+        if Path::new("/proc/sys/net/ipv6").exists() {
+            // Else its kernel looks for IPv6 routers, which the data plane drops and counts.
+            sysctl(&netns, "net.ipv6.conf.eth0.disable_ipv6=1");
+        }
         netns.ip("link set eth0 up").unwrap();
         let ns_ip = Ipv4Addr::new(10, 18, n, m);
         let gateway_mac = self.mac(&veth);

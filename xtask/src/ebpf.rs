@@ -15,7 +15,7 @@ use self::object::{Contents, Map, Program};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Load it, and record how much of it this kernel's verifier looks at
+    /// Load it, and record how much of it the verifiers look at: this kernel's, and that of `test vm` where it is set up
     #[arg(long)]
     record: bool,
 }

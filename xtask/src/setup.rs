@@ -15,7 +15,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::progress::{answer, heading, say, seconds, step};
-use crate::rights;
+use crate::{rights, vm};
 
 pub(crate) use self::cargo::CARGO_DENY;
 use self::part::{Part, Source};
@@ -78,6 +78,7 @@ fn install(missing: &[Part]) -> Result<()> {
         match part.source {
             Source::Apt(_) => {}
             Source::Compiler => step(part.name, compiler::install)?,
+            Source::Kernel => step(part.name, vm::kernel::fetch)?,
             Source::Linker => step(part.name, compiler::install_linker)?,
             Source::Cargo(tool) => step(part.name, || tool.install(&[], &[]))?,
             Source::Rustup(component) => step(part.name, || cargo::add_component(component))?,

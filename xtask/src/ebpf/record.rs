@@ -1,4 +1,4 @@
-//! How much of each program this kernel's verifier looks at, kept in the repository.
+//! How much of each program the verifiers of kernels look at, kept in the repository.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,12 +7,16 @@ use anyhow::{Context, Result, ensure};
 
 use crate::process::Process;
 use crate::progress::say;
+use crate::vm;
 use crate::workspace::{self, SELECTION};
 
 const HEADER: &str = "\
 # Instructions that the verifier of a kernel looks at: kernel, program, instructions.
 # Written by `cargo xtask build-ebpf --record`; the datapath tests fail when one has grown by over a fifth.
 ";
+
+/// The test that says it.
+const TEST: &str = "verifier::";
 
 /// How the test begins the lines that matter here: `tests/datapath/verifier.rs`.
 const MARK: &str = "verified: ";
@@ -23,7 +27,7 @@ type Record = BTreeMap<(Release, String), u32>;
 /// A series of Linux, such as 6.1.
 type Release = (u32, u32);
 
-/// Asks this kernel, and rewrites its part of the record.
+/// Asks this kernel, and the virtual machine's if it is there, and rewrites their parts of the record.
 pub(super) fn run() -> Result<()> {
     let path = path();
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -43,14 +47,20 @@ fn path() -> PathBuf {
 /// What the test of it says; whether the test is content with that does not matter.
 fn measured() -> Result<Record> {
     let mut record = Record::new();
-    let process = Process::cargo().args(["test", "--locked"]).args(SELECTION);
-    process.args(["--test", "datapath", "verifier", "--", "--nocapture"]).run_by_line(|line| {
+    let mut read = |line: &str| {
         if let Some((_, entry)) = line.split_once(MARK) {
             let (key, instructions) = entry_of(entry)?;
             record.insert(key, instructions);
         }
         Ok(())
-    })?;
+    };
+    let process = Process::cargo().args(["test", "--locked"]).args(SELECTION);
+    process.args(["--test", "datapath", TEST, "--", "--nocapture"]).run_by_line(&mut read)?;
+    if vm::kernel::find().is_some() {
+        vm::run(Some(TEST), &[], &mut read)?;
+    } else {
+        say(format_args!("only this kernel is asked; for another one: cargo xtask setup --for vm"));
+    }
     ensure!(!record.is_empty(), "the datapath tests have not said what the verifier looked at");
     Ok(record)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::cargo::Tool;
 use super::{apt, compiler};
-use crate::process;
+use crate::{process, vm};
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Part {
@@ -28,6 +28,8 @@ pub(crate) enum Source {
     Apt(&'static [&'static str]),
     Cargo(&'static Tool),
     Rustup(&'static str),
+    /// A kernel of the distribution, for a virtual machine.
+    Kernel,
     /// The distribution's, else rustup's nightly.
     Compiler,
     /// Built for the LLVM of the distribution's compiler, else the binary of its project.
@@ -57,12 +59,16 @@ impl Source {
     }
 
     pub(crate) fn uses_apt(self) -> bool {
-        matches!(self, Self::Apt(_) | Self::Compiler | Self::Linker)
+        matches!(self, Self::Apt(_) | Self::Kernel | Self::Compiler | Self::Linker)
     }
 
     /// What a person has to do where we cannot: no root, or another distribution.
     pub(crate) fn by_hand(self) -> Option<String> {
         match self {
+            Self::Kernel if !apt::has_all(&[vm::kernel::PACKAGE]) => {
+                Some(format!("a distribution for amd64 that has {}", vm::kernel::PACKAGE))
+            }
+            Self::Kernel => None,
             _ if self.uses_apt() && apt::is_usable() => None,
             Self::Apt(packages) if apt::is_there() => Some(apt::by_hand(packages)),
             Self::Apt(packages) => Some(format!("what Debian packages as {}", packages.join(", "))),
@@ -86,6 +92,7 @@ impl fmt::Display for Source {
             Self::Apt(packages) => write!(f, "apt: {}", packages.join(" ")),
             Self::Cargo(tool) => write!(f, "cargo: {} {}, into target/tools", tool.name, tool.version),
             Self::Rustup(component) => write!(f, "rustup: {component}"),
+            Self::Kernel => write!(f, "apt: {}, into target/vm", vm::kernel::PACKAGE),
             Self::Compiler => f.write_str("apt: rustc-web and its core for BPF, or rustup: nightly"),
             Self::Linker => f.write_str("cargo: bpf-linker, into target/tools, with apt: LLVM"),
         }

@@ -5,6 +5,7 @@ use super::compiler;
 use super::part::Found::{Program, When};
 use super::part::{Part, Source, is_static};
 use crate::process::{self, Process};
+use crate::vm;
 
 /// What is about to be done on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -19,7 +20,9 @@ pub(crate) enum Purpose {
     Lab,
     /// Running the tests that need rights
     Tests,
-    /// All of it
+    /// Running the tests on another kernel, in a virtual machine
+    Vm,
+    /// All of it but the virtual machine
     Everything,
 }
 
@@ -37,6 +40,7 @@ pub(crate) fn needed_for(purpose: Purpose) -> Vec<Part> {
         Purpose::Check => &[&OBJECT, &DAEMONS, &CHECK],
         Purpose::Lab => &[&OBJECT, &DAEMONS, &LAB],
         Purpose::Tests => &[&OBJECT, &DAEMONS, &LAB, &TESTS],
+        Purpose::Vm => &[&OBJECT, &DAEMONS, &LAB, &TESTS, &VM],
         Purpose::Everything => &[&OBJECT, &DAEMONS, &CHECK, &LAB, &TESTS],
     };
     groups.concat()
@@ -118,6 +122,16 @@ const TESTS: [Part; 5] = [
         why: "runs Oakestra's own client, oak-cli, against the root",
         found: When(|| Process::new("python3").args(["-c", "import ensurepip, venv"]).succeeds()),
         source: Source::Apt(&["python3-venv"]),
+    },
+];
+
+const VM: [Part; 2] = [
+    program(vm::QEMU, "emulates the machine", &["qemu-system-x86"]),
+    Part {
+        name: "another kernel",
+        why: "the oldest that Debian still has, where the tests run as well",
+        found: When(|| vm::kernel::find().is_some()),
+        source: Source::Kernel,
     },
 ];
 

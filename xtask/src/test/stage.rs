@@ -21,14 +21,17 @@ pub(crate) enum Kind {
     Engine,
     /// Everything together: the real binaries on several nodes
     E2e,
+    /// The datapath tests on Debian's kernel in QEMU; only when asked for
+    Vm,
 }
 
 impl Kind {
+    /// Those that run when none is named. The virtual machine takes some minutes, and a distribution that has its kernel.
     pub(crate) const ALL: [Self; 5] = [Self::Unit, Self::Datapath, Self::Network, Self::Engine, Self::E2e];
 
     /// Needs root of the machine.
     pub(crate) fn is_privileged(self) -> bool {
-        self != Self::Unit
+        !matches!(self, Self::Unit | Self::Vm)
     }
 
     /// Runs the release binaries.
@@ -36,10 +39,11 @@ impl Kind {
         matches!(self, Self::Network | Self::Engine | Self::E2e)
     }
 
-    /// The test target of the `integration` package; the unit tests are all that cargo runs when none is named.
+    /// The test target of the `integration` package; the unit tests are all that cargo runs when none is named, and
+    /// the virtual machine's are not run by cargo.
     fn target(self) -> Option<&'static str> {
         match self {
-            Self::Unit => None,
+            Self::Unit | Self::Vm => None,
             Self::Datapath => Some("datapath"),
             Self::Network => Some("network"),
             Self::Engine => Some("engine"),
@@ -50,7 +54,7 @@ impl Kind {
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.target().unwrap_or("unit"))
+        f.write_str(if *self == Self::Vm { "vm" } else { self.target().unwrap_or("unit") })
     }
 }
 
