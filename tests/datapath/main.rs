@@ -6,8 +6,10 @@
 
 mod bed;
 mod container;
+mod foreign;
 mod fuzz;
 mod live;
+mod neighbours;
 mod nodes;
 mod ns_ip;
 mod oakestra;
