@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use netmanager::datapath::{FROM_CONTAINER, FROM_UPLINK, Hook, Policy};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::foreign::{self, Foreign, Place};
 use crate::nodes::{Container, Node, Underlay, publish_instances};
@@ -150,4 +151,60 @@ fn a_firewall_that_drops_everything_does_not_see_the_overlay() {
     world.assert_carried();
     let unseen = world.underlay.nodes[0].netns.output("ping", &["-n", "-c", "1", "-W", "1", "192.0.2.2"]);
     assert!(unseen.is_err(), "the firewall drops what it does see");
+}
+
+/// A new BPF file system over a directory, which hides what is pinned there. As when somebody mounts one where there is
+/// one already.
+struct Mounted<'a>(&'a std::path::Path);
+
+impl<'a> Mounted<'a> {
+    fn over(path: &'a std::path::Path) -> Self {
+        mount(Some("bpf"), path, Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        umount2(self.0, MntFlags::MNT_DETACH).ok();
+    }
+}
+
+#[test]
+fn a_bpf_file_system_that_is_mounted_anew_leaves_one_program_at_each_hook() {
+    if !is_there(Hook::Tcx) {
+        return;
+    }
+    let mut world = World::new(Hook::Tcx);
+    let path = world.underlay.nodes[0].pins.path().to_owned();
+    let mounted = Mounted::over(&path);
+    // While the daemon runs, its tables go on.
+    world.underlay.nodes[0].within(|datapath| datapath.repair()).unwrap();
+    world.assert_carried();
+    let one_each = |world: &World| {
+        for (interface, ours) in INTERFACES.into_iter().zip([FROM_UPLINK, FROM_CONTAINER]) {
+            assert_eq!(tcx(&world.underlay.nodes[0], interface), [ours], "{interface}");
+        }
+    };
+    one_each(&world);
+    drop(mounted);
+
+    // Or it starts on an empty file system, with empty tables that are filled again.
+    let mounted = Mounted::over(&path);
+    world.restart();
+    let World { underlay, client, server } = &mut world;
+    let node = &mut underlay.nodes[0];
+    let (address, uplink) = (node.address(), node.ifindex("up0"));
+    node.within(|datapath| {
+        for instance in [client.backend, server.backend] {
+            datapath.publish_service(instance.instance_ip, Policy::Instance, &[instance])?;
+        }
+        datapath.publish_service(SERVICE, Policy::RoundRobin, &[server.backend])?;
+        datapath.attach_endpoint(&client.endpoint)?;
+        datapath.set_node(address, uplink)
+    })
+    .unwrap();
+    one_each(&world);
+    world.assert_carried();
+    drop(mounted);
 }

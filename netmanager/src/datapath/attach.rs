@@ -3,6 +3,8 @@
 //! With tcx (Linux 6.6) an attachment is a pinned link; a new program replaces the old one in it without a packet
 //! between them. Before, it is a filter of the clsact qdisc, which outlives us by itself and is replaced in place.
 
+mod orphan;
+
 use std::io;
 
 use aya::programs::links::{FdLink, LinkError, LinkOrder, PinnedLink};
@@ -99,6 +101,10 @@ fn attach_tcx(
     ifindex: u32,
 ) -> Result<(), DatapathError> {
     let path = pins.link(ifindex);
+    if !path.exists() {
+        let interface = interface::name(ifindex)?;
+        orphan::adopt(name, &interface, ifindex, &path).map_err(|source| failed(name, interface, source))?;
+    }
     match PinnedLink::from_pin(&path) {
         Ok(pinned) => {
             let link = SchedClassifierLink::try_from(FdLink::from(pinned)).map_err(|source| {
