@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 
@@ -65,30 +66,55 @@ impl Attribute for ById {}
 impl Attribute for Pin {}
 impl Attribute for Detach {}
 
-/// Pins at `path` the link by which a program called `name` is at the ingress of an interface, and ends all others of that
-/// name. Says whether there was one.
-pub(super) fn adopt(name: &str, interface: &str, ifindex: u32, path: &Path) -> Result<bool, ProgramError> {
+/// How often, and after which pause, to look again for a link that is about to end. The kernel lets go of one whose last
+/// pin was removed in work of its own; until then it refuses the same program a second time.
+const LOOKS: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Pins at `path` the link by which a program called `name` is at the ingress of an interface, if there is one, and ends all
+/// others of that name.
+pub(super) fn adopt(name: &str, interface: &str, ifindex: u32, path: &Path) -> Result<(), ProgramError> {
+    for _ in 0..LOOKS {
+        match look(name, interface, ifindex, path)? {
+            Seen::Nothing | Seen::Adopted => break,
+            Seen::Ending => std::thread::sleep(PAUSE),
+        }
+    }
+    Ok(())
+}
+
+enum Seen {
+    Nothing,
+    Adopted,
+    /// Only links that are about to end.
+    Ending,
+}
+
+fn look(name: &str, interface: &str, ifindex: u32, path: &Path) -> Result<Seen, ProgramError> {
     let (_revision, programs) = SchedClassifier::query_tcx(interface, TcAttachType::Ingress)?;
     let ours = |id| programs.iter().any(|program| program.id() == id && program.name_as_str() == Some(name));
-    let mut adopted = false;
+    let mut seen = Seen::Nothing;
     for (program, link) in links(ifindex)? {
         // A program that was attached without a link is not of our making.
         if link == 0 || !ours(program) {
             continue;
         }
-        let link = match open(link) {
-            // Its pin was the last that held it, and it is about to end.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            link => link?,
-        };
-        if adopted {
-            call(LINK_DETACH, &mut Detach { link: number(&link) })?;
-        } else {
-            pin(&link, path)?;
-            adopted = true;
+        match (open(link), &seen) {
+            (Err(error), _) if error.kind() == io::ErrorKind::NotFound => {
+                if matches!(seen, Seen::Nothing) {
+                    seen = Seen::Ending;
+                }
+            }
+            (link, Seen::Adopted) => {
+                call(LINK_DETACH, &mut Detach { link: number(&link?) })?;
+            }
+            (link, _) => {
+                pin(&link?, path)?;
+                seen = Seen::Adopted;
+            }
         }
     }
-    Ok(adopted)
+    Ok(seen)
 }
 
 /// The programs at the ingress of an interface, each with its link.
