@@ -12,6 +12,7 @@ use netmanager::datapath::{
     Policy,
 };
 
+use crate::nodes::hook;
 use crate::pins::Pins;
 
 /// Hand the packet on to the kernel, or to the next program.
@@ -84,7 +85,7 @@ impl Bed {
         let pins = Pins::new();
         let netns = Netns::new("bed").unwrap();
         let options = Options { pin_dir: pins.path().to_owned(), tunnel_port: TUNNEL_PORT };
-        let datapath = netns.run(|| Datapath::open(options)).unwrap().unwrap();
+        let datapath = netns.run(|| Datapath::open_with(options, hook())).unwrap().unwrap();
         let tables = pins.path().join(format!("abi-{}", netmanager_common::ABI_VERSION));
         let mut programs = EbpfLoader::new().default_map_pin_directory(tables).load(OBJECT).unwrap();
         for name in PROGRAMS {

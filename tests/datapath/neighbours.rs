@@ -7,7 +7,7 @@ use netmanager::datapath::{FROM_CONTAINER, FROM_UPLINK, Hook, Policy};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::foreign::{self, Foreign, Place};
-use crate::nodes::{Container, Node, Underlay, publish_instances};
+use crate::nodes::{Container, Node, Underlay, hook, publish_instances};
 use crate::restart::is_there;
 use crate::talk::{Answer, ask, ask_by_datagram, ping, serve};
 
@@ -128,7 +128,7 @@ fn filters_of_others_stay_and_are_passed_with_clsact() {
 
 #[test]
 fn an_xdp_program_of_others_on_the_uplink_stays_and_is_passed() {
-    let mut world = World::new(Hook::probe());
+    let mut world = World::new(hook());
     let held: Vec<_> = world.underlay.nodes.iter().map(|node| attach(node, "up0", Place::Xdp)).collect();
     world.assert_carried();
     world.restart();
@@ -142,7 +142,7 @@ fn an_xdp_program_of_others_on_the_uplink_stays_and_is_passed() {
 
 #[test]
 fn a_firewall_that_drops_everything_does_not_see_the_overlay() {
-    let world = World::new(Hook::probe());
+    let world = World::new(hook());
     let chain = |hook| format!("chain {hook} {{ type filter hook {hook} priority 0; policy drop; }}");
     let rules = ["input", "forward", "output"].map(chain).join("\n");
     for node in &world.underlay.nodes {

@@ -16,6 +16,18 @@ use crate::pins::Pins;
 pub(crate) const TUNNEL_PORT: u16 = 50103;
 const INNER_MTU: u16 = 1450;
 
+/// In the environment: `clsact` makes all nodes attach their programs as on kernels without tcx.
+const HOOK: &str = "HYPHA_HOOK";
+
+/// How nodes attach their programs where a test does not care.
+pub(crate) fn hook() -> Hook {
+    match std::env::var(HOOK).as_deref() {
+        Ok("clsact") => Hook::Clsact,
+        Ok(other) => panic!("{HOOK}={other}: expected clsact"),
+        Err(_unset) => Hook::probe(),
+    }
+}
+
 /// A node of number `n`: underlay address 192.0.2.n, containers 10.18.n.2 and up.
 #[derive(Debug)]
 pub(crate) struct Node<D = Datapath> {
@@ -46,7 +58,7 @@ pub(crate) struct Underlay {
 
 impl Underlay {
     pub(crate) fn new(count: u8) -> Self {
-        Self::with_hook(count, Hook::probe())
+        Self::with_hook(count, hook())
     }
 
     pub(crate) fn with_hook(count: u8, hook: Hook) -> Self {

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use netmanager::datapath::{Hook, Policy};
 use netmanager_common::ABI_VERSION;
 
-use crate::nodes::{Underlay, publish_instances};
+use crate::nodes::{Underlay, hook, publish_instances};
 use crate::restart::is_there;
 use crate::talk::{connect, echo, exchange};
 
@@ -75,7 +75,7 @@ fn what_has_not_been_attached_again_is_swept_away() {
     let (current, other) = (tables(ABI_VERSION), tables(ABI_VERSION + 1));
     fs::rename(current, other).unwrap();
     let mut node = node.start();
-    if Hook::probe() == Hook::Tcx {
+    if hook() == Hook::Tcx {
         node.assert_attached(2);
         node.within(|datapath| datapath.sweep()).unwrap();
         node.assert_attached(0);

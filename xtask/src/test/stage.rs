@@ -8,6 +8,9 @@ use crate::lab::BINARIES;
 use crate::process::Process;
 use crate::workspace::{self, SELECTION};
 
+/// Tells the datapath tests how to attach programs: `tests/datapath/nodes.rs`.
+const HOOK: &str = "HYPHA_HOOK";
+
 /// From the cheapest to the dearest; a failure is best understood at the first kind that shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
@@ -15,6 +18,8 @@ pub(crate) enum Kind {
     Unit,
     /// Single packets through the programs that netmanager embeds
     Datapath,
+    /// The same with the programs attached as on kernels without tcx
+    Clsact,
     /// netmanager in network namespaces
     Network,
     /// node-engine with a containerd of its own
@@ -27,7 +32,8 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Those that run when none is named. The virtual machine takes some minutes, and a distribution that has its kernel.
-    pub(crate) const ALL: [Self; 5] = [Self::Unit, Self::Datapath, Self::Network, Self::Engine, Self::E2e];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Unit, Self::Datapath, Self::Clsact, Self::Network, Self::Engine, Self::E2e];
 
     /// Needs root of the machine.
     pub(crate) fn is_privileged(self) -> bool {
@@ -44,7 +50,7 @@ impl Kind {
     fn target(self) -> Option<&'static str> {
         match self {
             Self::Unit | Self::Vm => None,
-            Self::Datapath => Some("datapath"),
+            Self::Datapath | Self::Clsact => Some("datapath"),
             Self::Network => Some("network"),
             Self::Engine => Some("engine"),
             Self::E2e => Some("e2e"),
@@ -54,7 +60,11 @@ impl Kind {
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if *self == Self::Vm { "vm" } else { self.target().unwrap_or("unit") })
+        f.write_str(match self {
+            Self::Clsact => "clsact",
+            Self::Vm => "vm",
+            _ => self.target().unwrap_or("unit"),
+        })
     }
 }
 
@@ -77,6 +87,9 @@ pub(crate) fn command(kind: Kind, filter: Option<&str>, harness: &[String]) -> P
         process = process.args(["--test", target]);
         // Nodes share two cores and the clock by which tests judge them.
         threads = Some("--test-threads=1");
+    }
+    if kind == Kind::Clsact {
+        process = process.env(HOOK, "clsact");
     }
     process.args(filter).arg("--").args(threads).args(harness)
 }
