@@ -55,7 +55,7 @@ drop_reasons! {
     /// IPv6 extension headers that are more than four, in a wrong order, or that name another last receiver than the
     /// IPv6 header.
     ExtensionHeaders = "extension-headers",
-    /// A fragment: without its ports no flow can be found.
+    /// A fragment whose first one has not come before it, so that its ports are not known; of IPv6 any.
     Fragment = "fragment",
     /// Not TCP, UDP or ICMP echo.
     UnsupportedProtocol = "unsupported-protocol",

@@ -61,6 +61,9 @@ pub const ECHO_LIFETIME: u32 = 30;
 /// Idle time after which a flow no longer keeps its ports from another one.
 pub const CLASH_LIFETIME: u32 = 60;
 
+/// Seconds for which later fragments may follow their first one. Numbers of datagrams are used again after 65,536.
+pub const FRAGMENTS_LIFETIME: u32 = 2;
+
 /// Seconds from `last_seen` to `now`, both of the monotonic clock. Whoever read the clock just before it went on may
 /// find that another CPU has noted a packet of the next second: a flow that is busy, not one from 136 years ago.
 #[must_use]

@@ -19,4 +19,4 @@ pub mod tunnel;
 pub mod wire;
 
 /// Version of everything that lies in a pinned map or in the event ring.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;

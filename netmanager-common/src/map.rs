@@ -38,6 +38,9 @@ pub const EVENTS: &str = "EVENTS";
 pub const DROPS: &str = "DROPS";
 /// [`Traffic`] per CPU, by [`Veth::slot`]. Both programs write; user reads, and clears a slot before it is used.
 pub const TRAFFIC: &str = "TRAFFIC";
+/// Ports of datagrams that come in fragments: [`FragmentKey`] to [`FragmentPorts`]. A first fragment writes, later ones,
+/// which have no ports, read. Least recently used fall out. All programs write.
+pub const FRAGMENTS: &str = "FRAGMENTS";
 /// The interface of netmanager's TAP device at index 0, or 0 while there is none. User writes; all programs read, and
 /// send what they cannot finish there: see [`crate::punt`].
 pub const SLOW_PATH: &str = "SLOW_PATH";
@@ -61,6 +64,8 @@ pub const MAX_HOSTS: u32 = 4 * MAX_BACKENDS;
 pub const MAX_PEERS: u32 = 32_768;
 /// Two entries a connection; 10 MB of kernel memory when full.
 pub const MAX_FLOWS: u32 = 65_536;
+/// Fragmented datagrams under way at one time.
+pub const MAX_FRAGMENTS: u32 = 4096;
 /// CPUs that may begin a connection at the same time.
 pub const MAX_TURN_LOCKS: u32 = 1024;
 /// Service addresses whose last report is remembered.
@@ -305,6 +310,38 @@ pub struct Flow {
 }
 
 const _: () = assert!(size_of::<Flow>() == 16 + 4 + 4 + 4 + 4 + 4);
+
+/// Key of [`FRAGMENTS`]: what all fragments of a datagram have in common (RFC 791, 2.3), and where they arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// The interface where the fragments arrived.
+    pub ifindex: u32,
+    /// Source of the fragments.
+    pub source: Ip,
+    /// Destination of the fragments.
+    pub destination: Ip,
+    /// As the sender has numbered the datagram, in the order of the wire.
+    pub identification: u32,
+    /// IP protocol.
+    pub protocol: u32,
+}
+
+const _: () = assert!(size_of::<FragmentKey>() == 4 + 16 + 16 + 4 + 4);
+
+/// Value of [`FRAGMENTS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct FragmentPorts {
+    /// As in [`crate::flow::Ports`].
+    pub source: Be16,
+    /// As in [`crate::flow::Ports`].
+    pub destination: Be16,
+    /// When the first fragment came: seconds of the monotonic clock.
+    pub since: u32,
+}
+
+const _: () = assert!(size_of::<FragmentPorts>() == 2 + 2 + 4);
 
 /// Value of [`TRAFFIC`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

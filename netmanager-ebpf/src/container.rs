@@ -109,7 +109,7 @@ fn to_service<H: Header>(skb: &Skb, ip: H) -> Result<i32, DropReason> {
 fn to_ns_ip<H: Header>(skb: &Skb, ip: H, sender: &Veth) -> Result<i32, DropReason> {
     let destination = ip.destination();
     let mut packet = match parse(skb, ip) {
-        Err(DropReason::UnsupportedProtocol) => Packet::opaque(ip),
+        Err(reason) if Packet::<H>::may_be_opaque(reason) => Packet::opaque(ip),
         parsed => parsed?,
     };
     if let Some(receiver) = maps::veth(&destination) {

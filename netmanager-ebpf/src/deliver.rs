@@ -32,7 +32,7 @@ pub(crate) fn show_as_dialled<H: Header>(packet: &mut Packet<H>) -> Result<(), D
 /// header.
 #[inline(always)]
 pub(crate) fn to_container<H: Header>(skb: &Skb, packet: &Packet<H>, veth: &Veth) -> Result<i32, DropReason> {
-    skb.update_checksum(&packet.transport, packet.changed)?;
+    skb.update_checksum(&packet.transport, packet.change_of_checksum())?;
     let ethernet = Ethernet { destination: veth.mac, source: veth.gateway_mac, ethertype: H::ETHERTYPE };
     skb.store(0, &ethernet)?;
     skb.store_header(ETHERNET_LEN, &packet.ip)?;
@@ -71,7 +71,7 @@ pub(crate) fn to_node<H: Header>(
         ),
         destination_port: backend.port,
     };
-    skb.update_checksum(&packet.transport, packet.changed)?;
+    skb.update_checksum(&packet.transport, packet.change_of_checksum())?;
     skb.store_header(ETHERNET_LEN, &packet.ip)?;
     if backend.node.is_v4() {
         let outer = tunnel::outer(&path, length).ok_or(DropReason::TooBig)?;

@@ -4,10 +4,11 @@ use netmanager_common::checksum::{self, Difference};
 use netmanager_common::event::DropReason;
 use netmanager_common::wire::{
     self, Be16, DESTINATION_OPTIONS, ECHO_REPLY, ECHO_REPLY_V6, ECHO_REQUEST, ECHO_REQUEST_V6,
-    ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT, HOP_BY_HOP, ICMP, ICMPV6, IPV4_LEN, IPV4_WITHOUT_OPTIONS,
-    IPV6_LEN, Ip, Ipv4, Ipv6, ROUTING,
+    ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT, FRAGMENT_OFFSET, HOP_BY_HOP, ICMP, ICMPV6, IPV4_LEN,
+    IPV4_WITHOUT_OPTIONS, IPV6_LEN, Ip, Ipv4, Ipv6, MORE_FRAGMENTS, ROUTING,
 };
 
+use crate::fragment::Part;
 use crate::skb::{Skb, Wire};
 
 /// Where the transport header begins, counted from the IP header, and what it is.
@@ -40,6 +41,9 @@ pub(crate) trait Header: Wire {
 
     /// Checks the header, found at `offset`, and looks for what it carries.
     fn transport(&self, skb: &Skb, offset: u16) -> Result<Transport, DropReason>;
+
+    /// Of IPv6 always the whole: its fragments have no transport that could be found.
+    fn part(&self) -> Part;
 
     /// Takes one hop off, as a router does.
     fn hop(&mut self) -> Result<(), DropReason>;
@@ -96,10 +100,17 @@ impl Header for Ipv4 {
             let is_ipv4 = self.version_and_length >> 4 == 4 && self.version_and_length & 0x0f > 5;
             return Err(if is_ipv4 { DropReason::IpOptions } else { DropReason::Malformed });
         }
-        if self.is_fragment() {
-            return Err(DropReason::Fragment);
-        }
         Ok(Transport { offset: IPV4_LEN, protocol: self.protocol })
+    }
+
+    #[inline(always)]
+    fn part(&self) -> Part {
+        let identification = u16::from_ne_bytes(self.identification.0).into();
+        match self.fragment.get() & (MORE_FRAGMENTS | FRAGMENT_OFFSET) {
+            0 => Part::Whole,
+            MORE_FRAGMENTS => Part::First(identification),
+            _ => Part::Later(identification),
+        }
     }
 
     #[inline(always)]
@@ -189,6 +200,11 @@ impl Header for Ipv6 {
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => Err(DropReason::ExtensionHeaders),
             _ => Ok(found),
         }
+    }
+
+    #[inline(always)]
+    fn part(&self) -> Part {
+        Part::Whole
     }
 
     #[inline(always)]

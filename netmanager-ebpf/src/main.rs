@@ -28,6 +28,7 @@
 mod container;
 mod count;
 mod deliver;
+mod fragment;
 mod header;
 mod host;
 mod maps;

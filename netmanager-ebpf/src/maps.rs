@@ -7,8 +7,9 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use netmanager_common::event::{DROP_REASONS, DropReason};
 use netmanager_common::map::{
-    Backend, EVENTS_SIZE, Endpoint, Flow, FlowKey, MAX_BACKENDS, MAX_BUDGETS, MAX_ENDPOINTS, MAX_FLOWS,
-    MAX_HOSTS, MAX_MISSES, MAX_PEERS, MAX_SERVICES, MAX_TURN_LOCKS, Node, Peer, Service, Traffic, Veth,
+    Backend, EVENTS_SIZE, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, MAX_BACKENDS, MAX_BUDGETS,
+    MAX_ENDPOINTS, MAX_FLOWS, MAX_FRAGMENTS, MAX_HOSTS, MAX_MISSES, MAX_PEERS, MAX_SERVICES, MAX_TURN_LOCKS,
+    Node, Peer, Service, Traffic, Veth,
 };
 use netmanager_common::punt::Budget;
 use netmanager_common::wire::Ip;
@@ -33,6 +34,9 @@ pub(crate) static PEERS: HashMap<Peer, u32> = HashMap::pinned(MAX_PEERS, BPF_F_N
 
 #[map]
 pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(MAX_FLOWS, 0);
+
+#[map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> = LruHashMap::pinned(MAX_FRAGMENTS, 0);
 
 #[map]
 pub(crate) static TURNS: HashMap<Ip, u32> = HashMap::pinned(MAX_SERVICES, BPF_F_NO_PREALLOC);
@@ -61,7 +65,7 @@ pub(crate) static BUDGETS: Array<Budget> = Array::pinned(MAX_BUDGETS, 0);
 #[map]
 pub(crate) static PUNTS: PerCpuArray<u64> = PerCpuArray::pinned(DROP_REASONS, 0);
 
-/// Keys and values for [`FLOWS`], which would take half of the stack. Programs at these hooks run with softirqs disabled, so
+/// Keys and values for [`FLOWS`] and [`FRAGMENTS`], which would take half of the stack. Programs at these hooks run with softirqs disabled, so
 /// that on one CPU no other one gets between.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -69,6 +73,7 @@ pub(crate) struct Scratch {
     pub(crate) forward: FlowKey,
     pub(crate) arrival: FlowKey,
     pub(crate) flow: Flow,
+    pub(crate) fragment: FragmentKey,
 }
 
 #[map]

@@ -4,23 +4,26 @@ use netmanager_common::checksum::Difference;
 use netmanager_common::event::DropReason;
 use netmanager_common::flow::{self, Ports};
 use netmanager_common::map::FlowKey;
-use netmanager_common::wire::{Be16, Ip, TCP, UDP, UDP_LEN};
+use netmanager_common::wire::{Be16, ETHERTYPE_IPV4, Ip, TCP, UDP, UDP_LEN};
 
+use crate::fragment::{self, Part};
 use crate::header::{Header, Transport};
 use crate::skb::{Skb, TCP_LENGTH_AND_FLAGS};
 
 /// Smallest TCP header.
 const TCP_LEN: u16 = 20;
 
-/// A packet of the overlay: TCP, UDP or ICMP echo, not fragmented, complete; over IPv4 without options, or over IPv6
+/// A packet of the overlay: TCP, UDP or ICMP echo, complete; over IPv4 without options, whole or a fragment, or over IPv6
 /// with few extension headers.
 pub(crate) struct Packet<H> {
     /// Its header, with what has been rewritten so far; the frame has the old one until it is stored.
     pub(crate) ip: H,
     /// What has changed in the addresses, for the transport checksum.
-    pub(crate) changed: Difference,
+    changed: Difference,
     pub(crate) transport: Transport,
     pub(crate) ports: Ports,
+    /// Has no transport header, hence no checksum.
+    is_later_fragment: bool,
     /// Of TCP, else 0.
     pub(crate) tcp_flags: u8,
     /// IP and transport header.
@@ -35,6 +38,19 @@ impl<H: Header> Packet<H> {
         let transport = ip.transport(skb, offset)?;
         if ip.length() != available {
             return Err(DropReason::Malformed);
+        }
+        if let Part::Later(identification) = ip.part() {
+            let ports = fragment::ports(skb, &ip, identification, transport.protocol)?;
+            let headers = transport.offset;
+            return Ok(Self {
+                ip,
+                changed: Difference::NONE,
+                transport,
+                ports,
+                is_later_fragment: true,
+                tcp_flags: 0,
+                headers,
+            });
         }
         let at = offset.wrapping_add(transport.offset);
         let start: [u8; UDP_LEN as usize] = skb.load(at).ok_or(DropReason::Malformed)?;
@@ -56,14 +72,45 @@ impl<H: Header> Packet<H> {
         if available < u32::from(headers) {
             return Err(DropReason::Malformed);
         }
-        Ok(Self { ip, changed: Difference::NONE, transport, ports, tcp_flags, headers })
+        if let Part::First(identification) = ip.part() {
+            fragment::remember(skb, &ip, identification, transport.protocol, ports)?;
+        }
+        Ok(Self {
+            ip,
+            changed: Difference::NONE,
+            transport,
+            ports,
+            is_later_fragment: false,
+            tcp_flags,
+            headers,
+        })
     }
 
     /// A packet whose content does not matter, since none of it is translated.
     #[inline(always)]
     pub(crate) fn opaque(ip: H) -> Self {
         let transport = Transport { offset: H::LEN, protocol: 0 };
-        Self { ip, changed: Difference::NONE, transport, ports: Ports::NONE, tcp_flags: 0, headers: H::LEN }
+        Self {
+            ip,
+            changed: Difference::NONE,
+            transport,
+            ports: Ports::NONE,
+            is_later_fragment: false,
+            tcp_flags: 0,
+            headers: H::LEN,
+        }
+    }
+
+    /// Whether a packet that cannot be parsed for this reason may be carried by NsIP, as opaque: there is nothing wrong
+    /// with it.
+    #[inline(always)]
+    pub(crate) fn may_be_opaque(reason: DropReason) -> bool {
+        match reason {
+            DropReason::UnsupportedProtocol => true,
+            // Of IPv6 no fragment is looked into, so that nothing is known of what it carries.
+            DropReason::Fragment => H::ETHERTYPE == ETHERTYPE_IPV4,
+            _ => false,
+        }
     }
 
     #[inline(always)]
@@ -90,6 +137,12 @@ impl<H: Header> Packet<H> {
             payload => u32::from(self.headers) + payload,
         };
         length <= u32::from(mtu)
+    }
+
+    /// What its transport checksum must be told of.
+    #[inline(always)]
+    pub(crate) fn change_of_checksum(&self) -> Difference {
+        if self.is_later_fragment { Difference::NONE } else { self.changed }
     }
 
     #[inline(always)]

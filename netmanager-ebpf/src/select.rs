@@ -109,7 +109,7 @@ pub(crate) fn begin(scratch: &mut Scratch, slot: u32, replaces: bool) -> Result<
 /// do not lie on the stack of a warm packet; and therefore its answer is a number, no value in memory.
 #[inline(never)]
 fn enter(scratch: &mut Scratch, slot: u32, replaces: bool) -> Result<(), DropReason> {
-    let Scratch { forward: key, arrival: reply, flow } = scratch;
+    let Scratch { forward: key, arrival: reply, flow, .. } = scratch;
     let (number, backend) = choose(&key.destination, &key.source)?;
     let instance_ip = maps::instance_ip(&key.source);
     if instance_ip.is_none() {

@@ -50,7 +50,7 @@ fn deliver<H: Header>(skb: &Skb, arrived: &Arrived, ip: H) -> Result<i32, DropRe
     let parsed = Packet::parse(skb, ip, ETHERNET_LEN + arrived.outer.overhead(), arrived.available);
     let mut packet = match parsed {
         // By NsIP, so that nothing is to be translated.
-        Err(DropReason::UnsupportedProtocol) if ip.source().is_container() => Packet::opaque(ip),
+        Err(reason) if Packet::<H>::may_be_opaque(reason) && ip.source().is_container() => Packet::opaque(ip),
         parsed => parsed?,
     };
     let receiver = maps::veth(&packet.ip.destination()).ok_or(DropReason::NoEndpoint)?;

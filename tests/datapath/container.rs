@@ -278,8 +278,6 @@ fn what_cannot_be_translated_is_dropped_with_its_reason() {
         }
     };
     let ip = ETHERNET;
-    check(&|frame| frame[ip + 6] = 0x20, DropReason::Fragment);
-    check(&|frame| frame[ip + 7] = 100, DropReason::Fragment);
     check(&|frame| frame[ip] = 0x46, DropReason::IpOptions);
     check(&|frame| frame[ip] = 0x44, DropReason::Malformed);
     check(&|frame| frame[ip] = 0x65, DropReason::Malformed);
@@ -295,6 +293,61 @@ fn what_cannot_be_translated_is_dropped_with_its_reason() {
     for frame in [sctp, to_service(DestinationUnreachable).sent_by(&CLIENT)] {
         bed.container_sends(&frame).assert_dropped(DropReason::UnsupportedProtocol);
     }
+}
+
+/// A datagram in two parts, as its sender numbers it.
+fn in_two_parts(packet: &Packet, number: u8) -> [Vec<u8>; 2] {
+    let whole = packet.sent_by(&CLIENT);
+    let (headers, payload) = whole.split_at(ETHERNET + 20);
+    let part = |payload: &[u8], fragment: u16| {
+        let mut frame = [headers, payload].concat();
+        frame[ETHERNET + 5] = number;
+        frame[ETHERNET + 6..ETHERNET + 8].copy_from_slice(&fragment.to_be_bytes());
+        let length = u16::try_from(frame.len() - ETHERNET).unwrap();
+        frame[ETHERNET + 2..ETHERNET + 4].copy_from_slice(&length.to_be_bytes());
+        frame[ETHERNET + 10..ETHERNET + 12].fill(0);
+        let sum = etherparse::Ipv4Header::from_slice(&frame[ETHERNET..]).unwrap().0.calc_header_checksum();
+        frame[ETHERNET + 10..ETHERNET + 12].copy_from_slice(&sum.to_be_bytes());
+        frame
+    };
+    [part(&payload[..16], 0x2000), part(&payload[16..], 2)]
+}
+
+#[test]
+fn a_later_fragment_goes_where_the_first_one_went() {
+    let mut bed = Bed::new();
+    bed.within(|datapath| datapath.publish_service(SERVICE, Policy::RoundRobin, &servers(3)));
+    for number in 1..9 {
+        let packet =
+            Packet { payload: vec![number; 64], ports: (1000 + u16::from(number), 80), ..to_service(Udp) };
+        let [first, later] = in_two_parts(&packet, number);
+        let destinations = [first, later].map(|frame| {
+            let outcome = bed.container_sends(&frame);
+            let inner = encapsulated(outcome.redirected()).inner.to_vec();
+            assert_eq!(inner[20..][8..], frame[ETHERNET + 20..][8..], "payload");
+            let header = etherparse::Ipv4Header::from_slice(&inner).unwrap().0;
+            assert_eq!(header.header_checksum, header.calc_header_checksum());
+            assert_eq!(Ipv4Addr::from(header.source), CLIENT.instance_ip.unwrap());
+            header.destination
+        });
+        assert_eq!(destinations[0], destinations[1]);
+    }
+}
+
+#[test]
+fn a_later_fragment_whose_first_one_was_not_seen_is_dropped_to_a_service_and_carried_to_an_ns_ip() {
+    let mut bed = Bed::new();
+    let [first, later] = in_two_parts(&Packet { payload: vec![0; 64], ..to_service(Udp) }, 1);
+    bed.container_sends(&later).assert_dropped(DropReason::Fragment);
+    bed.container_sends(&first).redirected();
+    bed.container_sends(&later).redirected();
+    let [_, another] = in_two_parts(&Packet { payload: vec![0; 64], ..to_service(Udp) }, 2);
+    bed.container_sends(&another).assert_dropped(DropReason::Fragment);
+    let direct = Packet { payload: vec![0; 64], ..Packet::new(Udp, CLIENT.ns_ip, SERVER.ns_ip) };
+    let [_, later] = in_two_parts(&direct, 3);
+    let outcome = bed.container_sends(&later);
+    let inner = encapsulated(outcome.redirected()).inner;
+    assert_eq!(inner[20..], later[ETHERNET + 20..]);
 }
 
 #[test]

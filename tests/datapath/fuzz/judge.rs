@@ -160,7 +160,10 @@ impl<'a> Read<'a> {
             }
             IpSlice::Ipv6(ip) => (ip.header().hop_limit(), None),
         };
+        // A later fragment begins in the middle of its datagram, and no checksum with it.
+        let is_later = matches!(&ip, IpSlice::Ipv4(ip) if ip.header().fragments_offset().value() != 0);
         let (offset, transport) = match ip.payload_ip_number() {
+            _ if is_later => (None, None),
             IpNumber::TCP => (Some(16), tcp(&ip)),
             IpNumber::UDP => (Some(6), udp(&ip)),
             IpNumber::IPV6_ICMP => (Some(2), icmp6(&ip)),
