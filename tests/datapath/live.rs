@@ -8,7 +8,7 @@ use std::time::Duration;
 use integration::eventually;
 use netmanager::datapath::Policy;
 
-use crate::nodes::{Container, Node, Underlay, publish_instances};
+use crate::nodes::{Container, Family, Node, Underlay, publish_instances};
 use crate::talk::{self, Answer, PORT, ask, ask_by_datagram, connect, echo, exchange, ping, serve};
 
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 30, 2, 10);
@@ -232,8 +232,9 @@ fn a_service_that_has_lost_an_instance_goes_on_with_the_others() {
     streams.iter_mut().for_each(|stream| exchange(stream, 1));
     let ns_ip = goes.backend.ns_ip;
     underlay.nodes[1].within(|datapath| datapath.detach_endpoint(ns_ip)).unwrap();
-    let instance_ip = goes.backend.instance_ip;
-    underlay.nodes[0].within(|datapath| datapath.withdraw_service(instance_ip)).unwrap();
+    for instance_ip in [goes.instance_ip(Family::V4), goes.instance_ip(Family::V6)] {
+        underlay.nodes[0].within(|datapath| datapath.withdraw_service(instance_ip)).unwrap();
+    }
     publish(&mut underlay.nodes[0], &[&stays]);
     for _ in 0..4 {
         exchange(&mut connect(&client, SERVICE), 1);

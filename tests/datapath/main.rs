@@ -6,6 +6,7 @@
 
 mod bed;
 mod container;
+mod families;
 mod foreign;
 mod fuzz;
 mod live;

@@ -194,14 +194,14 @@ fn a_bpf_file_system_that_is_mounted_anew_leaves_one_program_at_each_hook() {
     world.restart();
     let World { underlay, client, server } = &mut world;
     let node = &mut underlay.nodes[0];
-    let (address, uplink) = (node.address(), node.ifindex("up0"));
+    let (addresses, uplink) = (node.addresses(), node.ifindex("up0"));
     node.within(|datapath| {
         for instance in [client.backend, server.backend] {
             datapath.publish_service(instance.instance_ip, Policy::Instance, &[instance])?;
         }
         datapath.publish_service(SERVICE, Policy::RoundRobin, &[server.backend])?;
         datapath.attach_endpoint(&client.endpoint)?;
-        datapath.set_node(address, uplink)
+        datapath.set_node(addresses, uplink)
     })
     .unwrap();
     one_each(&world);

@@ -2,13 +2,13 @@
 //! attaches them, but by `ip` and not by netmanager.
 
 use std::ffi::CStr;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use integration::{Netns, eventually};
-use netmanager::datapath::{Backend, Datapath, Endpoint, Hook, Options, Policy};
+use netmanager::datapath::{Addresses, Backend, Datapath, Endpoint, Hook, Options, Policy};
 use nix::net::if_::{if_nameindex, if_nametoindex};
 
 use crate::pins::Pins;
@@ -28,7 +28,14 @@ pub(crate) fn hook() -> Hook {
     }
 }
 
-/// A node of number `n`: underlay address 192.0.2.n, containers 10.18.n.2 and up.
+/// Of IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+/// A node of number `n`: underlay address 192.0.2.n or 2001:db8::n, containers 10.18.n.2 and fc00::n02 and up.
 #[derive(Debug)]
 pub(crate) struct Node<D = Datapath> {
     pub(crate) number: u8,
@@ -36,12 +43,13 @@ pub(crate) struct Node<D = Datapath> {
     pub(crate) datapath: D,
     pub(crate) pins: Pins,
     hook: Hook,
+    underlay: Family,
 }
 
 /// A node without a daemon.
 pub(crate) type Crashed = Node<()>;
 
-/// A container: NsIP 10.18.n.m, instance address 10.30.1n.m.
+/// A container: NsIPs 10.18.n.m and fc00::n<m>, instance addresses 10.30.1n.m and fdff::n<m>.
 #[derive(Debug)]
 pub(crate) struct Container {
     pub(crate) netns: Netns,
@@ -62,6 +70,15 @@ impl Underlay {
     }
 
     pub(crate) fn with_hook(count: u8, hook: Hook) -> Self {
+        Self::with(count, hook, Family::V4)
+    }
+
+    /// The nodes have addresses of this family only.
+    pub(crate) fn of(family: Family, count: u8) -> Self {
+        Self::with(count, hook(), family)
+    }
+
+    fn with(count: u8, hook: Hook, family: Family) -> Self {
         let switch = Netns::new("switch").unwrap();
         switch.ip("link add br0 type bridge").unwrap();
         switch.ip("link set br0 up").unwrap();
@@ -71,7 +88,7 @@ impl Underlay {
                 let port = format!("port{number}");
                 integration::netns::connect((&netns, "up0"), (&switch, &port)).unwrap();
                 switch.ip(&format!("link set {port} master br0")).unwrap();
-                Node::new(netns, number, hook)
+                Node::new(netns, number, hook, family)
             })
             .collect();
         Self { nodes, _switch: switch }
@@ -79,17 +96,30 @@ impl Underlay {
 }
 
 impl Node {
-    fn new(netns: Netns, number: u8, hook: Hook) -> Self {
-        netns.ip(&format!("addr add 192.0.2.{number}/24 dev up0")).unwrap();
+    fn new(netns: Netns, number: u8, hook: Hook, underlay: Family) -> Self {
         sysctl(&netns, "net.ipv4.ip_forward=1");
-        let mut node = Node { number, netns, datapath: (), pins: Pins::new(), hook }.start();
-        let (address, uplink) = (node.address(), node.ifindex("up0"));
-        node.within(|datapath| datapath.set_node(address, uplink)).unwrap();
+        let mut node = Node { number, netns, datapath: (), pins: Pins::new(), hook, underlay }.start();
+        match node.address() {
+            IpAddr::V4(address) => node.netns.ip(&format!("addr add {address}/24 dev up0")).unwrap(),
+            IpAddr::V6(address) => node.netns.ip(&format!("addr add {address}/64 dev up0 nodad")).unwrap(),
+        }
+        let (addresses, uplink) = (node.addresses(), node.ifindex("up0"));
+        node.within(|datapath| datapath.set_node(addresses, uplink)).unwrap();
         node
     }
 
-    pub(crate) fn address(&self) -> Ipv4Addr {
-        Ipv4Addr::new(192, 0, 2, self.number)
+    fn address(&self) -> IpAddr {
+        match self.underlay {
+            Family::V4 => Ipv4Addr::new(192, 0, 2, self.number).into(),
+            Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, self.number.into()).into(),
+        }
+    }
+
+    pub(crate) fn addresses(&self) -> Addresses {
+        match self.address() {
+            IpAddr::V4(address) => address.into(),
+            IpAddr::V6(address) => address.into(),
+        }
     }
 
     /// Acts on the data plane inside of the node's namespace.
@@ -100,51 +130,58 @@ impl Node {
 
     /// The daemon is gone. Whatever it would do at a clean end is not done.
     pub(crate) fn crash(self) -> Crashed {
-        let Self { number, netns, datapath, pins, hook } = self;
+        let Self { number, netns, datapath, pins, hook, underlay } = self;
         drop(datapath);
-        Node { number, netns, datapath: (), pins, hook }
+        Node { number, netns, datapath: (), pins, hook, underlay }
     }
 
     /// Makes container `m` of this node and attaches it.
     pub(crate) fn container(&mut self, m: u8) -> Container {
         let n = self.number;
         let netns = Netns::new(&format!("c{n}-{m}")).unwrap();
-        let (veth, gateway) = (format!("veth{m}"), format!("10.18.{n}.1"));
+        let veth = format!("veth{m}");
         self.netns
             .ip(&format!(
                 "link add {veth} mtu {INNER_MTU} type veth peer name eth0 mtu {INNER_MTU} netns {}",
                 netns.path().display()
             ))
             .unwrap();
-        self.netns.ip(&format!("link set {veth} up")).unwrap();
-        if Path::new("/proc/sys/net/ipv6").exists() {
-            // Else its kernel looks for IPv6 routers, which the data plane drops and counts.
-            sysctl(&netns, "net.ipv6.conf.eth0.disable_ipv6=1");
-        }
-        netns.ip("link set eth0 up").unwrap();
+        // Else the kernel looks for IPv6 routers at the link's own address, which the data plane drops and counts.
+        let silent = if kernel_has_ipv6() { "addrgenmode none" } else { "" };
+        self.netns.ip(&format!("link set {veth} {silent} up")).unwrap();
+        netns.ip(&format!("link set eth0 {silent} up")).unwrap();
+        let (mac, gateway_mac) = (mac_of(&netns, "eth0"), self.mac(&veth));
         let ns_ip = Ipv4Addr::new(10, 18, n, m);
-        let gateway_mac = self.mac(&veth);
-        netns.ip(&format!("addr add {ns_ip}/32 dev eth0")).unwrap();
-        netns.ip(&format!("route add {gateway}/32 dev eth0")).unwrap();
-        netns.ip(&format!("route add default via {gateway}")).unwrap();
-        let shown = text(gateway_mac);
-        netns.ip(&format!("neigh add {gateway} lladdr {shown} dev eth0 nud permanent")).unwrap();
-        self.netns.ip(&format!("route add {ns_ip}/32 dev {veth}")).unwrap();
+        let ns_ip6 = Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, u16::from_be_bytes([n, m]));
+        let gateways =
+            [format!("10.18.{n}.1"), Ipv6Addr::from_bits(ns_ip6.to_bits() & !0xff | 1).to_string()];
+        let families = if kernel_has_ipv6() { 2 } else { 1 };
+        let addresses = [IpAddr::V4(ns_ip), IpAddr::V6(ns_ip6)];
+        for (address, gateway) in addresses.into_iter().zip(gateways).take(families) {
+            let prefix = if address.is_ipv4() { 32 } else { 128 };
+            let nodad = if address.is_ipv4() { "" } else { "nodad" };
+            netns.ip(&format!("addr add {address}/{prefix} dev eth0 {nodad}")).unwrap();
+            netns.ip(&format!("route add {gateway}/{prefix} dev eth0")).unwrap();
+            netns.ip(&format!("route add default via {gateway} dev eth0")).unwrap();
+            let shown = text(gateway_mac);
+            netns.ip(&format!("neigh add {gateway} lladdr {shown} dev eth0 nud permanent")).unwrap();
+            self.netns.ip(&format!("route add {address}/{prefix} dev {veth}")).unwrap();
+        }
         let instance_ip = Ipv4Addr::new(10, 30, 10 + n, m);
-        let mac = mac_of(&netns, "eth0");
-        let ifindex = self.ifindex(&veth);
+        let instance_ip6 = Ipv6Addr::new(0xfdff, 0, 0, 0, 0, 0, 0, u16::from_be_bytes([n, m]));
         let endpoint = Endpoint {
             ns_ip,
-            ns_ip6: None,
+            ns_ip6: Some(ns_ip6),
             instance_ip: Some(instance_ip),
-            instance_ip6: None,
-            ifindex,
+            instance_ip6: Some(instance_ip6),
+            ifindex: self.ifindex(&veth),
             mac,
             gateway_mac,
         };
         self.within(|datapath| datapath.attach_endpoint(&endpoint)).unwrap();
-        let node = SocketAddr::new(IpAddr::V4(self.address()), TUNNEL_PORT);
-        let backend = Backend { ns_ip, ns_ip6: None, instance_ip, instance_ip6: None, node };
+        let node = SocketAddr::new(self.address(), TUNNEL_PORT);
+        let backend =
+            Backend { ns_ip, ns_ip6: Some(ns_ip6), instance_ip, instance_ip6: Some(instance_ip6), node };
         Container { netns, backend, endpoint }
     }
 
@@ -157,13 +194,34 @@ impl Node {
     }
 }
 
+/// A kernel may have been started without IPv6.
+pub(crate) fn kernel_has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
+}
+
+impl Container {
+    pub(crate) fn ns_ip(&self, family: Family) -> IpAddr {
+        match family {
+            Family::V4 => self.backend.ns_ip.into(),
+            Family::V6 => self.backend.ns_ip6.expect("every container has IPv6").into(),
+        }
+    }
+
+    pub(crate) fn instance_ip(&self, family: Family) -> IpAddr {
+        match family {
+            Family::V4 => self.backend.instance_ip.into(),
+            Family::V6 => self.backend.instance_ip6.expect("every container has IPv6").into(),
+        }
+    }
+}
+
 impl Crashed {
     /// A daemon starts.
     pub(crate) fn start(self) -> Node {
-        let Self { number, netns, datapath: (), pins, hook } = self;
+        let Self { number, netns, datapath: (), pins, hook, underlay } = self;
         let options = Options { pin_dir: pins.path().to_owned(), tunnel_port: TUNNEL_PORT };
         let datapath = netns.run(|| Datapath::open_with(options, hook)).unwrap().unwrap();
-        Node { number, netns, datapath, pins, hook }
+        Node { number, netns, datapath, pins, hook, underlay }
     }
 }
 
@@ -218,15 +276,15 @@ fn text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
-/// Tells each node each container's instance address, as a table query would.
+/// Tells each node each container's instance addresses, as a table query would.
 pub(crate) fn publish_instances(nodes: &mut [Node], containers: &[&Container]) {
     for node in nodes {
         for container in containers {
             let backend = container.backend;
-            node.within(|datapath| {
-                datapath.publish_service(backend.instance_ip, Policy::Instance, &[backend])
-            })
-            .unwrap();
+            for address in [container.instance_ip(Family::V4), container.instance_ip(Family::V6)] {
+                node.within(|datapath| datapath.publish_service(address, Policy::Instance, &[backend]))
+                    .unwrap();
+            }
         }
     }
 }

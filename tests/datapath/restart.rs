@@ -144,7 +144,7 @@ fn the_uplink_can_move() {
     let mut underlay = Underlay::new(1);
     let node = &mut underlay.nodes[0];
     node.netns.ip("link add other type veth peer name another").unwrap();
-    let (address, other) = (node.address(), node.ifindex("other"));
+    let (address, other) = (node.addresses(), node.ifindex("other"));
     node.within(|datapath| datapath.set_node(address, other)).unwrap();
     assert_eq!(node.datapath.tables().node().unwrap().unwrap().uplink_ifindex, other);
     node.assert_attached(1);
@@ -169,7 +169,7 @@ fn the_tunnel_carries_what_the_uplink_has_room_for() {
     let node = &mut underlay.nodes[0];
     let mut inner_mtu = |uplink_mtu: u16| {
         node.netns.ip(&format!("link set up0 mtu {uplink_mtu}")).unwrap();
-        let (address, uplink) = (node.address(), node.ifindex("up0"));
+        let (address, uplink) = (node.addresses(), node.ifindex("up0"));
         node.within(|datapath| datapath.set_node(address, uplink)).unwrap();
         node.datapath.tables().node().unwrap().unwrap().inner_mtu
     };

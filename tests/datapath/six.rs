@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use etherparse::{Ipv6HeaderSlice, PacketBuilder, TcpHeader, UdpHeader};
+use etherparse::{Icmpv6Slice, Ipv6HeaderSlice, PacketBuilder, TcpHeader, UdpHeader};
 use netmanager::datapath::{Addresses, Backend, DropReason, Endpoint, Policy};
 
-use crate::bed::{Bed, CLIENT, NODE, PEER, SERVER, SERVICE, TUNNEL_PORT};
+use crate::bed::{Bed, CLIENT, NODE, PASS, PEER, SERVER, SERVICE, TUNNEL_PORT};
 use crate::packet::{ETHERNET, PAYLOAD};
 
 const LOOPBACK: u32 = 1;
@@ -130,5 +130,144 @@ fn an_ipv6_header_with_ipv4_addresses_does_not_speak_for_ipv4() {
     ] {
         let arriving = tcp(source, destination, (80, 40000), false);
         bed.uplink_receives(&wrap(peer, &arriving)).assert_dropped(DropReason::Malformed);
+    }
+}
+
+const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 1);
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+fn udp(source: Ipv6Addr, destination: Ipv6Addr, ports: (u16, u16)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let step = PacketBuilder::ipv6(source.octets(), destination.octets(), 64).udp(ports.0, ports.1);
+    step.write(&mut bytes, PAYLOAD).unwrap();
+    bytes
+}
+
+fn icmp(source: Ipv6Addr, destination: Ipv6Addr, kind: u8) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let step = PacketBuilder::ipv6(source.octets(), destination.octets(), 255);
+    step.icmpv6_raw(kind, 0, [0x12, 0x34, 0, 1]).write(&mut bytes, PAYLOAD).unwrap();
+    bytes
+}
+
+/// Puts an extension header of `kind` right behind the IPv6 header.
+fn extended(mut packet: Vec<u8>, kind: u8, rest: [u8; 7]) -> Vec<u8> {
+    let next = std::mem::replace(&mut packet[6], kind);
+    packet.splice(40..40, [next].into_iter().chain(rest));
+    let length = u16::try_from(packet.len() - 40).unwrap();
+    packet[4..6].copy_from_slice(&length.to_be_bytes());
+    packet
+}
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION_OPTIONS: u8 = 60;
+/// Six bytes of padding.
+const PADDING: [u8; 7] = [0, 1, 4, 0, 0, 0, 0];
+
+/// As the client puts it on its wire.
+fn sent(packet: &[u8]) -> Vec<u8> {
+    frame(CLIENT.gateway_mac, CLIENT.mac, packet)
+}
+
+#[test]
+fn udp_and_echo_are_translated_with_their_checksums() {
+    for peer in [IpAddr::V4(PEER), IpAddr::V6(PEER6)] {
+        let mut bed = bed(peer);
+        let outcome = bed.container_sends(&sent(&udp(CLIENT6, SERVICE6, (40000, 53))));
+        let inner = unwrap(outcome.redirected(), peer);
+        let ip = Ipv6HeaderSlice::from_slice(inner).unwrap();
+        assert_eq!((ip.source_addr(), ip.destination_addr()), (CLIENT_INSTANCE6, SERVER6));
+        let (header, payload) = UdpHeader::from_slice(&inner[40..]).unwrap();
+        assert_eq!(header.checksum, header.calc_checksum_ipv6(&ip.to_header(), payload).unwrap());
+
+        let outcome = bed.container_sends(&sent(&icmp(CLIENT6, SERVICE6, 128)));
+        let inner = unwrap(outcome.redirected(), peer);
+        let ip = Ipv6HeaderSlice::from_slice(inner).unwrap();
+        assert_eq!((ip.source_addr(), ip.destination_addr()), (CLIENT_INSTANCE6, SERVER6));
+        let echo = Icmpv6Slice::from_slice(&inner[40..]).unwrap();
+        assert!(echo.is_checksum_valid(CLIENT_INSTANCE6.octets(), SERVER6.octets()), "ICMPv6 checksum");
+        let answer = icmp(SERVER_INSTANCE6, CLIENT6, 129);
+        let outcome = bed.uplink_receives(&wrap(peer, &answer));
+        let shown = Ipv6HeaderSlice::from_slice(&outcome.redirected()[ETHERNET..]).unwrap();
+        assert_eq!((shown.source_addr(), shown.destination_addr()), (SERVICE6, CLIENT6));
+    }
+}
+
+#[test]
+fn extension_headers_are_kept_and_looked_behind() {
+    let mut bed = bed(PEER6.into());
+    let plain = tcp(CLIENT6, SERVICE6, (40000, 80), true);
+    // A routing header without stations left.
+    let headers = [(HOP_BY_HOP, PADDING), (ROUTING, [0; 7]), (DESTINATION_OPTIONS, PADDING)];
+    for (kind, rest) in headers {
+        let packet = extended(plain.clone(), kind, rest);
+        let outcome = bed.container_sends(&sent(&packet));
+        let inner = unwrap(outcome.redirected(), PEER6.into());
+        assert_eq!(inner[40..48], packet[40..48], "header {kind}");
+        let mut bare = inner.to_vec();
+        bare[6] = inner[40];
+        bare.drain(40..48);
+        let length = u16::try_from(bare.len() - 40).unwrap();
+        bare[4..6].copy_from_slice(&length.to_be_bytes());
+        assert_eq!(read_tcp(&bare), (CLIENT_INSTANCE6, SERVER6, 63), "header {kind}");
+    }
+}
+
+#[test]
+fn extension_headers_that_hide_the_receiver_or_the_ports_are_refused() {
+    let mut bed = bed(PEER6.into());
+    for destination in [SERVICE6, SERVER6] {
+        let plain = tcp(CLIENT6, destination, (40000, 80), true);
+        let stations = extended(plain.clone(), ROUTING, [0, 0, 1, 0, 0, 0, 0]);
+        bed.container_sends(&sent(&stations)).assert_dropped(DropReason::ExtensionHeaders);
+        for fragment in [[0, 0, 1, 0, 0, 0, 9], [0, 0, 8, 0, 0, 0, 9]] {
+            let part = extended(plain.clone(), FRAGMENT, fragment);
+            bed.container_sends(&sent(&part)).assert_dropped(DropReason::Fragment);
+        }
+        let many = (0..5).fold(plain, |packet, _| extended(packet, DESTINATION_OPTIONS, PADDING));
+        bed.container_sends(&sent(&many)).assert_dropped(DropReason::ExtensionHeaders);
+    }
+}
+
+#[test]
+fn to_the_outside_goes_what_is_no_tunnels() {
+    let mut bed = bed(PEER6.into());
+    let outside = sent(&udp(CLIENT6, OUTSIDE6, (9, 53)));
+    bed.container_sends(&outside).assert_untouched(PASS, &outside);
+    let later = sent(&extended(udp(CLIENT6, OUTSIDE6, (9, TUNNEL_PORT)), FRAGMENT, [0, 0, 8, 0, 0, 0, 9]));
+    bed.container_sends(&later).assert_untouched(PASS, &later);
+    for kind in [HOP_BY_HOP, DESTINATION_OPTIONS, FRAGMENT] {
+        let rest = if kind == FRAGMENT { [0, 0, 1, 0, 0, 0, 9] } else { PADDING };
+        let hidden = extended(udp(CLIENT6, PEER6, (9, TUNNEL_PORT)), kind, rest);
+        bed.container_sends(&sent(&hidden)).assert_dropped(DropReason::TunnelFromContainer);
+    }
+    let foreign = udp(SERVER6, OUTSIDE6, (9, 53));
+    bed.container_sends(&sent(&foreign)).assert_dropped(DropReason::SpoofedSource);
+}
+
+#[test]
+fn a_container_finds_its_neighbours_and_is_no_router_nor_dhcp_server() {
+    let mut bed = bed(PEER6.into());
+    // From an address of the link, or from none: solicitations, advertisements, reports of multicast listeners.
+    for source in [LINK_LOCAL, Ipv6Addr::UNSPECIFIED] {
+        for kind in [133, 135, 136, 143] {
+            let packet = sent(&icmp(source, ALL_NODES, kind));
+            bed.container_sends(&packet).assert_untouched(PASS, &packet);
+        }
+        bed.container_sends(&sent(&icmp(source, ALL_NODES, 128))).assert_dropped(DropReason::LinkLocal);
+        bed.container_sends(&sent(&udp(source, ALL_NODES, (9, 53)))).assert_dropped(DropReason::LinkLocal);
+    }
+    for source in [LINK_LOCAL, CLIENT6] {
+        for kind in [134, 137] {
+            let plain = icmp(source, ALL_NODES, kind);
+            for packet in [plain.clone(), extended(plain, DESTINATION_OPTIONS, PADDING)] {
+                bed.container_sends(&sent(&packet)).assert_dropped(DropReason::RouterAdvertisement);
+            }
+        }
+        bed.container_sends(&sent(&udp(source, ALL_NODES, (547, 546))))
+            .assert_dropped(DropReason::DhcpServer);
     }
 }

@@ -1,11 +1,11 @@
 //! Servers and clients in containers.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use crate::nodes::Container;
+use crate::nodes::{Container, Family, kernel_has_ipv6};
 
 pub(crate) const PORT: u16 = 9000;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -19,7 +19,11 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn of(server: &Container, client: &Container) -> Self {
-        Self { by: server.backend.ns_ip.into(), asked_by: client.backend.instance_ip.into() }
+        Self::over(Family::V4, server, client)
+    }
+
+    pub(crate) fn over(family: Family, server: &Container, client: &Container) -> Self {
+        Self { by: server.backend.ns_ip.into(), asked_by: client.instance_ip(family) }
     }
 
     fn parse(text: &str) -> Self {
@@ -28,30 +32,36 @@ impl Answer {
     }
 }
 
+/// Where a server of all families of this kernel listens.
+fn any() -> IpAddr {
+    if kernel_has_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+}
+
 /// Answers each TCP connection and each UDP datagram with who it seemed to come from.
 pub(crate) fn serve(container: &Container) {
     let name = container.backend.ns_ip;
-    let bind =
-        || (TcpListener::bind(("0.0.0.0", PORT)).unwrap(), UdpSocket::bind(("0.0.0.0", PORT)).unwrap());
+    let any = (any(), PORT);
+    let bind = || (TcpListener::bind(any).unwrap(), UdpSocket::bind(any).unwrap());
     let (listener, socket) = container.netns.run(bind).unwrap();
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             if let Ok(peer) = stream.peer_addr() {
-                writeln!(stream, "{name} {}", peer.ip()).ok();
+                writeln!(stream, "{name} {}", peer.ip().to_canonical()).ok();
             }
         }
     });
     thread::spawn(move || {
         let mut buffer = [0; 2048];
         while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
-            socket.send_to(format!("{name} {}", peer.ip()).as_bytes(), peer).ok();
+            socket.send_to(format!("{name} {}", peer.ip().to_canonical()).as_bytes(), peer).ok();
         }
     });
 }
 
 /// Sends back what it receives, on each TCP connection.
 pub(crate) fn echo(container: &Container) {
-    let listener = container.netns.run(|| TcpListener::bind(("0.0.0.0", PORT)).unwrap()).unwrap();
+    let any = (any(), PORT);
+    let listener = container.netns.run(|| TcpListener::bind(any).unwrap()).unwrap();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             thread::spawn(move || {
@@ -63,8 +73,8 @@ pub(crate) fn echo(container: &Container) {
     });
 }
 
-pub(crate) fn connect(client: &Container, address: Ipv4Addr) -> TcpStream {
-    let target = SocketAddr::from((address, PORT));
+pub(crate) fn connect(client: &Container, address: impl Into<IpAddr>) -> TcpStream {
+    let target = SocketAddr::new(address.into(), PORT);
     let stream = client.netns.run(|| TcpStream::connect_timeout(&target, PATIENCE)).unwrap();
     let stream = stream.unwrap_or_else(|error| panic!("connect {client:?} to {target}: {error}"));
     assert_eq!(stream.peer_addr().unwrap(), target);
@@ -74,18 +84,23 @@ pub(crate) fn connect(client: &Container, address: Ipv4Addr) -> TcpStream {
 }
 
 /// Connects and gives what [`serve`] says.
-pub(crate) fn ask(client: &Container, address: Ipv4Addr) -> Answer {
+pub(crate) fn ask(client: &Container, address: impl Into<IpAddr>) -> Answer {
     let mut text = String::new();
     connect(client, address).read_to_string(&mut text).unwrap();
     Answer::parse(&text)
 }
 
 /// Asks by one UDP datagram.
-pub(crate) fn ask_by_datagram(client: &Container, address: Ipv4Addr) -> io::Result<Answer> {
-    let socket = client.netns.run(|| UdpSocket::bind(("0.0.0.0", 0)).unwrap()).unwrap();
+pub(crate) fn ask_by_datagram(client: &Container, address: impl Into<IpAddr>) -> io::Result<Answer> {
+    let target = SocketAddr::new(address.into(), PORT);
+    let any = match target {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let socket = client.netns.run(|| UdpSocket::bind((any, 0)).unwrap()).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(2)))?;
     // A connected socket takes answers from nobody but whom it asked.
-    socket.connect((address, PORT))?;
+    socket.connect(target)?;
     socket.send(b"who?")?;
     let mut buffer = [0; 2048];
     let length = socket.recv(&mut buffer)?;
@@ -103,7 +118,8 @@ pub(crate) fn exchange(stream: &mut TcpStream, rounds: u8) {
     }
 }
 
-pub(crate) fn ping(client: &Container, address: Ipv4Addr) {
+pub(crate) fn ping(client: &Container, address: impl Into<IpAddr>) {
+    let address = address.into();
     client.netns.output("ping", &["-n", "-c", "3", "-i", "0.1", "-W", "2", &address.to_string()]).unwrap();
 }
 

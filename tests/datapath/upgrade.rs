@@ -42,7 +42,7 @@ fn old_programs_go_on_with_old_tables(hook: Hook) {
     exchange(&mut stream, 4);
     exchange(&mut connect(&client, SERVICE), 1);
 
-    let (address, uplink) = (node.address(), node.ifindex("up0"));
+    let (address, uplink) = (node.addresses(), node.ifindex("up0"));
     node.within(|datapath| {
         publish(datapath)?;
         datapath.attach_endpoint(&client.endpoint)?;
