@@ -19,8 +19,10 @@ pub struct Exit {
 }
 
 impl Exit {
+    /// Nothing when the process is said to have ended before it began: the start of one that is gone before anybody
+    /// looked at it is taken for the moment of the look, and clocks are set.
     fn lifetime(&self) -> Option<Duration> {
-        self.at?.duration_since(self.since?).ok()
+        Some(self.at?.duration_since(self.since?).unwrap_or_default())
     }
 }
 
@@ -126,6 +128,15 @@ mod tests {
             at: Some(since + Duration::from_millis(lived_ms)),
             out_of_memory: false,
         }
+    }
+
+    #[test]
+    fn a_process_that_was_gone_before_its_start_was_read_has_failed() {
+        let ended = exit(3, 0);
+        let before = ended.at.map(|at| at - Duration::from_millis(20));
+        let (status, detail) = verdict(&assignment(false), &Exit { at: before, ..ended }, "no configuration");
+        assert_eq!(status, Status::Failed);
+        assert_eq!(detail, "the process ended with code 3 after 0.0 s: no configuration");
     }
 
     #[test]
