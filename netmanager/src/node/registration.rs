@@ -18,8 +18,9 @@ use crate::state::StateError;
 
 /// How long `/register` waits for the node's block of addresses.
 pub const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Oakestra's root gives another block for each request, so it is not asked often.
-const SUBNET_RETRY: Duration = Duration::from_secs(10);
+/// Oakestra's root gives another block for each request, so it is not asked often; but within the time of each
+/// registration, with time left for the answer.
+const SUBNET_RETRY: Duration = Duration::from_secs(5);
 
 impl Node {
     /// Answered when the block is known, or after [`REGISTER_TIMEOUT`]. The node keeps trying after that.
