@@ -108,13 +108,7 @@ impl Tables {
     pub fn services(&self) -> Result<Vec<Service>, DatapathError> {
         let mut services = Vec::new();
         for (service_ip, row) in rows(&self.services, map::SERVICES)? {
-            let mut backends = Vec::new();
-            for number in numbers(&row) {
-                let row = self.backend(number.into())?;
-                backends.extend(row.in_use().then(|| from_backend(&row)));
-            }
-            let policy = Policy::try_from(row.policy).unwrap_or(Policy::RoundRobin);
-            services.push(Service { service_ip: from_ip(service_ip), policy, backends });
+            services.push(self.read_service(from_ip(service_ip), &row)?);
         }
         services.sort_by_key(|service| service.service_ip);
         Ok(services)
@@ -194,17 +188,23 @@ impl Tables {
 
     /// The entry that has this NsIP.
     pub(super) fn endpoint(&self, ns_ip: Ip) -> Result<Option<map::Endpoint>, DatapathError> {
-        match self.endpoints.get(&ns_ip, 0) {
-            Ok(row) => Ok(Some(row)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(source) => Err(reading(map::ENDPOINTS)(source)),
-        }
+        found(&self.endpoints, &ns_ip, map::ENDPOINTS)
     }
 
     /// The keys of a container's IPv6 entry: one, or none; more only when a writer has died in between.
     pub(super) fn second_entries(&self, slot: u32) -> Result<Vec<Ip>, DatapathError> {
         let rows = rows(&self.endpoints, map::ENDPOINTS)?.into_iter();
         Ok(rows.filter(|(_, row)| row.veth.slot == slot && !is_v4(row)).map(|(key, _)| key).collect())
+    }
+
+    fn read_service(&self, service_ip: IpAddr, row: &map::Service) -> Result<Service, DatapathError> {
+        let mut backends = Vec::new();
+        for number in numbers(row) {
+            let row = self.backend(number.into())?;
+            backends.extend(row.in_use().then(|| from_backend(&row)));
+        }
+        let policy = Policy::try_from(row.policy).unwrap_or(Policy::RoundRobin);
+        Ok(Service { service_ip, policy, backends })
     }
 
     fn backend(&self, number: u32) -> Result<map::Backend, DatapathError> {
@@ -222,6 +222,18 @@ where
         source: Box::new(source),
     })?;
     Map::from_map_data(data).and_then(T::try_from).map_err(table("open", name))
+}
+
+fn found<K: Pod, V: Pod>(
+    table: &HashMap<MapData, K, V>,
+    key: &K,
+    name: &'static str,
+) -> Result<Option<V>, DatapathError> {
+    match table.get(key, 0) {
+        Ok(row) => Ok(Some(row)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(source) => Err(reading(name)(source)),
+    }
 }
 
 fn rows<K: Pod, V: Pod>(

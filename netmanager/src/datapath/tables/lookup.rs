@@ -2,14 +2,12 @@
 
 use std::net::IpAddr;
 
-use aya::Pod;
-use aya::maps::{HashMap, MapData, MapError};
 use netmanager_common::flow::{self, Ports};
 use netmanager_common::map::{self, FlowKey};
 use netmanager_common::wire::Be16;
 
-use super::{Tables, from_backend, from_ip, ip, numbers, reading};
-use crate::datapath::{Backend, DatapathError, Policy, Service};
+use super::{Tables, found, from_backend, from_ip, ip};
+use crate::datapath::{Backend, DatapathError, Service};
 
 /// Addresses and ports of a packet as it comes out of the tunnel. Of an ICMP echo the ports are the identifier at the
 /// asking end and 0 at the answering one.
@@ -33,14 +31,8 @@ impl Arrival {
 impl Tables {
     /// What is behind a service address; nothing if that is not known.
     pub fn service(&self, address: IpAddr) -> Result<Option<Service>, DatapathError> {
-        let Some(row) = found(&self.services, &ip(address), map::SERVICES)? else { return Ok(None) };
-        let mut backends = Vec::new();
-        for number in numbers(&row) {
-            let row = self.backend(number.into())?;
-            backends.extend(row.in_use().then(|| from_backend(&row)));
-        }
-        let policy = Policy::try_from(row.policy).unwrap_or(Policy::RoundRobin);
-        Ok(Some(Service { service_ip: address, policy, backends }))
+        let row = found(&self.services, &ip(address), map::SERVICES)?;
+        row.map(|row| self.read_service(address, &row)).transpose()
     }
 
     /// The instance on another node that has this address, NsIP or instance address.
@@ -86,16 +78,4 @@ impl Tables {
 #[must_use]
 pub fn gateway_of(ns_ip: IpAddr) -> IpAddr {
     from_ip(ip(ns_ip).gateway())
-}
-
-fn found<K: Pod, V: Pod>(
-    table: &HashMap<MapData, K, V>,
-    key: &K,
-    name: &'static str,
-) -> Result<Option<V>, DatapathError> {
-    match table.get(key, 0) {
-        Ok(row) => Ok(Some(row)),
-        Err(MapError::KeyNotFound) => Ok(None),
-        Err(source) => Err(reading(name)(source)),
-    }
 }
