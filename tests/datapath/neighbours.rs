@@ -7,8 +7,7 @@ use netmanager::datapath::{FROM_CONTAINER, FROM_UPLINK, Hook, Policy};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::foreign::{self, Foreign, Place};
-use crate::nodes::{Container, Node, Underlay, hook, publish_instances};
-use crate::restart::is_there;
+use crate::nodes::{Container, Node, Underlay, has_tcx, hook, publish_instances};
 use crate::talk::{Answer, ask, ask_by_datagram, ping, serve};
 
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 30, 2, 10);
@@ -64,7 +63,7 @@ fn attach(node: &Node, interface: &str, place: Place) -> Foreign {
 
 #[test]
 fn tcx_programs_of_others_before_and_after_ours_stay_and_are_passed() {
-    if !is_there(Hook::Tcx) {
+    if !has_tcx() {
         return;
     }
     let mut world = World::new(Hook::Tcx);
@@ -84,18 +83,16 @@ fn tcx_programs_of_others_before_and_after_ours_stay_and_are_passed() {
     }
 }
 
-fn filters_of_others_stay_and_are_passed(hook: Hook) {
-    if !is_there(hook) {
-        return;
-    }
-    let mut world = World::new(hook);
+#[test]
+fn filters_of_others_stay_and_are_passed() {
+    let mut world = World::new(hook());
     let others = |node: &Node, interface| {
         let shown = node.netns.output("tc", &["filter", "show", "dev", interface, "ingress"]).unwrap();
         ["pref 1 ", "pref 50000 "].map(|filter| shown.lines().any(|line| line.contains(filter)))
     };
     for node in &world.underlay.nodes {
         for interface in INTERFACES {
-            if hook == Hook::Tcx {
+            if hook() == Hook::Tcx {
                 node.netns.output("tc", &["qdisc", "add", "dev", interface, "clsact"]).unwrap();
             }
             for priority in ["1", "50000"] {
@@ -114,16 +111,6 @@ fn filters_of_others_stay_and_are_passed(hook: Hook) {
             assert_eq!(others(node, interface), [true; 2], "{interface}");
         }
     }
-}
-
-#[test]
-fn filters_of_others_stay_and_are_passed_with_tcx() {
-    filters_of_others_stay_and_are_passed(Hook::Tcx);
-}
-
-#[test]
-fn filters_of_others_stay_and_are_passed_with_clsact() {
-    filters_of_others_stay_and_are_passed(Hook::Clsact);
 }
 
 #[test]
@@ -172,7 +159,7 @@ impl Drop for Mounted<'_> {
 
 #[test]
 fn a_bpf_file_system_that_is_mounted_anew_leaves_one_program_at_each_hook() {
-    if !is_there(Hook::Tcx) {
+    if !has_tcx() {
         return;
     }
     let mut world = World::new(Hook::Tcx);

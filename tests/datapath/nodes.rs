@@ -19,13 +19,22 @@ const INNER_MTU: u16 = 1450;
 /// In the environment: `clsact` makes all nodes attach their programs as on kernels without tcx.
 const HOOK: &str = "HYPHA_HOOK";
 
-/// How nodes attach their programs where a test does not care.
+/// How nodes attach their programs where a test does not care. Each test runs both ways.
 pub(crate) fn hook() -> Hook {
     match std::env::var(HOOK).as_deref() {
         Ok("clsact") => Hook::Clsact,
         Ok(other) => panic!("{HOOK}={other}: expected clsact"),
         Err(_unset) => Hook::probe(),
     }
+}
+
+/// Whether the kernel has tcx; said where it has not.
+pub(crate) fn has_tcx() -> bool {
+    let there = Hook::probe() == Hook::Tcx;
+    if !there {
+        println!("skipped: tcx needs Linux 6.6");
+    }
+    there
 }
 
 /// Of IP.

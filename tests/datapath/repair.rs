@@ -2,20 +2,17 @@
 
 use netmanager::datapath::{Hook, Repair, Tables};
 
-use crate::nodes::Underlay;
-use crate::restart::is_there;
+use crate::nodes::{Underlay, has_tcx, hook};
 
-fn pins_that_are_lost_are_made_again(hook: Hook) {
-    if !is_there(hook) {
-        return;
-    }
-    let mut underlay = Underlay::with_hook(1, hook);
+#[test]
+fn pins_that_are_lost_are_made_again() {
+    let mut underlay = Underlay::new(1);
     let node = &mut underlay.nodes[0];
     let container = node.container(2);
     std::fs::remove_dir_all(node.pins.path()).unwrap();
     let repairs = node.within(|datapath| datapath.repair()).unwrap();
     // Filters of clsact need no pins, so they were never gone.
-    let expected = if hook == Hook::Tcx { 3 } else { 1 };
+    let expected = if hook() == Hook::Tcx { 3 } else { 1 };
     assert_eq!(repairs.len(), expected, "{repairs:?}");
     assert!(repairs.contains(&Repair::Pins));
     node.assert_attached(2);
@@ -26,18 +23,8 @@ fn pins_that_are_lost_are_made_again(hook: Hook) {
 }
 
 #[test]
-fn pins_that_are_lost_are_made_again_with_tcx() {
-    pins_that_are_lost_are_made_again(Hook::Tcx);
-}
-
-#[test]
-fn pins_that_are_lost_are_made_again_with_clsact() {
-    pins_that_are_lost_are_made_again(Hook::Clsact);
-}
-
-#[test]
 fn a_program_that_was_detached_is_attached_again() {
-    if !is_there(Hook::Tcx) {
+    if !has_tcx() {
         return;
     }
     let mut underlay = Underlay::with_hook(1, Hook::Tcx);

@@ -30,20 +30,9 @@ fn state(node: &Node) -> impl PartialEq + std::fmt::Debug + use<> {
     (tables.node().unwrap(), datapath.endpoints().unwrap(), datapath.services().unwrap())
 }
 
-/// Whether the kernel can attach in this way; said where it cannot.
-pub(crate) fn is_there(hook: Hook) -> bool {
-    let there = hook == Hook::Clsact || Hook::probe() == hook;
-    if !there {
-        println!("skipped: tcx needs Linux 6.6");
-    }
-    there
-}
-
-fn connections_outlive_the_daemon(hook: Hook) {
-    if !is_there(hook) {
-        return;
-    }
-    let mut underlay = Underlay::with_hook(2, hook);
+#[test]
+fn connections_outlive_the_daemon() {
+    let mut underlay = Underlay::new(2);
     let (client, _server) = connected(&mut underlay);
     let mut stream = connect(&client, SERVICE);
     exchange(&mut stream, 4);
@@ -77,16 +66,6 @@ fn connections_outlive_the_daemon(hook: Hook) {
 }
 
 #[test]
-fn connections_outlive_the_daemon_with_tcx() {
-    connections_outlive_the_daemon(Hook::Tcx);
-}
-
-#[test]
-fn connections_outlive_the_daemon_with_clsact() {
-    connections_outlive_the_daemon(Hook::Clsact);
-}
-
-#[test]
 fn this_kernel_has_tcx_if_it_is_new_enough() {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
@@ -94,11 +73,9 @@ fn this_kernel_has_tcx_if_it_is_new_enough() {
     assert_eq!(Hook::probe() == Hook::Tcx, version >= (6, 6), "{release}");
 }
 
-fn cleanup_leaves_nothing(hook: Hook) {
-    if !is_there(hook) {
-        return;
-    }
-    let mut underlay = Underlay::with_hook(2, hook);
+#[test]
+fn cleanup_leaves_nothing() {
+    let mut underlay = Underlay::new(2);
     let (_client, _server) = connected(&mut underlay);
     for node in underlay.nodes.drain(..) {
         node.assert_attached(2);
@@ -110,16 +87,6 @@ fn cleanup_leaves_nothing(hook: Hook) {
         assert!(!path.exists());
         crashed.assert_attached(0);
     }
-}
-
-#[test]
-fn cleanup_leaves_nothing_with_tcx() {
-    cleanup_leaves_nothing(Hook::Tcx);
-}
-
-#[test]
-fn cleanup_leaves_nothing_with_clsact() {
-    cleanup_leaves_nothing(Hook::Clsact);
 }
 
 #[test]

@@ -8,16 +8,13 @@ use netmanager::datapath::{Hook, Policy};
 use netmanager_common::ABI_VERSION;
 
 use crate::nodes::{Underlay, hook, publish_instances};
-use crate::restart::is_there;
 use crate::talk::{connect, echo, exchange};
 
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 30, 2, 10);
 
-fn old_programs_go_on_with_old_tables(hook: Hook) {
-    if !is_there(hook) {
-        return;
-    }
-    let mut underlay = Underlay::with_hook(2, hook);
+#[test]
+fn old_programs_go_on_with_old_tables() {
+    let mut underlay = Underlay::new(2);
     let client = underlay.nodes[0].container(2);
     let server = underlay.nodes[1].container(2);
     publish_instances(&mut underlay.nodes, &[&client, &server]);
@@ -54,16 +51,6 @@ fn old_programs_go_on_with_old_tables(hook: Hook) {
     node.assert_attached(2);
     exchange(&mut stream, 4);
     exchange(&mut connect(&client, SERVICE), 1);
-}
-
-#[test]
-fn old_programs_go_on_with_old_tables_with_tcx() {
-    old_programs_go_on_with_old_tables(Hook::Tcx);
-}
-
-#[test]
-fn old_programs_go_on_with_old_tables_with_clsact() {
-    old_programs_go_on_with_old_tables(Hook::Clsact);
 }
 
 #[test]
