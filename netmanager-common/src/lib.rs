@@ -13,7 +13,9 @@
 pub mod checksum;
 pub mod event;
 pub mod flow;
+pub mod header;
 pub mod map;
+pub mod packet;
 pub mod punt;
 pub mod tunnel;
 pub mod wire;

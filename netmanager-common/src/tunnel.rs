@@ -3,7 +3,7 @@
 use crate::checksum;
 use crate::wire::{
     Be16, DO_NOT_FRAGMENT, IPV4_LEN, IPV4_WITHOUT_OPTIONS, IPV6_LEN, IPV6_VERSION, Ip, Ipv4, Ipv6, UDP,
-    UDP_LEN, Udp,
+    UDP_LEN, Udp, Wire,
 };
 
 /// What the tunnel adds to a packet over IPv4.
@@ -62,6 +62,11 @@ pub struct Outer6 {
 }
 
 const _: () = assert!(size_of::<Outer6>() == OVERHEAD6 as usize);
+
+// SAFETY: headers side by side, as the assertions on the sizes show.
+unsafe impl Wire for Outer {}
+// SAFETY: as above.
+unsafe impl Wire for Outer6 {}
 
 /// The headers for an inner packet of `inner_length` bytes, or nothing when an IPv4 packet cannot be that long. "Do
 /// not fragment" is set and the identification therefore 0 (RFC 6864); the UDP checksum is left out, since the inner

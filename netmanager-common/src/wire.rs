@@ -190,6 +190,27 @@ impl Be16 {
     }
 }
 
+/// A value that is the same bytes in a packet and in memory.
+///
+/// # Safety
+/// No padding, and every pattern of bytes is a value.
+pub unsafe trait Wire: Copy {
+    /// Bytes.
+    #[expect(clippy::cast_possible_truncation, reason = "headers are short")]
+    const SIZE: u32 = size_of::<Self>() as u32;
+}
+
+// SAFETY: integers and byte arrays; sizes are asserted below.
+unsafe impl Wire for Ethernet {}
+// SAFETY: as above.
+unsafe impl Wire for Ipv4 {}
+// SAFETY: as above.
+unsafe impl Wire for Udp {}
+// SAFETY: as above.
+unsafe impl Wire for Ipv6 {}
+// SAFETY: an array of bytes.
+unsafe impl<const N: usize> Wire for [u8; N] {}
+
 /// Ethernet II.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]

@@ -3,15 +3,15 @@
 use aya_ebpf::bindings::TC_ACT_OK;
 use netmanager_common::event::DropReason;
 use netmanager_common::flow;
+use netmanager_common::header::Header;
 use netmanager_common::map::{Backend, Node, Veth};
+use netmanager_common::packet::Packet;
 use netmanager_common::wire::{
     Be16, ETHERNET_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Ip, Ipv4, Ipv6,
 };
 
-use crate::header::Header;
 use crate::host::{self, ToHost};
 use crate::maps::{self, BACKENDS, HOSTS, NODE};
-use crate::parse::Packet;
 use crate::select::{self, Choice, Lookup};
 use crate::skb::Skb;
 use crate::{count, deliver};

@@ -2,14 +2,14 @@
 
 use netmanager_common::event::DropReason;
 use netmanager_common::flow;
+use netmanager_common::header::Header;
 use netmanager_common::map::{Backend, Node, Veth};
+use netmanager_common::packet::Packet;
 use netmanager_common::tunnel;
 use netmanager_common::wire::{ETHERNET_LEN, Ethernet};
 
 use crate::count;
-use crate::header::Header;
 use crate::maps::{self, FLOWS};
-use crate::parse::Packet;
 use crate::select;
 use crate::skb::{self, Skb};
 

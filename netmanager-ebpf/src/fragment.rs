@@ -3,20 +3,12 @@
 use aya_ebpf::bindings::BPF_ANY;
 use netmanager_common::event::DropReason;
 use netmanager_common::flow::{self, Ports};
+use netmanager_common::header::Header;
 use netmanager_common::map::{FragmentKey, FragmentPorts};
 
-use crate::header::Header;
 use crate::maps::{self, FRAGMENTS};
 use crate::select;
 use crate::skb::Skb;
-
-/// Which part of its datagram a packet is, and the number that all parts have.
-#[derive(Clone, Copy)]
-pub(crate) enum Part {
-    Whole,
-    First(u32),
-    Later(u32),
-}
 
 /// Notes the ports of a datagram whose first fragment this is.
 #[inline(always)]

@@ -2,6 +2,7 @@
 
 use aya_ebpf::bindings::TC_ACT_OK;
 use netmanager_common::event::DropReason;
+use netmanager_common::header::{Header, Transport};
 use netmanager_common::map::Peer;
 use netmanager_common::wire::{
     Be16, DESTINATION_OPTIONS, ETHERNET_LEN, FRAGMENT, FRAGMENT_OFFSET, HOP_BY_HOP, ICMPV6, IPV6_LEN, Ip,
@@ -9,7 +10,6 @@ use netmanager_common::wire::{
     ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, ROUTING, UDP,
 };
 
-use crate::header::{Header, Transport};
 use crate::maps::{NODE, PEERS};
 use crate::skb::Skb;
 

@@ -15,8 +15,8 @@
 //! What a program cannot finish alone goes to netmanager and comes back at `from_slow_path`.
 //!
 //! This file is the table of attach points. Reading order: [`container`] and [`uplink`], the two paths from top to
-//! bottom; [`slow`], the way of the rest; then what they use: [`header`], [`parse`], [`select`], [`deliver`], [`host`],
-//! [`miss`], [`maps`], [`skb`].
+//! bottom; [`slow`], the way of the rest; then what they use: [`select`], [`deliver`], [`host`], [`miss`],
+//! [`maps`], [`skb`]; and of `netmanager-common`, which user space shares, `header` and `packet`.
 
 #![no_std]
 #![no_main]
@@ -29,11 +29,9 @@ mod container;
 mod count;
 mod deliver;
 mod fragment;
-mod header;
 mod host;
 mod maps;
 mod miss;
-mod parse;
 mod select;
 mod skb;
 mod slow;

@@ -4,13 +4,13 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use netmanager_common::event::DropReason;
 use netmanager_common::flow;
+use netmanager_common::header::Header;
 use netmanager_common::map::{Backend, Flow, FlowKey};
+use netmanager_common::packet::Packet;
 use netmanager_common::wire::Ip;
 
-use crate::header::Header;
 use crate::maps::{self, BACKENDS, FLOWS, SERVICES, Scratch, TURN_LOCKS, TURNS};
 use crate::miss;
-use crate::parse::Packet;
 
 /// How often to try for a turn before taking one without the lock. Each try is a hash insertion, much longer than
 /// the lock is held, so this ends early but for a CPU that was stopped (by a hypervisor) while it held the lock.

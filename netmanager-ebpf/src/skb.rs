@@ -5,7 +5,7 @@
 //! bounds that a newer LLVM may rearrange until an older verifier loses them, and nothing is invalidated when the
 //! packet's memory moves.
 
-use core::mem::{MaybeUninit, size_of};
+use core::mem::MaybeUninit;
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
@@ -20,36 +20,13 @@ use aya_ebpf::helpers::{
 use aya_ebpf::programs::TcContext;
 use netmanager_common::checksum::Difference;
 use netmanager_common::event::DropReason;
-use netmanager_common::tunnel::{OVERHEAD, OVERHEAD6, Outer, Outer6};
-use netmanager_common::wire::{
-    self, ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, Udp,
-};
+use netmanager_common::flow::Ports;
+use netmanager_common::header::{self, Header, Transport};
+use netmanager_common::packet::Frame;
+use netmanager_common::tunnel::{OVERHEAD, OVERHEAD6};
+use netmanager_common::wire::{self, ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_LEN, IPV6_LEN, Wire};
 
-use crate::header::{self, Header, Transport};
-
-/// A value that is the same bytes in a packet and in memory.
-///
-/// # Safety
-/// No padding, and every pattern of bytes is a value.
-pub(crate) unsafe trait Wire: Copy {
-    #[expect(clippy::cast_possible_truncation, reason = "headers are short")]
-    const SIZE: u32 = size_of::<Self>() as u32;
-}
-
-// SAFETY: integers and byte arrays; sizes are asserted where they are defined.
-unsafe impl Wire for Ethernet {}
-// SAFETY: as above.
-unsafe impl Wire for Ipv4 {}
-// SAFETY: as above.
-unsafe impl Wire for Udp {}
-// SAFETY: as above.
-unsafe impl Wire for Ipv6 {}
-// SAFETY: as above.
-unsafe impl Wire for Outer {}
-// SAFETY: as above.
-unsafe impl Wire for Outer6 {}
-// SAFETY: an array of bytes.
-unsafe impl<const N: usize> Wire for [u8; N] {}
+use crate::fragment;
 
 /// A frame, Ethernet header first.
 pub(crate) struct Skb {
@@ -89,13 +66,6 @@ impl Skb {
     pub(crate) fn set_for_host(&self) -> Result<(), DropReason> {
         // SAFETY: the helper changes a mark beside the packet.
         refused(unsafe { bpf_skb_change_type(self.raw, PACKET_HOST) })
-    }
-
-    /// Payload bytes of each packet that this frame stands for, when it stands for several; else 0.
-    #[inline(always)]
-    pub(crate) fn gso_size(&self) -> u32 {
-        // SAFETY: as in `new`.
-        unsafe { (*self.raw).gso_size }
     }
 
     /// Whether the frame came with a VLAN tag. The kernel keeps it beside the frame, which itself does not show it.
@@ -224,6 +194,35 @@ impl Skb {
     }
 }
 
+impl Frame for Skb {
+    #[inline(always)]
+    fn load<T: Wire>(&self, offset: u16) -> Option<T> {
+        Self::load(self, offset)
+    }
+
+    #[inline(always)]
+    fn gso_size(&self) -> u32 {
+        // SAFETY: as in `new`.
+        unsafe { (*self.raw).gso_size }
+    }
+
+    #[inline(always)]
+    fn remember<H: Header>(
+        &self,
+        ip: &H,
+        identification: u32,
+        protocol: u8,
+        ports: Ports,
+    ) -> Result<(), DropReason> {
+        fragment::remember(self, ip, identification, protocol, ports)
+    }
+
+    #[inline(always)]
+    fn ports<H: Header>(&self, ip: &H, identification: u32, protocol: u8) -> Result<Ports, DropReason> {
+        fragment::ports(self, ip, identification, protocol)
+    }
+}
+
 /// Of the outer headers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
@@ -281,6 +280,3 @@ const PACKET_HOST: u32 = 0;
 fn refused(result: i64) -> Result<(), DropReason> {
     if result == 0 { Ok(()) } else { Err(DropReason::KernelRefused) }
 }
-
-/// Type and first flags byte of TCP that matter here, at this offset of its header.
-pub(crate) const TCP_LENGTH_AND_FLAGS: u16 = 12;

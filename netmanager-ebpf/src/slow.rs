@@ -1,13 +1,13 @@
 //! The way of what a program cannot finish alone: to netmanager, and back.
 
 use netmanager_common::event::DropReason;
+use netmanager_common::header::Header;
 use netmanager_common::map::MAX_ENDPOINTS;
+use netmanager_common::packet::Packet;
 use netmanager_common::punt::{self, Origin, TAG_LEN, Tag};
 use netmanager_common::wire::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Ipv4, Ipv6};
 
-use crate::header::Header;
 use crate::maps::{self, BUDGETS, SLOW_PATH};
-use crate::parse::Packet;
 use crate::skb::{self, Family, Skb};
 use crate::{container, count, deliver, select, uplink};
 

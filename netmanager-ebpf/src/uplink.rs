@@ -2,16 +2,16 @@
 
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use netmanager_common::event::DropReason;
+use netmanager_common::header::Header;
 use netmanager_common::map::{Node, Peer};
+use netmanager_common::packet::Packet;
 use netmanager_common::tunnel::{Outer, Outer6};
 use netmanager_common::wire::{
     ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, FRAGMENT_OFFSET, IPV4_LEN, IPV4_WITHOUT_OPTIONS,
     Ip, Ipv4, Ipv6, UDP, UDP_LEN, Udp,
 };
 
-use crate::header::Header;
 use crate::maps::{self, BACKENDS, HOSTS, NODE, PEERS};
-use crate::parse::Packet;
 use crate::skb::{Family, Skb};
 use crate::{deliver, miss};
 

@@ -1,31 +1,61 @@
 //! The inner packet: its headers read once, checked, and kept as a value.
 
-use netmanager_common::checksum::Difference;
-use netmanager_common::event::DropReason;
-use netmanager_common::flow::{self, Ports};
-use netmanager_common::map::FlowKey;
-use netmanager_common::wire::{Be16, ETHERTYPE_IPV4, Ip, TCP, UDP, UDP_LEN};
-
-use crate::fragment::{self, Part};
-use crate::header::{Header, Transport};
-use crate::skb::{Skb, TCP_LENGTH_AND_FLAGS};
+use crate::checksum::Difference;
+use crate::event::DropReason;
+use crate::flow::{self, Ports};
+use crate::header::{Header, Part, Transport};
+use crate::map::FlowKey;
+use crate::wire::{Be16, ETHERTYPE_IPV4, Ip, TCP, UDP, UDP_LEN, Wire};
 
 /// Smallest TCP header.
 const TCP_LEN: u16 = 20;
 
+/// Where the length and the flags of TCP are in its header.
+const TCP_LENGTH_AND_FLAGS: u16 = 12;
+
+/// The memory that a packet lies in, and what else its bearer knows: the kernel's buffer, or one of our own.
+pub trait Frame {
+    /// Copies out what lies at `offset`; nothing when the frame ends before.
+    fn load<T: Wire>(&self, offset: u16) -> Option<T>;
+
+    /// Payload bytes of each packet that this frame stands for, when it stands for several; else 0.
+    fn gso_size(&self) -> u32;
+
+    /// Notes the ports of a datagram whose first fragment this is.
+    ///
+    /// # Errors
+    /// When there is no room.
+    fn remember<H: Header>(
+        &self,
+        ip: &H,
+        identification: u32,
+        protocol: u8,
+        ports: Ports,
+    ) -> Result<(), DropReason>;
+
+    /// The ports of a datagram of which this is a later fragment.
+    ///
+    /// # Errors
+    /// When its first one has not come before it.
+    fn ports<H: Header>(&self, ip: &H, identification: u32, protocol: u8) -> Result<Ports, DropReason>;
+}
+
 /// A packet of the overlay: TCP, UDP or ICMP echo, complete; over IPv4 without options, whole or a fragment, or over IPv6
 /// with few extension headers.
-pub(crate) struct Packet<H> {
+#[derive(Debug)]
+pub struct Packet<H> {
     /// Its header, with what has been rewritten so far; the frame has the old one until it is stored.
-    pub(crate) ip: H,
+    pub ip: H,
     /// What has changed in the addresses, for the transport checksum.
     changed: Difference,
-    pub(crate) transport: Transport,
-    pub(crate) ports: Ports,
+    /// What it carries.
+    pub transport: Transport,
+    /// As the flow's key has them.
+    pub ports: Ports,
     /// Has no transport header, hence no checksum.
     is_later_fragment: bool,
     /// Of TCP, else 0.
-    pub(crate) tcp_flags: u8,
+    pub tcp_flags: u8,
     /// IP and transport header.
     headers: u16,
 }
@@ -33,14 +63,17 @@ pub(crate) struct Packet<H> {
 impl<H: Header> Packet<H> {
     /// Reads the packet whose IP header `ip` was found at `offset`, in a frame that has `available` bytes from there
     /// on.
+    ///
+    /// # Errors
+    /// When it is none of the overlay's, or broken.
     #[inline(always)]
-    pub(crate) fn parse(skb: &Skb, ip: H, offset: u16, available: u32) -> Result<Self, DropReason> {
-        let transport = ip.transport(skb, offset)?;
+    pub fn parse(frame: &impl Frame, ip: H, offset: u16, available: u32) -> Result<Self, DropReason> {
+        let transport = ip.transport(frame, offset)?;
         if ip.length() != available {
             return Err(DropReason::Malformed);
         }
         if let Part::Later(identification) = ip.part() {
-            let ports = fragment::ports(skb, &ip, identification, transport.protocol)?;
+            let ports = frame.ports(&ip, identification, transport.protocol)?;
             let headers = transport.offset;
             return Ok(Self {
                 ip,
@@ -53,11 +86,11 @@ impl<H: Header> Packet<H> {
             });
         }
         let at = offset.wrapping_add(transport.offset);
-        let start: [u8; UDP_LEN as usize] = skb.load(at).ok_or(DropReason::Malformed)?;
+        let start: [u8; UDP_LEN as usize] = frame.load(at).ok_or(DropReason::Malformed)?;
         let (ports, tcp_flags, length) = match transport.protocol {
             TCP => {
                 let [length, flags] =
-                    skb.load::<[u8; 2]>(at + TCP_LENGTH_AND_FLAGS).ok_or(DropReason::Malformed)?;
+                    frame.load::<[u8; 2]>(at + TCP_LENGTH_AND_FLAGS).ok_or(DropReason::Malformed)?;
                 let length = u16::from(length >> 4) * 4;
                 if length < TCP_LEN {
                     return Err(DropReason::Malformed);
@@ -73,7 +106,7 @@ impl<H: Header> Packet<H> {
             return Err(DropReason::Malformed);
         }
         if let Part::First(identification) = ip.part() {
-            fragment::remember(skb, &ip, identification, transport.protocol, ports)?;
+            frame.remember(&ip, identification, transport.protocol, ports)?;
         }
         Ok(Self {
             ip,
@@ -87,8 +120,9 @@ impl<H: Header> Packet<H> {
     }
 
     /// A packet whose content does not matter, since none of it is translated.
+    #[must_use]
     #[inline(always)]
-    pub(crate) fn opaque(ip: H) -> Self {
+    pub fn opaque(ip: H) -> Self {
         let transport = Transport { offset: H::LEN, protocol: 0 };
         Self {
             ip,
@@ -103,8 +137,9 @@ impl<H: Header> Packet<H> {
 
     /// Whether a packet that cannot be parsed for this reason may be carried by NsIP, as opaque: there is nothing wrong
     /// with it.
+    #[must_use]
     #[inline(always)]
-    pub(crate) fn may_be_opaque(reason: DropReason) -> bool {
+    pub fn may_be_opaque(reason: DropReason) -> bool {
         match reason {
             DropReason::UnsupportedProtocol => true,
             // Of IPv6 no fragment is looked into, so that nothing is known of what it carries.
@@ -113,26 +148,32 @@ impl<H: Header> Packet<H> {
         }
     }
 
+    /// Whether it was made by [`Self::opaque`].
+    #[must_use]
     #[inline(always)]
-    pub(crate) fn is_opaque(&self) -> bool {
+    pub fn is_opaque(&self) -> bool {
         self.transport.protocol == 0
     }
 
+    /// IP protocol number; 0 of an opaque packet.
+    #[must_use]
     #[inline(always)]
-    pub(crate) fn protocol(&self) -> u8 {
+    pub fn protocol(&self) -> u8 {
         self.transport.protocol
     }
 
     /// The key of the flow that the packet arrives on.
+    #[must_use]
     #[inline(always)]
-    pub(crate) fn arrival_key(&self) -> FlowKey {
+    pub fn arrival_key(&self) -> FlowKey {
         flow::arrival_key(self.ip.source(), self.ip.destination(), self.ports, self.protocol())
     }
 
     /// Whether each packet that the frame stands for fits into `mtu` bytes.
+    #[must_use]
     #[inline(always)]
-    pub(crate) fn fits(&self, skb: &Skb, mtu: u16) -> bool {
-        let length = match skb.gso_size() {
+    pub fn fits(&self, frame: &impl Frame, mtu: u16) -> bool {
+        let length = match frame.gso_size() {
             0 => self.ip.length(),
             payload => u32::from(self.headers) + payload,
         };
@@ -140,19 +181,22 @@ impl<H: Header> Packet<H> {
     }
 
     /// What its transport checksum must be told of.
+    #[must_use]
     #[inline(always)]
-    pub(crate) fn change_of_checksum(&self) -> Difference {
+    pub fn change_of_checksum(&self) -> Difference {
         if self.is_later_fragment { Difference::NONE } else { self.changed }
     }
 
+    /// Replaces the sender.
     #[inline(always)]
-    pub(crate) fn set_source(&mut self, source: Ip) {
+    pub fn set_source(&mut self, source: Ip) {
         self.changed = H::replaced(self.changed, self.ip.source(), source);
         self.ip.set_source(source);
     }
 
+    /// Replaces the receiver.
     #[inline(always)]
-    pub(crate) fn set_destination(&mut self, destination: Ip) {
+    pub fn set_destination(&mut self, destination: Ip) {
         self.changed = H::replaced(self.changed, self.ip.destination(), destination);
         self.ip.set_destination(destination);
     }

@@ -1,35 +1,56 @@
 //! What the two IP headers have in common for a packet on its way.
 
-use netmanager_common::checksum::{self, Difference};
-use netmanager_common::event::DropReason;
-use netmanager_common::wire::{
+use crate::checksum::{self, Difference};
+use crate::event::DropReason;
+use crate::packet::Frame;
+use crate::wire::{
     self, Be16, DESTINATION_OPTIONS, ECHO_REPLY, ECHO_REPLY_V6, ECHO_REQUEST, ECHO_REQUEST_V6,
     ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT, FRAGMENT_OFFSET, HOP_BY_HOP, ICMP, ICMPV6, IPV4_LEN,
-    IPV4_WITHOUT_OPTIONS, IPV6_LEN, Ip, Ipv4, Ipv6, MORE_FRAGMENTS, ROUTING,
+    IPV4_WITHOUT_OPTIONS, IPV6_LEN, Ip, Ipv4, Ipv6, MORE_FRAGMENTS, ROUTING, Wire,
 };
 
-use crate::fragment::Part;
-use crate::skb::{Skb, Wire};
+/// What an IP packet carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transport {
+    /// Where its header begins, counted from the IP header.
+    pub offset: u16,
+    /// Its IP protocol number.
+    pub protocol: u8,
+}
 
-/// Where the transport header begins, counted from the IP header, and what it is.
-pub(crate) struct Transport {
-    pub(crate) offset: u16,
-    pub(crate) protocol: u8,
+/// Which part of its datagram a packet is, and the number that all parts have, in the order of the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// The first fragment, which has the ports.
+    First(u32),
+    /// A later one.
+    Later(u32),
 }
 
 /// An IP header without what may follow it.
-pub(crate) trait Header: Wire {
+pub trait Header: Wire {
+    /// Its size.
     const LEN: u16;
+    /// Of the frame that carries it.
     const ETHERTYPE: Be16;
+    /// Protocol number of its family's ICMP.
     const ICMP: u8;
+    /// Type of an echo request there.
     const ECHO_REQUEST: u8;
+    /// Type of an answer to it.
     const ECHO_REPLY: u8;
     /// Whether a change of the header changes the sum of the whole packet: it has no checksum that would balance it.
     const CHANGES_SUM: bool;
 
+    /// The sender.
     fn source(&self) -> Ip;
+    /// The receiver.
     fn destination(&self) -> Ip;
+    /// Replaces the sender; the header's own checksum, if it has one, is right afterwards.
     fn set_source(&mut self, address: Ip);
+    /// The same of the receiver.
     fn set_destination(&mut self, address: Ip);
 
     /// Whether the addresses are of this header's family. The tables have IPv4 addresses as ::ffff:a.b.c.d; who writes
@@ -39,13 +60,19 @@ pub(crate) trait Header: Wire {
     /// Bytes of the packet, this header included.
     fn length(&self) -> u32;
 
-    /// Checks the header, found at `offset`, and looks for what it carries.
-    fn transport(&self, skb: &Skb, offset: u16) -> Result<Transport, DropReason>;
+    /// Checks the header, found at `offset` of the frame, and looks for what it carries.
+    ///
+    /// # Errors
+    /// When it is none, or has what the overlay does not carry.
+    fn transport(&self, frame: &impl Frame, offset: u16) -> Result<Transport, DropReason>;
 
     /// Of IPv6 always the whole: its fragments have no transport that could be found.
     fn part(&self) -> Part;
 
     /// Takes one hop off, as a router does.
+    ///
+    /// # Errors
+    /// When there is none left.
     fn hop(&mut self) -> Result<(), DropReason>;
 
     /// `sum` after `old` has become `new`.
@@ -95,7 +122,7 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
-    fn transport(&self, _skb: &Skb, _offset: u16) -> Result<Transport, DropReason> {
+    fn transport(&self, _frame: &impl Frame, _offset: u16) -> Result<Transport, DropReason> {
         if self.version_and_length != IPV4_WITHOUT_OPTIONS {
             let is_ipv4 = self.version_and_length >> 4 == 4 && self.version_and_length & 0x0f > 5;
             return Err(if is_ipv4 { DropReason::IpOptions } else { DropReason::Malformed });
@@ -173,7 +200,7 @@ impl Header for Ipv6 {
     }
 
     #[inline(always)]
-    fn transport(&self, skb: &Skb, offset: u16) -> Result<Transport, DropReason> {
+    fn transport(&self, frame: &impl Frame, offset: u16) -> Result<Transport, DropReason> {
         if self.version_class_flow[0] >> 4 != 6 {
             return Err(DropReason::Malformed);
         }
@@ -183,7 +210,7 @@ impl Header for Ipv6 {
                 break;
             }
             let [next, length, _kind, left]: [u8; 4] =
-                skb.load(offset.wrapping_add(found.offset)).ok_or(DropReason::Malformed)?;
+                frame.load(offset.wrapping_add(found.offset)).ok_or(DropReason::Malformed)?;
             if found.protocol == HOP_BY_HOP && found.offset != IPV6_LEN {
                 // Only the first header may be this one (RFC 8200); its receiver would refuse it.
                 return Err(DropReason::ExtensionHeaders);
@@ -225,7 +252,8 @@ impl Header for Ipv6 {
 /// Whether the transport checksum is over a pseudo header, and its offset in the transport header; nothing if it does
 /// not change with the addresses.
 #[inline(always)]
-pub(crate) fn checksum_offset(protocol: u8) -> Option<u16> {
+#[must_use]
+pub const fn checksum_offset(protocol: u8) -> Option<u16> {
     match protocol {
         wire::TCP => Some(16),
         wire::UDP => Some(6),
