@@ -89,10 +89,15 @@ drop_reasons! {
     NoEndpoint = "no-endpoint",
     /// On the tunnel port, from an address where no node is known.
     UnknownPeer = "unknown-peer",
+    /// On the tunnel port, from an address that has used up its budget of unknown sources, or where all strangers together
+    /// have.
+    OverBudget = "over-budget",
     /// On the tunnel port, neither IPv4 nor IPv6.
     ForeignTunnel = "foreign-tunnel",
     /// On the tunnel port, with an inner source that belongs to another node or to none.
     ForeignSource = "foreign-source",
+    /// At the uplink outside of the tunnel, and from or to a container of this node.
+    BareInner = "bare-inner",
     /// The node has no address or uplink yet.
     NotReady = "not-ready",
     /// The kernel refused to change the packet; memory was short.

@@ -10,6 +10,7 @@
 #![cfg_attr(not(test), no_std)]
 #![deny(missing_docs)]
 
+pub mod budget;
 pub mod checksum;
 pub mod event;
 pub mod flow;
@@ -21,4 +22,4 @@ pub mod tunnel;
 pub mod wire;
 
 /// Version of everything that lies in a pinned map or in the event ring.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;

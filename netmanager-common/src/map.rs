@@ -44,14 +44,19 @@ pub const FRAGMENTS: &str = "FRAGMENTS";
 /// The interface of netmanager's TAP device at index 0, or 0 while there is none. User writes; all programs read, and
 /// send what they cannot finish there: see [`crate::punt`].
 pub const SLOW_PATH: &str = "SLOW_PATH";
-/// [`crate::punt::Budget`] by [`Veth::slot`] for what a container sends, and after those by slot for what arrives for it.
-/// All programs write.
+/// [`crate::budget::Budget`] by [`Veth::slot`] for what a container sends, after those by slot for what arrives for it, and
+/// at [`STRANGERS_BUDGET`] that of all addresses of the underlay where no node is known. All programs write.
 pub const BUDGETS: &str = "BUDGETS";
+/// Who sends through the tunnel from where nothing is known: [`Ip`] on the underlay to [`crate::budget::Budget`]. Least
+/// recently used fall out, which only makes the budget full again. Uplink writes.
+pub const SENDERS: &str = "SENDERS";
 /// Packets given to the slow path, per CPU, by [`crate::event::DropReason`]. All programs write, user reads.
 pub const PUNTS: &str = "PUNTS";
 
-/// Two shares a container.
-pub const MAX_BUDGETS: u32 = 2 * MAX_ENDPOINTS;
+/// Two shares a container, and one.
+pub const MAX_BUDGETS: u32 = 2 * MAX_ENDPOINTS + 1;
+/// The last of [`BUDGETS`].
+pub const STRANGERS_BUDGET: u32 = 2 * MAX_ENDPOINTS;
 /// Twice the containers of a full /24, with two NsIPs each; Oakestra's nodes have at most 61.
 pub const MAX_ENDPOINTS: u32 = 1024;
 /// Service addresses that one node talks to at a time.
@@ -70,6 +75,8 @@ pub const MAX_FRAGMENTS: u32 = 4096;
 pub const MAX_TURN_LOCKS: u32 = 1024;
 /// Service addresses whose last report is remembered.
 pub const MAX_MISSES: u32 = 4096;
+/// Addresses on the underlay that are kept an eye on at a time.
+pub const MAX_SENDERS: u32 = 4096;
 /// Bytes: a power of two and a multiple of any page size.
 pub const EVENTS_SIZE: u32 = 65_536;
 /// Instances that one service address can stand for. A power of two.
@@ -362,7 +369,7 @@ const _: () = assert!(size_of::<Traffic>() == 8 + 8 + 8 + 8);
 #[cfg(feature = "user")]
 mod pod {
     use super::{Backend, Endpoint, Flow, FlowKey, Node, Peer, Service, Traffic};
-    use crate::punt::Budget;
+    use crate::budget::Budget;
     use crate::wire::Ip;
 
     macro_rules! pod {

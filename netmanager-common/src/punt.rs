@@ -80,70 +80,11 @@ pub const fn is_slow(reason: u32) -> bool {
     SLOW >> (reason & 63) & 1 == 1
 }
 
-/// How many packets a container may have on the slow path at once; the same again of what arrives for it.
-pub const BURST: u32 = 256;
-/// After how many nanoseconds it may have one more: 256 in a second.
-pub const REFILL_NS: u64 = 3_906_250;
-
-/// What is left of a container's share of the slow path, so that one that scans or floods takes nothing from others. Value
-/// of [`crate::map::BUDGETS`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(C)]
-pub struct Budget {
-    /// When `left` was counted, nanoseconds of the monotonic clock.
-    pub since: u64,
-    /// Packets.
-    pub left: u32,
-    /// Zero.
-    pub _pad: u32,
-}
-
-const _: () = assert!(size_of::<Budget>() == 8 + 4 + 4);
-
-impl Budget {
-    /// Takes one packet's share; `false` if none is left. All zeroes is a full budget.
-    #[must_use]
-    #[inline(always)]
-    pub const fn take(&mut self, now: u64) -> bool {
-        let more = now.saturating_sub(self.since) / REFILL_NS;
-        if more >= BURST as u64 {
-            self.left = BURST;
-            self.since = now;
-        } else if more > 0 {
-            #[expect(clippy::cast_possible_truncation, reason = "less than BURST")]
-            let sum = self.left.saturating_add(more as u32);
-            self.left = if sum < BURST { sum } else { BURST };
-            self.since += more * REFILL_NS;
-        }
-        if self.left == 0 {
-            return false;
-        }
-        self.left -= 1;
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{BURST, Budget, Origin, REFILL_NS, Tag, is_slow};
+    use super::{Origin, Tag, is_slow};
     use crate::event::{DROP_REASONS, DropReason};
     use proptest::prelude::*;
-
-    const SECOND: u64 = 1_000_000_000;
-
-    fn take_all(budget: &mut Budget, now: u64) -> u32 {
-        (0..).take_while(|_| budget.take(now)).last().map_or(0, |last| last + 1)
-    }
-
-    #[test]
-    fn a_budget_begins_full_and_refills_slowly() {
-        let mut budget = Budget::default();
-        assert_eq!(take_all(&mut budget, SECOND * 100), BURST);
-        assert_eq!(take_all(&mut budget, SECOND * 100 + REFILL_NS - 1), 0);
-        assert_eq!(take_all(&mut budget, SECOND * 100 + REFILL_NS), 1);
-        assert_eq!(take_all(&mut budget, SECOND * 101), BURST - 1);
-        assert_eq!(take_all(&mut budget, SECOND * 1000), BURST, "no more than a burst is saved up");
-    }
 
     #[test]
     fn spoofed_and_malformed_packets_stay_in_the_kernel() {
@@ -155,18 +96,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn a_budget_is_never_overdrawn(times in proptest::collection::vec(0u64..SECOND * 10, 1..2000)) {
-            let (mut budget, mut taken) = (Budget::default(), 0u64);
-            let mut sorted = times;
-            sorted.sort_unstable();
-            for now in &sorted {
-                taken += u64::from(budget.take(SECOND + now));
-            }
-            let passed = sorted.last().unwrap() - sorted.first().unwrap();
-            prop_assert!(taken <= u64::from(BURST) + passed / REFILL_NS + 1);
-        }
-
         #[test]
         fn a_tag_is_read_as_it_was_written(reason: u8, ifindex: u32, origin in 0usize..3) {
             let origin = [Origin::Container, Origin::Uplink, Origin::Netmanager][origin];

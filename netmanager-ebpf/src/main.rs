@@ -15,7 +15,7 @@
 //! What a program cannot finish alone goes to netmanager and comes back at `from_slow_path`.
 //!
 //! This file is the table of attach points. Reading order: [`container`] and [`uplink`], the two paths from top to
-//! bottom; [`slow`], the way of the rest; then what they use: [`select`], [`deliver`], [`host`], [`miss`],
+//! bottom; [`slow`], the way of the rest; then what they use: [`guard`], [`select`], [`deliver`], [`host`], [`miss`],
 //! [`maps`], [`skb`]; and of `netmanager-common`, which user space shares, `header` and `packet`.
 
 #![no_std]
@@ -29,6 +29,7 @@ mod container;
 mod count;
 mod deliver;
 mod fragment;
+mod guard;
 mod host;
 mod maps;
 mod miss;

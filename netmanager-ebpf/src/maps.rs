@@ -5,13 +5,13 @@ use core::mem::offset_of;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use netmanager_common::budget::Budget;
 use netmanager_common::event::{DROP_REASONS, DropReason};
 use netmanager_common::map::{
     Backend, EVENTS_SIZE, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, MAX_BACKENDS, MAX_BUDGETS,
-    MAX_ENDPOINTS, MAX_FLOWS, MAX_FRAGMENTS, MAX_HOSTS, MAX_MISSES, MAX_PEERS, MAX_SERVICES, MAX_TURN_LOCKS,
-    Node, Peer, Service, Traffic, Veth,
+    MAX_ENDPOINTS, MAX_FLOWS, MAX_FRAGMENTS, MAX_HOSTS, MAX_MISSES, MAX_PEERS, MAX_SENDERS, MAX_SERVICES,
+    MAX_TURN_LOCKS, Node, Peer, Service, Traffic, Veth,
 };
-use netmanager_common::punt::Budget;
 use netmanager_common::wire::Ip;
 
 #[map]
@@ -61,6 +61,9 @@ pub(crate) static SLOW_PATH: Array<u32> = Array::pinned(1, 0);
 
 #[map]
 pub(crate) static BUDGETS: Array<Budget> = Array::pinned(MAX_BUDGETS, 0);
+
+#[map]
+pub(crate) static SENDERS: LruHashMap<Ip, Budget> = LruHashMap::pinned(MAX_SENDERS, 0);
 
 #[map]
 pub(crate) static PUNTS: PerCpuArray<u64> = PerCpuArray::pinned(DROP_REASONS, 0);

@@ -1,5 +1,6 @@
 //! The way of what a program cannot finish alone: to netmanager, and back.
 
+use netmanager_common::budget;
 use netmanager_common::event::DropReason;
 use netmanager_common::header::Header;
 use netmanager_common::map::MAX_ENDPOINTS;
@@ -44,7 +45,7 @@ fn to_netmanager(skb: &Skb, origin: Origin, reason: u32) -> Option<i32> {
     };
     let budget = BUDGETS.get_ptr_mut(share)?;
     // SAFETY: the entry stays; two CPUs that take at once may take the same share, which is only generous.
-    if !unsafe { &mut *budget }.take(select::now_ns()) {
+    if !unsafe { &mut *budget }.take(budget::CONTAINER, select::now_ns()) {
         return None;
     }
     #[expect(clippy::cast_possible_truncation, reason = "reasons are few")]

@@ -13,7 +13,7 @@ use netmanager_common::wire::{
 
 use crate::maps::{self, BACKENDS, HOSTS, NODE, PEERS};
 use crate::skb::{Family, Skb};
-use crate::{deliver, miss};
+use crate::{deliver, guard, miss};
 
 /// A packet on the tunnel port.
 struct Arrived {
@@ -44,17 +44,17 @@ pub(crate) fn handle(skb: &Skb) -> Result<i32, DropReason> {
 /// Checks the inner packet whose header is `ip`, and puts it into the container that it is for.
 #[inline(always)]
 fn deliver<H: Header>(skb: &Skb, arrived: &Arrived, ip: H) -> Result<i32, DropReason> {
-    if !ip.is_of_its_family() {
+    if !ip.is_of_its_family() || ip.length() != arrived.available {
         return Err(DropReason::Malformed);
     }
+    let receiver = maps::veth(&ip.destination()).ok_or(DropReason::NoEndpoint)?;
+    check_source(arrived.peer, &ip)?;
     let parsed = Packet::parse(skb, ip, ETHERNET_LEN + arrived.outer.overhead(), arrived.available);
     let mut packet = match parsed {
         // By NsIP, so that nothing is to be translated.
         Err(reason) if Packet::<H>::may_be_opaque(reason) && ip.source().is_container() => Packet::opaque(ip),
         parsed => parsed?,
     };
-    let receiver = maps::veth(&packet.ip.destination()).ok_or(DropReason::NoEndpoint)?;
-    check_source(arrived.peer, &packet.ip)?;
     if !packet.is_opaque() {
         deliver::show_as_dialled(&mut packet)?;
     }
@@ -78,7 +78,9 @@ fn tunnel_packet(skb: &Skb) -> Result<Option<Arrived>, DropReason> {
 
 #[inline(always)]
 fn over_ipv4(skb: &Skb, node: &Node) -> Result<Option<Arrived>, DropReason> {
-    let Some(Outer { ip, udp }) = skb.load(ETHERNET_LEN) else { return Ok(None) };
+    let Some(Outer { ip, udp }) = skb.load(ETHERNET_LEN) else {
+        return bare(&skb.load::<Ipv4>(ETHERNET_LEN));
+    };
     let is_ours = ip.version_and_length == IPV4_WITHOUT_OPTIONS
         && ip.protocol == UDP
         && ip.fragment.get() & FRAGMENT_OFFSET == 0
@@ -86,7 +88,7 @@ fn over_ipv4(skb: &Skb, node: &Node) -> Result<Option<Arrived>, DropReason> {
         && ip.destination == node.address
         && !node.address.is_none();
     if !is_ours {
-        return Ok(None);
+        return bare(&Some(ip));
     }
     if ip.is_fragment() {
         return Err(DropReason::Fragment);
@@ -95,17 +97,28 @@ fn over_ipv4(skb: &Skb, node: &Node) -> Result<Option<Arrived>, DropReason> {
     Ok(Some(Arrived { peer: ip.source(), outer: Family::V4, available }))
 }
 
+/// A packet outside of the tunnel is left to others, but for one that claims to be of a container, or wants into one.
+#[inline(always)]
+fn bare<H: Header>(ip: &Option<H>) -> Result<Option<Arrived>, DropReason> {
+    match ip {
+        Some(ip) if guard::is_inner(ip.source(), ip.destination()) => Err(DropReason::BareInner),
+        _ => Ok(None),
+    }
+}
+
 /// Without extension headers: no node of the overlay sends any, and a fragment has one.
 #[inline(always)]
 fn over_ipv6(skb: &Skb, node: &Node) -> Result<Option<Arrived>, DropReason> {
-    let Some(Outer6 { ip, udp }) = skb.load(ETHERNET_LEN) else { return Ok(None) };
+    let Some(Outer6 { ip, udp }) = skb.load(ETHERNET_LEN) else {
+        return bare(&skb.load::<Ipv6>(ETHERNET_LEN));
+    };
     let is_ours = ip.version_class_flow[0] >> 4 == 6
         && ip.next_header == UDP
         && udp.destination == node.tunnel_port
         && ip.destination == node.address6
         && !node.address6.is_none();
     if !is_ours {
-        return Ok(None);
+        return bare(&Some(ip));
     }
     let available = inner_length(skb, ip.length(), Ipv6::LEN, &udp)?;
     Ok(Some(Arrived { peer: ip.source(), outer: Family::V6, available }))
@@ -129,7 +142,8 @@ fn inner_length(skb: &Skb, total: u32, header: u16, udp: &Udp) -> Result<u32, Dr
 /// An address that the table knows must come from the node where the table has it. Of an address that it does not
 /// know (yet), a node that it knows is believed; if it is a service address, a miss is raised, so that the way back
 /// is there when the container answers. A node that is not known either is not believed, but asked for in the same
-/// way: the first packet of a new node's connection is lost, its retransmission is not.
+/// way: the first packet of a new node's connection is lost, its retransmission is not. How much is asked for on behalf
+/// of one node, and of all that are not known, has a limit.
 #[inline(always)]
 fn check_source<H: Header>(peer: Ip, ip: &H) -> Result<(), DropReason> {
     let source = ip.source();
@@ -142,10 +156,19 @@ fn check_source<H: Header>(peer: Ip, ip: &H) -> Result<(), DropReason> {
     }
     // SAFETY: only whether there is an entry matters.
     let known = unsafe { PEERS.get(&Peer::node(peer)) }.is_some();
-    if source.is_service() {
-        miss::report(&source, &ip.destination());
-    } else if !source.is_container() {
+    let is_service = source.is_service();
+    if !is_service && !source.is_container() {
         return Err(DropReason::ForeignSource);
+    }
+    if known && !is_service {
+        return Ok(());
+    }
+    if guard::may_be_new(&peer, known) {
+        if is_service {
+            miss::report(&source, &ip.destination());
+        }
+    } else if !known {
+        return Err(DropReason::OverBudget);
     }
     if known { Ok(()) } else { Err(DropReason::UnknownPeer) }
 }

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! No packet of a warm flow comes this way. How many may is bounded by a budget for each container, in the kernel
-//! ([`netmanager_common::punt::Budget`]); how many wait, by [`hold`].
+//! ([`netmanager_common::budget::Budget`]); how many wait, by [`hold`].
 
 mod answer;
 mod counts;

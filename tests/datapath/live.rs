@@ -5,7 +5,6 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use integration::eventually;
 use netmanager::datapath::Policy;
 
 use crate::nodes::{Container, Family, Node, Underlay, publish_instances};

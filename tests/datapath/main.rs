@@ -9,6 +9,7 @@ mod container;
 mod families;
 mod foreign;
 mod fuzz;
+mod guard;
 mod live;
 mod neighbours;
 mod nodes;

@@ -3,7 +3,8 @@
 use std::net::Ipv4Addr;
 
 use netmanager::datapath::{DropReason, FROM_SLOW_PATH, Policy};
-use netmanager_common::punt::{BURST, Origin, Tag};
+use netmanager_common::budget;
+use netmanager_common::punt::{Origin, Tag};
 
 use crate::bed::{Bed, CLIENT, DROP, NEIGHBOUR, REDIRECT, SERVER, SERVICE};
 use crate::packet::Transport::{EchoReply, TcpAck, TcpSyn, Udp};
@@ -46,6 +47,7 @@ fn without_a_slow_path_the_same_packet_is_dropped() {
 
 #[test]
 fn a_flood_of_one_container_takes_nothing_from_another() {
+    const BURST: u32 = budget::CONTAINER.burst;
     let mut bed = bed();
     let flood = Packet::new(Udp, CLIENT.ns_ip, UNKNOWN_SERVICE).sent_by(&CLIENT);
     let verdicts: Vec<_> = (0..4 * BURST).map(|_| bed.container_sends(&flood).verdict).collect();

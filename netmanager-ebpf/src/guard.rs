@@ -1,0 +1,43 @@
+//! Keeping the underlay out: bare packets with the addresses of containers, and floods from where nothing is known.
+
+use aya_ebpf::bindings::BPF_ANY;
+use netmanager_common::budget::{self, Budget};
+use netmanager_common::map::STRANGERS_BUDGET;
+use netmanager_common::wire::Ip;
+
+use crate::maps::{self, BUDGETS, SENDERS};
+use crate::select;
+
+/// Whether a packet between these addresses, at the uplink and outside of the tunnel, must not come in: one of them is a
+/// container's on this node. The host has a route for just that address to the container, so that nobody out there who
+/// has it too could be spoken to anyway. All others in the overlay's ranges may be the LAN's: whoever numbers a LAN by
+/// 10.18.0.0/16 is not to lose it.
+#[inline(always)]
+pub(crate) fn is_inner(source: Ip, destination: Ip) -> bool {
+    is_container_here(destination) || is_container_here(source)
+}
+
+#[inline(always)]
+fn is_container_here(address: Ip) -> bool {
+    address.is_container() && maps::veth(&address).is_some()
+}
+
+/// Whether one more packet through the tunnel from `sender`, an address of the underlay, may be looked into although its
+/// inner source is not known; a node is known there or not. A function to the kernel too, for the sake of the stack.
+#[inline(never)]
+pub(crate) fn may_be_new(sender: &Ip, is_node: bool) -> bool {
+    let now = select::now_ns();
+    if SENDERS.get_ptr_mut(sender).is_none() {
+        SENDERS.insert(sender, &Budget::default(), u64::from(BPF_ANY)).ok();
+    }
+    // No entry: the table is at work on others just now.
+    let Some(own) = SENDERS.get_ptr_mut(sender) else { return false };
+    // SAFETY: the entry's memory stays a value of this map until the program ends. Two CPUs that take at once may take the
+    // same share, and if it has become another sender's, that one has a packet less.
+    if !unsafe { &mut *own }.take(budget::UNKNOWN_SOURCE, now) {
+        return false;
+    }
+    let Some(strangers) = BUDGETS.get_ptr_mut(STRANGERS_BUDGET) else { return false };
+    // SAFETY: as above.
+    is_node || unsafe { &mut *strangers }.take(budget::STRANGERS, now)
+}
