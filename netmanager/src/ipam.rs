@@ -1,9 +1,9 @@
 //! The addresses of this node's block: who gets which, and when one is given again.
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use protocol::address::{SUBNET_FIRST, SUBNET_LAST, SUBNET_PREFIX};
+use protocol::address::{self, SUBNET_FIRST, SUBNET_LAST, SUBNET_PREFIX, SUBNET6_PREFIX};
 
 /// Addresses for containers in one block: 64, less network, gateway and broadcast.
 pub const CAPACITY: usize = 61;
@@ -42,6 +42,38 @@ impl Block {
 
     fn containers(self) -> impl Iterator<Item = Ipv4Addr> {
         (self.0 + 2..self.0 + 63).map(Ipv4Addr::from_bits)
+    }
+}
+
+/// A worker's block of 256 IPv6 addresses, named by its first. Which of them are in use is not counted here: each
+/// container has the one that goes with its IPv4 address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block6(u128);
+
+/// Why an address names no IPv6 block.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+#[error("{0} is not the first address of a /{SUBNET6_PREFIX} of fc00::/8")]
+pub struct InvalidBlock6(Ipv6Addr);
+
+impl Block6 {
+    /// # Errors
+    /// When `first` is outside the address plan, or not the first of its 256.
+    pub fn new(first: Ipv6Addr) -> Result<Self, InvalidBlock6> {
+        let bits = first.to_bits();
+        let belongs = bits.is_multiple_of(256) && address::is_container6(first);
+        if belongs { Ok(Self(bits)) } else { Err(InvalidBlock6(first)) }
+    }
+
+    /// The containers' gateway: the first host.
+    #[must_use]
+    pub fn gateway(self) -> Ipv6Addr {
+        Ipv6Addr::from_bits(self.0 + 1)
+    }
+
+    /// The address at the same place of its block as `ns_ip`.
+    #[must_use]
+    pub fn beside(self, ns_ip: Ipv4Addr) -> Ipv6Addr {
+        Ipv6Addr::from_bits(self.0 + u128::from(ns_ip.to_bits() % 64))
     }
 }
 
@@ -109,7 +141,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{Block, CAPACITY, Pool};
+    use super::{Block, Block6, CAPACITY, Pool};
 
     fn block() -> Block {
         Block::new(Ipv4Addr::new(10, 18, 0, 64)).unwrap()
@@ -122,6 +154,16 @@ mod tests {
             assert!(Block::new(wrong.parse().unwrap()).is_err(), "{wrong} was taken for a block");
         }
         assert!(Block::new("10.29.255.192".parse().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn a_containers_ipv6_address_is_at_the_same_place_of_the_other_block() {
+        let block6 = Block6::new("fc00::2f:ff00".parse().unwrap()).unwrap();
+        assert_eq!(block6.gateway().to_string(), "fc00::2f:ff01");
+        assert_eq!(block6.beside(Ipv4Addr::new(10, 29, 255, 194)).to_string(), "fc00::2f:ff02");
+        for wrong in ["fc00::1", "fd00::", "fdff::", "::", "2001:db8::100"] {
+            assert!(Block6::new(wrong.parse().unwrap()).is_err(), "{wrong} was taken for a block");
+        }
     }
 
     #[test]

@@ -8,7 +8,10 @@
 //!  +--------------------+      +------------------------------------------+
 //! ```
 //!
-//! There is no bridge. Each side knows the other's MAC by a permanent neighbour entry, so nobody asks by ARP.
+//! And the same of IPv6 with /128, where the container's namespace has IPv6.
+//!
+//! There is no bridge. Each side knows the other's MAC by a permanent neighbour entry, so nobody asks by ARP or neighbour
+//! discovery.
 //! Everything that belongs to a container hangs on its pair of links: when one end goes, also because the namespace
 //! died with its last process, the kernel takes the other end, its addresses, routes and programs along. So taking
 //! back a half-done set-up is the removal of one link, and a crash can leave nothing else behind.
@@ -29,9 +32,10 @@ use tokio::task::JoinHandle;
 
 pub use self::error::{NetError, Reason};
 pub use self::netns::Netns;
+pub use self::pair::Connected;
 pub use self::uplink::Uplink;
 pub use self::watch::Watch;
-pub use self::wiring::{CONTAINER_LINK, LINK_PREFIX, Wiring, is_our_link};
+pub use self::wiring::{CONTAINER_LINK, LINK_PREFIX, Wiring, Wiring6, is_our_link};
 
 /// A netlink socket in one network namespace. It stays there, whichever thread uses it.
 #[derive(Debug)]

@@ -80,6 +80,8 @@ pub struct Node {
     unnamed: Vec<Unnamed>,
     /// Instances that are gone, to be told when the session is up.
     undeployed: Vec<InstanceName>,
+    /// Somebody was told that a container has no IPv6.
+    told_without_ipv6: bool,
     tables_due: Option<Instant>,
     sweep_due: Instant,
     reconcile_due: Instant,

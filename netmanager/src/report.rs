@@ -1,7 +1,7 @@
 //! What `netmanager status` shows: put together from the kernel's tables and the node's state, the same way by the
 //! daemon and, when none runs, by the command itself.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::time::SystemTime;
 
 use protocol::id::Id;
@@ -64,7 +64,12 @@ pub enum SessionState {
 pub struct Endpoint {
     pub instance: InstanceName,
     pub ns_ip: Ipv4Addr,
+    /// Nothing where the container has no IPv6.
+    #[serde(default)]
+    pub ns_ip6: Option<Ipv6Addr>,
     pub instance_ip: Option<Ipv4Addr>,
+    #[serde(default)]
+    pub instance_ip6: Option<Ipv6Addr>,
     pub link: String,
     pub pid: i32,
     pub ports: Vec<PortMapping>,
@@ -158,7 +163,9 @@ impl Endpoint {
         Self {
             instance: attachment.instance.clone(),
             ns_ip: attachment.ns_ip,
+            ns_ip6: attachment.ns_ip6,
             instance_ip: attachment.instance_ip,
+            instance_ip6: attachment.instance_ip6,
             link: attachment.link.clone(),
             pid: attachment.pid,
             ports: attachment.ports.clone(),

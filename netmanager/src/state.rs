@@ -32,7 +32,7 @@ pub struct Node {
     pub cluster: Option<String>,
     /// First address of the node's block.
     pub subnet: Option<Ipv4Addr>,
-    /// First address of its IPv6 block, which is announced but not used yet.
+    /// First address of its IPv6 block.
     pub subnet6: Option<Ipv6Addr>,
     /// Free addresses in the order in which they will be given out.
     #[serde(default)]
@@ -54,7 +54,12 @@ pub struct Attachment {
     pub link: String,
     pub ifindex: u32,
     pub ns_ip: Ipv4Addr,
+    /// Nothing where the container has no IPv6.
+    #[serde(default)]
+    pub ns_ip6: Option<Ipv6Addr>,
     pub instance_ip: Option<Ipv4Addr>,
+    #[serde(default)]
+    pub instance_ip6: Option<Ipv6Addr>,
     pub mac: [u8; 6],
     pub gateway_mac: [u8; 6],
     #[serde(default)]
@@ -218,7 +223,9 @@ mod tests {
             link: "hy0123456789ab".to_owned(),
             ifindex: 7,
             ns_ip: "10.18.0.66".parse().unwrap(),
+            ns_ip6: Some("fc00::102".parse().unwrap()),
             instance_ip: Some("10.30.0.0".parse().unwrap()),
+            instance_ip6: Some("fdff::".parse().unwrap()),
             mac: [2; 6],
             gateway_mac: [6; 6],
             ports: crate::ports::parse("8080:80").unwrap(),
@@ -227,7 +234,7 @@ mod tests {
             id: Some("6b033dc62c1f07cbdcd88440".parse().unwrap()),
             cluster: Some("192.0.2.20".to_owned()),
             subnet: Some("10.18.0.64".parse().unwrap()),
-            subnet6: None,
+            subnet6: Some("fc00::100".parse().unwrap()),
             free: vec!["10.18.0.67".parse().unwrap()],
             endpoints: vec![attachment],
             uplink: None,

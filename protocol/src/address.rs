@@ -28,3 +28,10 @@ pub fn is_service(address: Ipv4Addr) -> bool {
     let [first, second, ..] = address.octets();
     first == 10 && second == 30
 }
+
+/// Whether `address` is in the range from which workers' IPv6 blocks are given out. Data planes tell containers from
+/// the rest of the world by it; fd00::/8, the other half of the unique local addresses, is left to people's own networks.
+#[must_use]
+pub fn is_container6(address: Ipv6Addr) -> bool {
+    address.octets()[0] == 0xfc
+}

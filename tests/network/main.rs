@@ -8,5 +8,6 @@ mod naming;
 mod refusal;
 mod repair;
 mod restart;
+mod six;
 mod waiting;
 mod wiring;

@@ -1,6 +1,7 @@
 //! `netmanager status`: from the daemon if one runs, else from what it has left in the kernel and on disk.
 
 use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
 
@@ -82,8 +83,8 @@ fn write_report(out: &mut impl Write, report: &Report) -> io::Result<()> {
                 let ports: Vec<_> = endpoint.ports.iter().map(ToString::to_string).collect();
                 vec![
                     endpoint.instance.to_string(),
-                    endpoint.ns_ip.to_string(),
-                    show(endpoint.instance_ip.map(|address| address.to_string())),
+                    both(Some(endpoint.ns_ip), endpoint.ns_ip6),
+                    both(endpoint.instance_ip, endpoint.instance_ip6),
                     endpoint.link.clone(),
                     endpoint.pid.to_string(),
                     if ports.is_empty() { dash() } else { ports.join(",") },
@@ -130,6 +131,13 @@ fn write_report(out: &mut impl Write, report: &Report) -> io::Result<()> {
         writeln!(out)?;
         write_table(out, &["DROPPED BECAUSE", "PACKETS"], &rows)
     }
+}
+
+/// The addresses of both families, as far as there are any.
+fn both(v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> String {
+    let v4 = v4.map(IpAddr::V4);
+    let shown: Vec<_> = v4.into_iter().chain(v6.map(IpAddr::V6)).map(|address| address.to_string()).collect();
+    if shown.is_empty() { "-".to_owned() } else { shown.join(" ") }
 }
 
 fn session(report: &Report) -> String {

@@ -53,9 +53,10 @@ impl Reason {
         matches!(self.errno(), Some(libc::ENODEV | libc::ENOENT | libc::ESRCH))
     }
 
-    /// Whether this kernel, or this link, knows no IPv6.
+    /// Whether this kernel, this namespace or this link knows no IPv6: it has no such address family, nobody who answers
+    /// requests about it, or it is disabled by `disable_ipv6`.
     pub(super) fn is_without_ipv6(&self) -> bool {
-        self.errno() == Some(libc::EAFNOSUPPORT)
+        matches!(self.errno(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP | libc::EACCES))
     }
 }
 

@@ -1,33 +1,45 @@
 //! Connecting a container: the pair of links and what hangs on it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_route::address::AddressScope;
+use netlink_packet_route::address::{AddressHeaderFlags, AddressScope};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage,
 };
-use netlink_packet_route::route::RouteScope;
+use netlink_packet_route::route::{RouteAttribute, RouteScope};
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use super::{CONTAINER_LINK, Links, NetError, Netns, Reason, Wiring};
 
+/// What has become of a [`Wiring`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connected {
+    /// The node's end.
+    pub ifindex: u32,
+    /// The container's IPv6 address; nothing where its namespace has no IPv6.
+    pub ns_ip6: Option<Ipv6Addr>,
+}
+
 impl Links {
-    /// Connects the namespace as `wiring` says and gives the index of the node's end. Done twice it is done once; a
-    /// pair of that name that leads elsewhere is replaced. After a failure nothing of it is left.
+    /// Connects the namespace as `wiring` says. Done twice it is done once; a pair of that name that leads elsewhere is
+    /// replaced. After a failure nothing of it is left. A kernel or a namespace without IPv6 is no failure.
     ///
     /// # Errors
     /// The step that the kernel refused.
-    pub async fn connect(&self, wiring: &Wiring, netns: &Netns) -> Result<u32, NetError> {
+    pub async fn connect(&self, wiring: &Wiring, netns: &Netns) -> Result<Connected, NetError> {
         let inside = netns.links().await?;
         if let Some(ifindex) = self.connected(wiring, &inside).await? {
-            self.furnish(wiring, &inside, ifindex).await?;
-            return Ok(ifindex);
+            let ns_ip6 = self.furnish(wiring, &inside, ifindex).await?;
+            return Ok(Connected { ifindex, ns_ip6 });
         }
         self.remove(&wiring.link).await?;
         self.create(wiring, netns).await?;
         let furnished = match self.require(&wiring.link).await {
-            Ok(ifindex) => self.furnish(wiring, &inside, ifindex).await.map(|()| ifindex),
+            Ok(ifindex) => {
+                let ns_ip6 = self.furnish(wiring, &inside, ifindex).await;
+                ns_ip6.map(|ns_ip6| Connected { ifindex, ns_ip6 })
+            }
             Err(error) => Err(error),
         };
         if furnished.is_err()
@@ -66,30 +78,59 @@ impl Links {
         })
     }
 
-    async fn furnish(&self, wiring: &Wiring, inside: &Self, ifindex: u32) -> Result<(), NetError> {
-        let Wiring { ns_ip, gateway, .. } = *wiring;
-
+    /// Gives the container's IPv6 address, if it got one.
+    async fn furnish(
+        &self,
+        wiring: &Wiring,
+        inside: &Self,
+        ifindex: u32,
+    ) -> Result<Option<Ipv6Addr>, NetError> {
         inside.up("lo", inside.require("lo").await?).await?;
         let eth0 = inside.require(CONTAINER_LINK).await?;
-        inside.address(CONTAINER_LINK, eth0, ns_ip, AddressScope::Universe).await?;
-        inside.without_ipv6_address(CONTAINER_LINK, eth0).await?;
-        inside.mtu(CONTAINER_LINK, eth0, wiring.mtu).await?;
-        inside.up(CONTAINER_LINK, eth0).await?;
-        inside.neighbour(CONTAINER_LINK, eth0, gateway, wiring.gateway_mac).await?;
-        // The gateway is outside the container's /32, so it needs a route of its own before it can be one.
-        let to_gateway = route_to(eth0, gateway, ns_ip);
-        inside.route(&format!("{gateway}/32 dev {CONTAINER_LINK}"), to_gateway).await?;
-        let default = RouteMessageBuilder::<Ipv4Addr>::new().output_interface(eth0).gateway(gateway).build();
-        inside.route(&format!("default via {gateway}"), default).await?;
-
+        let inner = End {
+            links: inside,
+            name: CONTAINER_LINK,
+            ifindex: eth0,
+            scope: AddressScope::Universe,
+            other_mac: wiring.gateway_mac,
+        };
+        let outer = End {
+            links: self,
+            name: &wiring.link,
+            ifindex,
+            scope: AddressScope::Link,
+            other_mac: wiring.mac,
+        };
         self.alias(&wiring.link, ifindex, &wiring.alias).await?;
-        self.address(&wiring.link, ifindex, gateway, AddressScope::Link).await?;
-        self.without_ipv6_address(&wiring.link, ifindex).await?;
-        self.mtu(&wiring.link, ifindex, wiring.mtu).await?;
-        self.up(&wiring.link, ifindex).await?;
-        self.neighbour(&wiring.link, ifindex, ns_ip, wiring.mac).await?;
-        let to_container = route_to(ifindex, ns_ip, gateway);
-        self.route(&format!("{ns_ip}/32 dev {}", wiring.link), to_container).await
+        for end in [&inner, &outer] {
+            end.links.without_ipv6_address(end.name, end.ifindex).await?;
+            end.links.mtu(end.name, end.ifindex, wiring.mtu).await?;
+            end.links.up(end.name, end.ifindex).await?;
+        }
+        let (ns_ip, gateway) = (wiring.ns_ip.into(), wiring.gateway.into());
+        inner.address(ns_ip).await?;
+        inner.other(gateway, ns_ip).await?;
+        inner.default_route(gateway).await?;
+        outer.address(gateway).await?;
+        outer.other(ns_ip, gateway).await?;
+
+        let Some(second) = wiring.v6 else { return Ok(None) };
+        let (ns_ip, gateway) = (second.ns_ip.into(), second.gateway.into());
+        match inner.address(ns_ip).await {
+            Err(error) if error.reason.is_without_ipv6() => return Ok(None),
+            result => result?,
+        }
+        inner.other(gateway, ns_ip).await?;
+        inner.default_route(gateway).await?;
+        match outer.address(gateway).await {
+            // The data plane needs no IPv6 of the node's: only the node itself is not reached then.
+            Err(error) if error.reason.is_without_ipv6() => {}
+            result => {
+                result?;
+                outer.other(ns_ip, gateway).await?;
+            }
+        }
+        Ok(Some(second.ns_ip))
     }
 
     pub(super) async fn require(&self, name: &str) -> Result<u32, NetError> {
@@ -111,8 +152,8 @@ impl Links {
         changed.map_err(|source| NetError::new(format!("give link {name} the MTU {mtu}"), source.into()))
     }
 
-    /// The overlay carries no IPv6 yet: a link-local address would promise something, and the link's duplicate
-    /// detection, router and multicast messages would be dropped one by one. Must come before the link is up.
+    /// The link gets no IPv6 address but ours: with a link-local one the kernel would look for duplicates and routers,
+    /// though there can be none on it, and the messages would be dropped one by one. Must come before the link is up.
     pub(super) async fn without_ipv6_address(&self, name: &str, ifindex: u32) -> Result<(), NetError> {
         let mode = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
         let change = LinkUnspec::new_with_index(ifindex)
@@ -131,48 +172,87 @@ impl Links {
         let changed = self.handle.link().change(change).execute().await;
         changed.map_err(|source| NetError::new(format!("give link {name} the alias {alias}"), source.into()))
     }
+}
 
+/// One end of a pair, and what it is to know of the other.
+struct End<'a> {
+    links: &'a Links,
+    name: &'a str,
+    ifindex: u32,
+    /// Of its IPv4 address.
+    scope: AddressScope,
+    other_mac: [u8; 6],
+}
+
+impl End<'_> {
     /// Adding the same address a second time is refused by the kernel unless the request says `replace`.
-    async fn address(
-        &self,
-        name: &str,
-        ifindex: u32,
-        address: Ipv4Addr,
-        scope: AddressScope,
-    ) -> Result<(), NetError> {
-        let mut request = self.handle.address().add(ifindex, address.into(), 32).replace();
-        request.message_mut().header.scope = scope;
+    async fn address(&self, address: IpAddr) -> Result<(), NetError> {
+        let Self { name, ifindex, .. } = *self;
+        let length = host_prefix(address);
+        let mut request = self.links.handle.address().add(ifindex, address, length).replace();
+        match address {
+            IpAddr::V4(_) => request.message_mut().header.scope = self.scope,
+            // Nobody else can be on this link, and with the look for duplicates the address would be usable late.
+            IpAddr::V6(_) => request.message_mut().header.flags |= AddressHeaderFlags::Nodad,
+        }
         request.execute().await.map_err(|source| {
-            NetError::new(format!("add address {address}/32 to link {name}"), source.into())
+            NetError::new(format!("add address {address}/{length} to link {name}"), source.into())
         })
     }
 
-    async fn neighbour(
-        &self,
-        name: &str,
-        ifindex: u32,
-        address: Ipv4Addr,
-        mac: [u8; 6],
-    ) -> Result<(), NetError> {
-        let request = self.handle.neighbours().add(ifindex, address.into()).link_layer_address(&mac);
+    /// Makes the other end's address known: its MAC, and that it is on this link. `own` is the source towards it.
+    async fn other(&self, address: IpAddr, own: IpAddr) -> Result<(), NetError> {
+        let Self { name, ifindex, .. } = *self;
+        let neighbours = self.links.handle.neighbours();
+        let request = neighbours.add(ifindex, address).link_layer_address(&self.other_mac);
         request.replace().execute().await.map_err(|source| {
             NetError::new(format!("add the permanent neighbour {address} to link {name}"), source.into())
-        })
+        })?;
+        let what = format!("{address}/{} dev {name}", host_prefix(address));
+        self.route(&what, route_to(ifindex, address, own)).await
+    }
+
+    /// The gateway's address must be known already: it is outside of the container's own prefix.
+    async fn default_route(&self, gateway: IpAddr) -> Result<(), NetError> {
+        let route = match gateway {
+            IpAddr::V4(gateway) => {
+                RouteMessageBuilder::<Ipv4Addr>::new().output_interface(self.ifindex).gateway(gateway).build()
+            }
+            IpAddr::V6(gateway) => {
+                RouteMessageBuilder::<Ipv6Addr>::new().output_interface(self.ifindex).gateway(gateway).build()
+            }
+        };
+        self.route(&format!("default via {gateway}"), route).await
     }
 
     async fn route(&self, what: &str, route: RouteMessage) -> Result<(), NetError> {
-        let added = self.handle.route().add(route).replace().execute().await;
+        let added = self.links.handle.route().add(route).replace().execute().await;
         added.map_err(|source| NetError::new(format!("add route {what}"), source.into()))
     }
 }
 
-fn route_to(ifindex: u32, address: Ipv4Addr, source: Ipv4Addr) -> RouteMessage {
-    RouteMessageBuilder::<Ipv4Addr>::new()
-        .output_interface(ifindex)
-        .destination_prefix(address, 32)
-        .pref_source(source)
-        .scope(RouteScope::Link)
-        .build()
+/// The length of the prefix that holds this address alone.
+fn host_prefix(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    }
+}
+
+fn route_to(ifindex: u32, address: IpAddr, own: IpAddr) -> RouteMessage {
+    let mut route = match address {
+        IpAddr::V4(address) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(address, 32)
+            .scope(RouteScope::Link)
+            .output_interface(ifindex)
+            .build(),
+        IpAddr::V6(address) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(address, 128)
+            .output_interface(ifindex)
+            .build(),
+    };
+    route.attributes.push(RouteAttribute::PrefSource(own.into()));
+    route
 }
 
 /// The index that the other end of a pair has in its namespace.

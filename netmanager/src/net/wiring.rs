@@ -1,7 +1,7 @@
 //! What the links of one container are to look like. Pure: the same instance and addresses give the same names and
 //! MACs, so that a set-up that is done twice finds what the first has made.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use protocol::name::InstanceName;
 
@@ -12,6 +12,8 @@ pub const CONTAINER_LINK: &str = "eth0";
 /// How the names of our links on the node begin. nftables tells them from other links by it.
 pub const LINK_PREFIX: &str = "hy";
 const DIGITS: usize = 12;
+/// What a link must carry to have IPv6 (RFC 8200, 5).
+const MTU6_MIN: u16 = 1280;
 
 /// The pair of links that connects one container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub struct Wiring {
     pub alias: String,
     pub ns_ip: Ipv4Addr,
     pub gateway: Ipv4Addr,
+    /// The same of IPv6; nothing where the container is to have none.
+    pub v6: Option<Wiring6>,
     /// MAC of the container's end.
     pub mac: [u8; 6],
     /// MAC of the node's end.
@@ -30,9 +34,23 @@ pub struct Wiring {
     pub mtu: u16,
 }
 
+/// The IPv6 addresses of one container's link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wiring6 {
+    pub ns_ip: Ipv6Addr,
+    pub gateway: Ipv6Addr,
+}
+
 impl Wiring {
+    /// On a link that is too small for IPv6, `v6` is left out.
     #[must_use]
-    pub fn new(instance: &InstanceName, ns_ip: Ipv4Addr, gateway: Ipv4Addr, mtu: u16) -> Self {
+    pub fn new(
+        instance: &InstanceName,
+        ns_ip: Ipv4Addr,
+        gateway: Ipv4Addr,
+        v6: Option<Wiring6>,
+        mtu: u16,
+    ) -> Self {
         let alias = instance.to_string();
         let hash = fnv1a(alias.as_bytes()) >> 16;
         let [a, b, c, d] = ns_ip.octets();
@@ -42,6 +60,7 @@ impl Wiring {
             alias,
             ns_ip,
             gateway,
+            v6: v6.filter(|_| mtu >= MTU6_MIN),
             mac: [0x02, 0x48, a, b, c, d],
             gateway_mac: [0x06, 0x48, a, b, c, d],
             mtu,
@@ -64,11 +83,20 @@ mod tests {
 
     use protocol::name::InstanceName;
 
-    use super::{Wiring, is_our_link};
+    use super::{Wiring, Wiring6, is_our_link};
 
     fn wiring(number: u32) -> Wiring {
         let instance = InstanceName { service: "smp.bed.srv.bed".parse().unwrap(), number };
-        Wiring::new(&instance, Ipv4Addr::new(10, 18, 0, 66), Ipv4Addr::new(10, 18, 0, 65), 1450)
+        Wiring::new(&instance, Ipv4Addr::new(10, 18, 0, 66), Ipv4Addr::new(10, 18, 0, 65), None, 1450)
+    }
+
+    #[test]
+    fn a_link_that_is_too_small_for_ipv6_has_none() {
+        let instance = InstanceName { service: "smp.bed.srv.bed".parse().unwrap(), number: 0 };
+        let v6 = Some(Wiring6 { ns_ip: "fc00::102".parse().unwrap(), gateway: "fc00::101".parse().unwrap() });
+        let wiring =
+            |mtu| Wiring::new(&instance, Ipv4Addr::new(10, 18, 0, 66), Ipv4Addr::new(10, 18, 0, 65), v6, mtu);
+        assert_eq!((wiring(1280).v6, wiring(1279).v6), (v6, None));
     }
 
     #[test]

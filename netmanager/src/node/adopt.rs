@@ -95,6 +95,7 @@ impl Node {
             registrations: Vec::new(),
             unnamed: Vec::new(),
             undeployed: Vec::new(),
+            told_without_ipv6: false,
             tables_due: None,
             sweep_due: Instant::now() + SWEEP,
             reconcile_due: Instant::now() + RECONCILE,

@@ -104,7 +104,8 @@ impl Node {
     fn wiring(&self, attachment: &Attachment) -> Result<Option<Wiring>, Refusal> {
         let Some(pool) = &self.pool else { return Ok(None) };
         let mtu = self.container_mtu(&attachment.instance)?;
-        Ok(Some(Wiring::new(&attachment.instance, attachment.ns_ip, pool.block().gateway(), mtu)))
+        let (ns_ip, gateway) = (attachment.ns_ip, pool.block().gateway());
+        Ok(Some(Wiring::new(&attachment.instance, ns_ip, gateway, self.wiring6(ns_ip), mtu)))
     }
 
     fn repair_datapath(&mut self) {

@@ -1,5 +1,6 @@
 //! Which node this is, where its cluster is, and its block of addresses.
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use protocol::net::{Register, SubnetRequest, SubnetResult};
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 use super::{Cluster, Node, Refusal, Reply, answer};
 use crate::config::is_host;
 use crate::error::chain;
-use crate::ipam::{Block, Pool};
+use crate::ipam::{Block, Block6, Pool};
 use crate::nft;
 use crate::report::SessionState;
 use crate::session::{Session, Target};
@@ -119,10 +120,12 @@ impl Node {
                 return;
             }
         };
-        tracing::info!(block = %block.first(), gateway = %block.gateway(), "node has its block of addresses");
+        let block6 = block6(&result.addressv6);
+        let (first, gateway) = (block.first(), block.gateway());
+        tracing::info!(block = %first, %gateway, block6 = result.addressv6, "node has its blocks of addresses");
         self.pool = Some(Pool::new(block));
-        self.state.subnet = Some(block.first());
-        self.state.subnet6 = result.addressv6.parse().ok();
+        self.state.subnet = Some(first);
+        self.state.subnet6 = block6;
         let saved = self.save();
         for (_, reply) in std::mem::take(&mut self.registrations) {
             let ready = match &saved {
@@ -180,5 +183,17 @@ impl Node {
             self.state.free = pool.order();
         }
         self.store.save_node(&self.state)
+    }
+}
+
+/// The IPv6 block that the cluster gave, if it is one: a node without is one of IPv4 only.
+fn block6(given: &str) -> Option<Ipv6Addr> {
+    let first: Ipv6Addr = given.parse().ok()?;
+    match Block6::new(first) {
+        Ok(_) => Some(first),
+        Err(error) => {
+            tracing::error!(%error, "the cluster gave an unusable block of IPv6 addresses; containers have IPv4 only");
+            None
+        }
     }
 }

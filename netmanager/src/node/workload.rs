@@ -1,6 +1,6 @@
 //! Containers: connected, named, disconnected.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use netmanager_common::tunnel::INNER_MTU;
@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::{Node, Reply, Unnamed, answer, now};
 use crate::datapath::{DatapathError, Endpoint};
 use crate::error::chain;
-use crate::ipam::{CAPACITY, Pool};
-use crate::net::{NetError, Netns, Wiring};
+use crate::ipam::{Block6, CAPACITY, Pool};
+use crate::net::{NetError, Netns, Wiring, Wiring6};
 use crate::nft::NftError;
 use crate::ports::{self, HostPort, InvalidMappings, PortMapping};
 use crate::report::SessionState;
@@ -67,8 +67,11 @@ impl Node {
             }
         };
         let took_ms = started.elapsed().as_millis();
-        tracing::info!(%instance, pid, address = %attached.ns_address, took_ms, "workload attached");
-        self.announce(&instance, attached.ns_address);
+        let (address, address_v6) = (attached.ns_address, &attached.ns_address_v6);
+        tracing::info!(%instance, pid, %address, address_v6, took_ms, "workload attached");
+        if let Some(attachment) = self.state.endpoint(&instance) {
+            self.announce(attachment);
+        }
         let actions = self.resolver.attached(&instance.service, instance.number, now());
         self.carry_out(actions);
         let up = self.cluster.as_ref().is_some_and(|it| matches!(it.state, SessionState::Up { .. }));
@@ -99,7 +102,9 @@ impl Node {
             Some(before) => before.ns_ip,
             None => pool.allocate().ok_or(Refusal::Full)?,
         };
-        let wiring = Wiring::new(instance, ns_ip, pool.block().gateway(), mtu);
+        let gateway = pool.block().gateway();
+        let wiring = Wiring::new(instance, ns_ip, gateway, self.wiring6(ns_ip), mtu);
+        let known = self.resolver.instance_ip(&instance.service, instance.number);
         let attachment = Attachment {
             instance: instance.clone(),
             pid,
@@ -107,24 +112,45 @@ impl Node {
             link: wiring.link.clone(),
             ifindex: 0,
             ns_ip,
-            instance_ip: self
-                .resolver
-                .instance_ip(&instance.service, instance.number)
-                .or(before.and_then(|before| before.instance_ip)),
+            ns_ip6: None,
+            instance_ip: known.or(before.as_ref().and_then(|before| before.instance_ip)),
+            instance_ip6: before.as_ref().and_then(|before| before.instance_ip6),
             mac: wiring.mac,
             gateway_mac: wiring.gateway_mac,
             ports,
         };
         match self.set_up(attachment.clone(), &wiring, &netns).await {
-            Ok(()) => Ok(Attached {
-                service_name: instance.service.clone(),
-                ns_address: ns_ip,
-                ns_address_v6: String::new(),
-            }),
+            Ok(()) => {
+                let ns_ip6 = self.state.endpoint(instance).and_then(|attachment| attachment.ns_ip6);
+                self.tell_without_ipv6(instance, ns_ip6.is_some());
+                Ok(Attached {
+                    service_name: instance.service.clone(),
+                    ns_address: ns_ip,
+                    ns_address_v6: ns_ip6.map(|address| address.to_string()).unwrap_or_default(),
+                })
+            }
             Err(refusal) => {
                 self.take_down(&attachment).await;
                 Err(refusal)
             }
+        }
+    }
+
+    /// The IPv6 addresses that go with a container's; nothing while the node has no IPv6 block.
+    pub(super) fn wiring6(&self, ns_ip: Ipv4Addr) -> Option<Wiring6> {
+        let block = Block6::new(self.state.subnet6?).ok()?;
+        Some(Wiring6 { ns_ip: block.beside(ns_ip), gateway: block.gateway() })
+    }
+
+    /// That is nothing to repair, so it is said of the first container only.
+    fn tell_without_ipv6(&mut self, instance: &InstanceName, has_ipv6: bool) {
+        if !has_ipv6 && !std::mem::replace(&mut self.told_without_ipv6, true) {
+            let reason = if self.state.subnet6.is_none() {
+                "the cluster has given this node no IPv6 block"
+            } else {
+                "its network namespace has no IPv6 (disable_ipv6, a kernel without it, or an MTU below 1280)"
+            };
+            tracing::info!(%instance, reason, "the container has IPv4 only; of others like it this is not said again");
         }
     }
 
@@ -143,8 +169,9 @@ impl Node {
     ) -> Result<(), Refusal> {
         let instance = attachment.instance.clone();
         let connected = self.links.connect(wiring, netns).await;
-        attachment.ifindex =
-            connected.map_err(|source| Refusal::Links { instance: instance.clone(), source })?;
+        let connected = connected.map_err(|source| Refusal::Links { instance: instance.clone(), source })?;
+        attachment.ifindex = connected.ifindex;
+        attachment.ns_ip6 = connected.ns_ip6;
         self.datapath
             .attach_endpoint(&attachment.endpoint())
             .map_err(|source| Refusal::Datapath { instance: instance.clone(), source })?;
@@ -227,14 +254,16 @@ impl Node {
     }
 
     /// Tells the cluster where an instance is reached.
-    pub(super) fn announce(&self, instance: &InstanceName, ns_ip: Ipv4Addr) {
+    pub(super) fn announce(&self, attachment: &Attachment) {
         let Some(cluster) = &self.cluster else { return };
+        // Oakestra's workers refuse an instance without a valid IPv6 address. This one is no container's.
+        let none = || attachment.ns_ip.to_ipv6_mapped();
         let deployed = ServiceDeployed {
-            appname: instance.service.clone(),
+            appname: attachment.instance.service.clone(),
             status: "DEPLOYED".to_owned(),
-            instance_number: instance.number,
-            nsip: ns_ip,
-            nsipv6: ns_ip_v6(self.state.subnet6, ns_ip).to_string(),
+            instance_number: attachment.instance.number,
+            nsip: attachment.ns_ip,
+            nsipv6: attachment.ns_ip6.unwrap_or_else(none).to_string(),
             host_port: self.config.public_port,
             host_ip: self.advertised().into(),
         };
@@ -244,7 +273,7 @@ impl Node {
     /// Tells the cluster where every instance of this node is reached.
     pub(super) fn announce_all(&self) {
         for attachment in &self.state.endpoints {
-            self.announce(&attachment.instance, attachment.ns_ip);
+            self.announce(attachment);
         }
     }
 
@@ -265,21 +294,13 @@ impl Node {
     }
 }
 
-/// Oakestra's workers refuse an instance without a valid IPv6 address, so each has one, though nothing is sent there
-/// yet: the same place in the node's IPv6 block. Without a block the IPv4 address in IPv6 form.
-fn ns_ip_v6(block: Option<Ipv6Addr>, ns_ip: Ipv4Addr) -> Ipv6Addr {
-    block.map_or(ns_ip.to_ipv6_mapped(), |block| {
-        Ipv6Addr::from_bits(block.to_bits() + u128::from(ns_ip.to_bits() % 64))
-    })
-}
-
 impl Attachment {
     pub(super) fn endpoint(&self) -> Endpoint {
         Endpoint {
             ns_ip: self.ns_ip,
-            ns_ip6: None,
+            ns_ip6: self.ns_ip6,
             instance_ip: self.instance_ip,
-            instance_ip6: None,
+            instance_ip6: self.instance_ip6,
             ifindex: self.ifindex,
             mac: self.mac,
             gateway_mac: self.gateway_mac,
@@ -307,17 +328,5 @@ impl crate::state::Node {
         let block = crate::ipam::Block::new(self.subnet?).ok()?;
         let taken: Vec<_> = self.endpoints.iter().map(|attachment| attachment.ns_ip).collect();
         Some(Pool::restore(block, &self.free, &taken))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::ns_ip_v6;
-
-    #[test]
-    fn an_instances_ipv6_address_is_the_same_place_in_the_other_block() {
-        let ns_ip = "10.18.0.66".parse().unwrap();
-        assert_eq!(ns_ip_v6(Some("fc00::100".parse().unwrap()), ns_ip).to_string(), "fc00::102");
-        assert_eq!(ns_ip_v6(None, ns_ip).to_string(), "::ffff:10.18.0.66");
     }
 }
