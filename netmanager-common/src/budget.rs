@@ -25,6 +25,10 @@ pub const UNKNOWN_SOURCE: Rate = Rate::of(32);
 /// The same of all addresses together where no node is known: who invents the one can invent many.
 pub const STRANGERS: Rate = Rate::of(256);
 
+/// Flows that a container may begin without being answered, and without being asked: 512 in a second. The table of all
+/// flows is then turned over in a minute, whatever one container does.
+pub const NEW_FLOWS: Rate = Rate { burst: 4096, refill_ns: 1_953_125 };
+
 /// What is left of a budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -61,6 +65,18 @@ impl Budget {
         true
     }
 
+    /// Gives one share back, up to a burst. Whether any was ever taken.
+    #[inline(always)]
+    pub const fn give_back(&mut self, rate: Rate) -> bool {
+        if self.since == 0 {
+            return false;
+        }
+        if self.left < rate.burst {
+            self.left += 1;
+        }
+        true
+    }
+
     /// Whether [`Self::take`] would find nothing.
     #[must_use]
     #[inline(always)]
@@ -76,11 +92,11 @@ impl Budget {
 
 #[cfg(test)]
 mod tests {
-    use super::{Budget, CONTAINER, Rate, STRANGERS, UNKNOWN_SOURCE};
+    use super::{Budget, CONTAINER, NEW_FLOWS, Rate, STRANGERS, UNKNOWN_SOURCE};
     use proptest::prelude::*;
 
     const SECOND: u64 = 1_000_000_000;
-    const RATES: [Rate; 3] = [CONTAINER, UNKNOWN_SOURCE, STRANGERS];
+    const RATES: [Rate; 4] = [CONTAINER, UNKNOWN_SOURCE, STRANGERS, NEW_FLOWS];
 
     fn take_all(budget: &mut Budget, rate: Rate, now: u64) -> u32 {
         (0..).take_while(|_| budget.take(rate, now)).last().map_or(0, |last| last + 1)
@@ -96,9 +112,25 @@ mod tests {
             assert_eq!(take_all(&mut budget, rate, SECOND * 100 + rate.refill_ns - 1), 0);
             assert!(!budget.is_used_up(rate, SECOND * 100 + rate.refill_ns));
             assert_eq!(take_all(&mut budget, rate, SECOND * 100 + rate.refill_ns), 1);
-            assert_eq!(take_all(&mut budget, rate, SECOND * 101), rate.burst - 1);
+            let in_a_second = u32::try_from(SECOND / rate.refill_ns).unwrap().min(rate.burst);
+            assert_eq!(take_all(&mut budget, rate, SECOND * 101), in_a_second - 1);
             let later = take_all(&mut budget, rate, SECOND * 1000);
             assert_eq!(later, rate.burst, "no more than a burst is saved up");
+        }
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again_but_no_more_is_saved_up() {
+        for rate in RATES {
+            let mut budget = Budget::default();
+            assert!(!budget.give_back(rate), "nothing was taken");
+            assert_eq!(take_all(&mut budget, rate, SECOND * 100), rate.burst);
+            assert!(budget.give_back(rate));
+            assert_eq!(take_all(&mut budget, rate, SECOND * 100), 1);
+            for _ in 0..2 * rate.burst {
+                budget.give_back(rate);
+            }
+            assert_eq!(take_all(&mut budget, rate, SECOND * 100), rate.burst);
         }
     }
 

@@ -17,6 +17,20 @@ pub struct MissRecord {
 
 const _: () = assert!(size_of::<MissRecord>() == 16 + 16);
 
+/// A record of the event ring: a backend does not answer, or refuses connections. Written by both programs, at most once
+/// per backend in [`crate::health::REPORT_MS`]; netmanager looks what [`crate::map::HEALTH`] says of it. It is told from
+/// [`MissRecord`] by its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct SuspectRecord {
+    /// Index into [`crate::map::BACKENDS`].
+    pub backend: u32,
+    /// Its generation.
+    pub generation: u32,
+}
+
+const _: () = assert!(size_of::<SuspectRecord>() == 4 + 4);
+
 /// How long the kernel keeps quiet about an address after a record.
 pub const MISS_INTERVAL_NS: u64 = 200_000_000;
 
@@ -83,6 +97,8 @@ drop_reasons! {
     NoInstanceAddress = "no-instance-address",
     /// Its ports belong to another live connection between the same two containers.
     PortClash = "port-clash",
+    /// Of a container that has begun many flows which nobody answers.
+    TooManyFlows = "too-many-flows",
     /// The table entry was replaced while it was read; the retransmission will find the new one.
     TableChanged = "table-changed",
     /// To a container that is not on this node, and none of those known on others.

@@ -1,7 +1,7 @@
-//! Flows: their keys, how long they last, and the choices made for them.
+//! Flows: their keys, and the choices made for them. How long they last: [`crate::life`].
 
 use crate::map::{FlowKey, MAX_BACKENDS_PER_SERVICE};
-use crate::wire::{self, Be16, Ip};
+use crate::wire::{Be16, Ip};
 
 /// The two ports of a packet. An ICMP echo has its identifier at the asking end and 0 at the answering one, so that
 /// a request and its reply are the two directions of one flow.
@@ -53,13 +53,30 @@ pub const fn reply_key(forward: &FlowKey, instance: Ip) -> FlowKey {
     }
 }
 
-/// Idle time after which an unanswered or finished datagram flow is over, in seconds. Oakestra's 60 s broke quiet
-/// flows.
-pub const DATAGRAM_LIFETIME: u32 = 180;
-/// The same of ICMP echo.
-pub const ECHO_LIFETIME: u32 = 30;
-/// Idle time after which a flow no longer keeps its ports from another one.
-pub const CLASH_LIFETIME: u32 = 60;
+/// The key on which the container at `ifindex` sends what `arrival` answers: it had dialled `dialled`.
+#[must_use]
+#[inline(always)]
+pub const fn answered_key(arrival: &FlowKey, ifindex: u32, dialled: Ip) -> FlowKey {
+    FlowKey {
+        ifindex,
+        source: arrival.destination,
+        destination: dialled,
+        source_port: arrival.destination_port,
+        destination_port: arrival.source_port,
+        protocol: arrival.protocol,
+    }
+}
+
+/// Seconds between two looks at the other direction's entry, so that it is not the least recently used one while packets
+/// go one way only. A power of two.
+pub const KEEP_WARM: u32 = 8;
+
+/// Whether such a look is due at a packet `now`, the one before having been seen at `last_seen`.
+#[must_use]
+#[inline(always)]
+pub const fn keeps_warm(now: u32, last_seen: u32) -> bool {
+    now / KEEP_WARM != last_seen / KEEP_WARM
+}
 
 /// Seconds for which later fragments may follow their first one. Numbers of datagrams are used again after 65,536.
 pub const FRAGMENTS_LIFETIME: u32 = 2;
@@ -71,33 +88,6 @@ pub const FRAGMENTS_LIFETIME: u32 = 2;
 pub const fn idle(now: u32, last_seen: u32) -> u32 {
     let seconds = now.wrapping_sub(last_seen);
     if seconds > u32::MAX / 2 { 0 } else { seconds }
-}
-
-/// Whether the next packet of a flow begins a new one, for which a backend is chosen afresh. Established TCP never
-/// expires here, it may idle for hours; a SYN begins anew only after the old connection was seen to end, since it
-/// may as well be a retransmission.
-#[must_use]
-#[inline(always)]
-pub const fn begins_anew(protocol: u8, tcp_flags: u8, closing: bool, idle: u32) -> bool {
-    match protocol {
-        wire::TCP => closing && is_first(protocol, tcp_flags),
-        wire::UDP => idle > DATAGRAM_LIFETIME,
-        _ => idle > ECHO_LIFETIME,
-    }
-}
-
-/// Whether a packet may be the first of its connection, so that another backend can still take it.
-#[must_use]
-#[inline(always)]
-pub const fn is_first(protocol: u8, tcp_flags: u8) -> bool {
-    protocol != wire::TCP || tcp_flags & (wire::TCP_SYN | wire::TCP_ACK) == wire::TCP_SYN
-}
-
-/// Whether a packet ends its connection.
-#[must_use]
-#[inline(always)]
-pub const fn is_last(tcp_flags: u8) -> bool {
-    tcp_flags & (wire::TCP_FIN | wire::TCP_RST) != 0
 }
 
 /// Which of `count` backends has the turn: the index into a service's list.
@@ -135,7 +125,7 @@ const fn word(address: Ip) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Ip4;
+    use crate::wire::{self, Ip4};
     use proptest::prelude::*;
     use std::collections::HashSet;
 
@@ -150,23 +140,7 @@ mod tests {
         let reply = reply_key(&forward, ip(10, 30, 12, 10));
         let ports = Ports { source: Be16::new(9000), destination: Be16::new(55854) };
         assert_eq!(reply, arrival_key(ip(10, 30, 12, 10), ip(10, 18, 1, 2), ports, wire::TCP));
-    }
-
-    #[test]
-    fn only_a_syn_after_the_end_begins_a_tcp_flow_anew() {
-        let day = 86_400;
-        assert!(!begins_anew(wire::TCP, wire::TCP_ACK, false, day), "idle is not over");
-        assert!(!begins_anew(wire::TCP, wire::TCP_SYN, false, 1), "a retransmitted SYN keeps its backend");
-        assert!(!begins_anew(wire::TCP, wire::TCP_ACK, true, 1), "the last ACK goes where the FIN went");
-        assert!(!begins_anew(wire::TCP, wire::TCP_SYN | wire::TCP_ACK, true, 1));
-        assert!(begins_anew(wire::TCP, wire::TCP_SYN, true, 1));
-    }
-
-    #[test]
-    fn datagram_flows_end_by_idleness() {
-        assert!(!begins_anew(wire::UDP, 0, false, DATAGRAM_LIFETIME));
-        assert!(begins_anew(wire::UDP, 0, false, DATAGRAM_LIFETIME + 1));
-        assert!(begins_anew(wire::ICMP, 0, false, ECHO_LIFETIME + 1));
+        assert_eq!(answered_key(&reply, 7, ip(10, 30, 2, 10)), forward, "and back");
     }
 
     #[test]

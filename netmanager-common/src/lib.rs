@@ -15,6 +15,8 @@ pub mod checksum;
 pub mod event;
 pub mod flow;
 pub mod header;
+pub mod health;
+pub mod life;
 pub mod map;
 pub mod packet;
 pub mod punt;

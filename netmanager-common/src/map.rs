@@ -24,6 +24,16 @@ pub const HOSTS: &str = "HOSTS";
 pub const PEERS: &str = "PEERS";
 /// Flows, both directions: [`FlowKey`] to [`Flow`]. Least recently used fall out. Both programs write.
 pub const FLOWS: &str = "FLOWS";
+/// What must not fall out of [`FLOWS`] though many others come: the flows in which both ends take part and a backend was
+/// chosen. Written when that is so, and once more into [`FLOWS`] when it is looked for there in vain; removed at the end of
+/// the connection. Of these too the least recently looked for fall out. Both programs write.
+pub const ASSURED: &str = "ASSURED";
+/// [`Budget`](crate::budget::Budget) by [`Veth::slot`]: how many flows the container may begin that nobody answers. Both
+/// programs write.
+pub const NEW_FLOWS: &str = "NEW_FLOWS";
+/// [`Health`](crate::health::Health) by the number of a backend. Both programs write; user reads, and clears it before the
+/// number is used.
+pub const HEALTH: &str = "HEALTH";
 /// Whose turn it is: service address to the number of connections begun so far. User makes and removes the entry
 /// together with the service's; container counts.
 pub const TURNS: &str = "TURNS";
@@ -69,6 +79,8 @@ pub const MAX_HOSTS: u32 = 4 * MAX_BACKENDS;
 pub const MAX_PEERS: u32 = 32_768;
 /// Two entries a connection; 10 MB of kernel memory when full.
 pub const MAX_FLOWS: u32 = 65_536;
+/// Two entries a connection; 10 MB of kernel memory.
+pub const MAX_ASSURED: u32 = 65_536;
 /// Fragmented datagrams under way at one time.
 pub const MAX_FRAGMENTS: u32 = 4096;
 /// CPUs that may begin a connection at the same time.
@@ -149,15 +161,19 @@ pub struct Service {
     /// removed one at once, while a packet still reads there. It writes values from their beginning: a reader that
     /// finds its own address here after it has read the rest has read no other entry's.
     pub service_ip: Ip,
-    /// How many of `backends` count.
+    /// How many of `backends` are chosen from: the first ones.
     pub count: u16,
+    /// How many follow that get no new flows: they drain, or are set aside. They keep what they have.
+    pub resting: u16,
     /// A [`Policy`].
     pub policy: u16,
+    /// Zero.
+    pub _pad: u16,
     /// Indices into [`BACKENDS`].
     pub backends: [u16; MAX_BACKENDS_PER_SERVICE],
 }
 
-const _: () = assert!(size_of::<Service>() == 16 + 2 + 2 + 2 * MAX_BACKENDS_PER_SERVICE);
+const _: () = assert!(size_of::<Service>() == 16 + 4 * 2 + 2 * MAX_BACKENDS_PER_SERVICE);
 const _: () = assert!(MAX_BACKENDS <= 1 << 16);
 const _: () = assert!(MAX_BACKENDS_PER_SERVICE.is_power_of_two());
 
@@ -169,6 +185,8 @@ pub enum Policy {
     RoundRobin = 0,
     /// The address of one instance: its only backend.
     Instance = 1,
+    /// Each new connection takes the first backend of the list, which is in the order of their distance.
+    Closest = 2,
 }
 
 /// Not a policy.
@@ -182,12 +200,13 @@ impl TryFrom<u16> for Policy {
         match number {
             0 => Ok(Self::RoundRobin),
             1 => Ok(Self::Instance),
+            2 => Ok(Self::Closest),
             _ => Err(UnknownPolicy(number)),
         }
     }
 }
 
-/// Value of [`BACKENDS`]. All but the generation stays as it is while the number is in use, and numbers are reused as
+/// Value of [`BACKENDS`]. All but the generation and `aside` stays as it is while the number is in use, and numbers are reused as
 /// late as possible: whoever reads while user space writes sees the old value, or the new one, or that the number is
 /// no longer in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -208,11 +227,13 @@ pub struct Backend {
     pub node: Ip,
     /// Where its node listens.
     pub port: Be16,
+    /// Whether it is set aside, 1 or 0: what can go on elsewhere does. This too may change while the number is in use.
+    pub aside: u8,
     /// Zero.
-    pub _pad: [u8; 2],
+    pub _pad: u8,
 }
 
-const _: () = assert!(size_of::<Backend>() == 4 + 4 + 16 + 4 + 16 + 16 + 2 + 2);
+const _: () = assert!(size_of::<Backend>() == 4 + 4 + 16 + 4 + 16 + 16 + 2 + 1 + 1);
 
 impl Backend {
     /// Whether the number stands for an instance.
@@ -312,11 +333,18 @@ pub struct Flow {
     pub slot: u32,
     /// When the last packet was seen: seconds of the monotonic clock.
     pub last_seen: u32,
-    /// Whether the end of the connection was seen: 0 or 1.
-    pub closing: u32,
+    /// When it began: microseconds of the monotonic clock, wrapped; 0 if its first packet says nothing of the time until
+    /// the answer.
+    pub began: u32,
+    /// A [`State`](crate::life::State).
+    pub state: u8,
+    /// Whether the backend was one of several that the address stands for, and not the instance itself: 0 or 1.
+    pub chosen: u8,
+    /// Zero.
+    pub _pad: u16,
 }
 
-const _: () = assert!(size_of::<Flow>() == 16 + 4 + 4 + 4 + 4 + 4);
+const _: () = assert!(size_of::<Flow>() == 16 + 4 + 4 + 4 + 4 + 4 + 1 + 1 + 2);
 
 /// Key of [`FRAGMENTS`]: what all fragments of a datagram have in common (RFC 791, 2.3), and where they arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -370,6 +398,7 @@ const _: () = assert!(size_of::<Traffic>() == 8 + 8 + 8 + 8);
 mod pod {
     use super::{Backend, Endpoint, Flow, FlowKey, Node, Peer, Service, Traffic};
     use crate::budget::Budget;
+    use crate::health::Health;
     use crate::wire::Ip;
 
     macro_rules! pod {
@@ -382,5 +411,5 @@ mod pod {
         };
     }
 
-    pod!(Ip, Node, Endpoint, Service, Backend, Peer, FlowKey, Flow, Traffic, Budget);
+    pod!(Ip, Node, Endpoint, Service, Backend, Peer, FlowKey, Flow, Traffic, Budget, Health);
 }

@@ -85,16 +85,19 @@ fn to_service<H: Header>(skb: &Skb, ip: H) -> Result<i32, DropReason> {
         packet.ports,
         packet.protocol(),
     );
-    let Choice { source, backend, slot } = match select::lookup(&scratch.forward, &packet)? {
+    let Choice { source, backend, slot } = match select::lookup(scratch, &packet)? {
         Lookup::Warm(choice) => choice,
-        Lookup::New { replaces } => select::begin(scratch, check_source(skb, &packet.ip)?.slot, replaces)?,
+        Lookup::New { replaces } => {
+            let slot = check_source(skb, &packet.ip)?.slot;
+            select::begin(scratch, slot, replaces, packet.tcp_flags)?
+        }
     };
     packet.ip.hop()?;
     let ns_ip = backend.ns_ip_like(source);
     packet.set_source(source);
     packet.set_destination(ns_ip);
     let verdict = if let Some(receiver) = maps::veth(&ns_ip) {
-        deliver::show_as_dialled(&mut packet)?;
+        deliver::show_as_dialled(&mut packet, &receiver)?;
         deliver::to_container(skb, &packet, &receiver)
     } else {
         to_node(skb, &packet, backend)

@@ -8,22 +8,31 @@ use netmanager_common::packet::Packet;
 use netmanager_common::tunnel;
 use netmanager_common::wire::{ETHERNET_LEN, Ethernet};
 
-use crate::count;
 use crate::maps::{self, FLOWS};
 use crate::select;
 use crate::skb::{self, Skb};
+use crate::{count, follow};
 
-/// Shows an arriving packet as coming from the service address that its receiver dialled, if it is an answer.
+/// Shows a packet that arrives for `receiver` as coming from the service address that this container dialled, if it is an
+/// answer.
 #[inline(always)]
-pub(crate) fn show_as_dialled<H: Header>(packet: &mut Packet<H>) -> Result<(), DropReason> {
+pub(crate) fn show_as_dialled<H: Header>(packet: &mut Packet<H>, receiver: &Veth) -> Result<(), DropReason> {
     let scratch = maps::scratch()?;
     scratch.arrival = packet.arrival_key();
-    let Some(entry) = FLOWS.get_ptr_mut(&scratch.arrival) else { return Ok(()) };
+    let Some(entry) = FLOWS.get_ptr_mut(&scratch.arrival) else {
+        // What is from an NsIP answers to nothing that was dialled by another address.
+        if packet.ip.source().is_service()
+            && follow::recall_arrived(scratch, packet.tcp_flags.into(), receiver.slot, receiver.ifindex)
+        {
+            packet.set_source(scratch.flow.source);
+        }
+        return Ok(());
+    };
     // SAFETY: the entry's memory stays a value of this map until the program ends. If it becomes another flow's
     // meanwhile, the packet gets a source that its receiver does not know, and is refused there; for what is noted in
     // it see `select::lookup`.
     let entry = unsafe { &mut *entry };
-    select::touch(entry, packet, select::now());
+    follow::arrived(scratch, entry, packet, receiver.ifindex, select::now());
     packet.set_source(entry.source);
     Ok(())
 }

@@ -15,8 +15,8 @@
 //! What a program cannot finish alone goes to netmanager and comes back at `from_slow_path`.
 //!
 //! This file is the table of attach points. Reading order: [`container`] and [`uplink`], the two paths from top to
-//! bottom; [`slow`], the way of the rest; then what they use: [`guard`], [`select`], [`deliver`], [`host`], [`miss`],
-//! [`maps`], [`skb`]; and of `netmanager-common`, which user space shares, `header` and `packet`.
+//! bottom; [`slow`], the way of the rest; then what they use: [`guard`], [`select`], [`follow`], [`health`],
+//! [`deliver`], [`host`], [`miss`], [`maps`], [`skb`]; and of `netmanager-common`, which user space shares, `header` and `packet`.
 
 #![no_std]
 #![no_main]
@@ -28,8 +28,10 @@
 mod container;
 mod count;
 mod deliver;
+mod follow;
 mod fragment;
 mod guard;
+mod health;
 mod host;
 mod maps;
 mod miss;

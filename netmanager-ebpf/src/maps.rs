@@ -7,10 +7,11 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use netmanager_common::budget::Budget;
 use netmanager_common::event::{DROP_REASONS, DropReason};
+use netmanager_common::health::Health;
 use netmanager_common::map::{
-    Backend, EVENTS_SIZE, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, MAX_BACKENDS, MAX_BUDGETS,
-    MAX_ENDPOINTS, MAX_FLOWS, MAX_FRAGMENTS, MAX_HOSTS, MAX_MISSES, MAX_PEERS, MAX_SENDERS, MAX_SERVICES,
-    MAX_TURN_LOCKS, Node, Peer, Service, Traffic, Veth,
+    Backend, EVENTS_SIZE, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, MAX_ASSURED, MAX_BACKENDS,
+    MAX_BUDGETS, MAX_ENDPOINTS, MAX_FLOWS, MAX_FRAGMENTS, MAX_HOSTS, MAX_MISSES, MAX_PEERS, MAX_SENDERS,
+    MAX_SERVICES, MAX_TURN_LOCKS, Node, Peer, Service, Traffic, Veth,
 };
 use netmanager_common::wire::Ip;
 
@@ -34,6 +35,15 @@ pub(crate) static PEERS: HashMap<Peer, u32> = HashMap::pinned(MAX_PEERS, BPF_F_N
 
 #[map]
 pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(MAX_FLOWS, 0);
+
+#[map]
+pub(crate) static ASSURED: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(MAX_ASSURED, 0);
+
+#[map]
+pub(crate) static NEW_FLOWS: Array<Budget> = Array::pinned(MAX_ENDPOINTS, 0);
+
+#[map]
+pub(crate) static HEALTH: Array<Health> = Array::pinned(MAX_BACKENDS, 0);
 
 #[map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> = LruHashMap::pinned(MAX_FRAGMENTS, 0);
@@ -75,6 +85,7 @@ pub(crate) static PUNTS: PerCpuArray<u64> = PerCpuArray::pinned(DROP_REASONS, 0)
 pub(crate) struct Scratch {
     pub(crate) forward: FlowKey,
     pub(crate) arrival: FlowKey,
+    pub(crate) other: FlowKey,
     pub(crate) flow: Flow,
     pub(crate) fragment: FragmentKey,
 }

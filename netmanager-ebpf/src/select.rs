@@ -5,12 +5,14 @@ use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use netmanager_common::event::DropReason;
 use netmanager_common::flow;
 use netmanager_common::header::Header;
-use netmanager_common::map::{Backend, Flow, FlowKey};
+use netmanager_common::life::{self, State};
+use netmanager_common::map::{Backend, Flow, Policy};
 use netmanager_common::packet::Packet;
-use netmanager_common::wire::Ip;
+use netmanager_common::wire::{self, Ip};
 
 use crate::maps::{self, BACKENDS, FLOWS, SERVICES, Scratch, TURN_LOCKS, TURNS};
 use crate::miss;
+use crate::{follow, health};
 
 /// How often to try for a turn before taking one without the lock. Each try is a hash insertion, much longer than
 /// the lock is held, so this ends early but for a CPU that was stopped (by a hypervisor) while it held the lock.
@@ -63,54 +65,65 @@ pub(crate) enum Lookup {
     },
 }
 
-/// The flow that `packet` belongs to.
+/// The flow that `packet`, whose key is `scratch.forward`, belongs to.
 #[inline(always)]
-pub(crate) fn lookup<H: Header>(key: &FlowKey, packet: &Packet<H>) -> Result<Lookup, DropReason> {
-    let Some(flow) = FLOWS.get_ptr_mut(key) else { return Ok(Lookup::New { replaces: false }) };
+pub(crate) fn lookup<H: Header>(scratch: &mut Scratch, packet: &Packet<H>) -> Result<Lookup, DropReason> {
+    let Some(flow) = FLOWS.get_ptr_mut(&scratch.forward) else { return Ok(Lookup::New { replaces: false }) };
     // SAFETY: the entry's memory stays a value of this map until the program ends. If it becomes another flow's
     // meanwhile, this one packet may take that flow's way, and is refused at its end; and that flow may be noted as
     // seen or as ending, which changes nothing until a new connection takes its ports.
     let flow = unsafe { &mut *flow };
     let now = now();
-    let idle = flow::idle(now, flow.last_seen);
-    if flow::begins_anew(packet.protocol(), packet.tcp_flags, flow.closing != 0, idle) {
+    let (state, idle) = (State::of(flow.state), flow::idle(now, flow.last_seen));
+    if life::begins_anew(packet.protocol(), packet.tcp_flags, state, idle) {
         return Ok(Lookup::New { replaces: true });
     }
     match Choice::of(flow) {
         Some(choice) => {
-            touch(flow, packet, now);
+            let aside = choice.backend.aside != 0 && flow.chosen != 0;
+            if aside && life::may_move(packet.protocol(), packet.tcp_flags, state) {
+                return Ok(Lookup::New { replaces: true });
+            }
+            follow::sent(scratch, flow, packet, now);
             Ok(Lookup::Warm(choice))
         }
-        None if flow::is_first(packet.protocol(), packet.tcp_flags) => Ok(Lookup::New { replaces: true }),
+        None if life::is_first(packet.protocol(), packet.tcp_flags) => Ok(Lookup::New { replaces: true }),
         None => Err(DropReason::BackendGone),
     }
 }
 
-/// Notes that a packet of the flow was seen. Written only on change, to leave the cache line with other CPUs.
+/// Begins the flow whose forward key is in `scratch`, of the container that has `slot`, with a packet that has these
+/// flags.
 #[inline(always)]
-pub(crate) fn touch<H: Header>(flow: &mut Flow, packet: &Packet<H>, now: u32) {
-    if flow.last_seen != now {
-        flow.last_seen = now;
-    }
-    if flow::is_last(packet.tcp_flags) && flow.closing == 0 {
-        flow.closing = 1;
-    }
-}
-
-/// Begins the flow whose forward key is in `scratch`, of the container that has `slot`.
-#[inline(always)]
-pub(crate) fn begin(scratch: &mut Scratch, slot: u32, replaces: bool) -> Result<Choice, DropReason> {
-    enter(scratch, slot, replaces)?;
+pub(crate) fn begin(
+    scratch: &mut Scratch,
+    slot: u32,
+    replaces: bool,
+    tcp_flags: u8,
+) -> Result<Choice, DropReason> {
+    enter(scratch, slot, replaces, tcp_flags)?;
     // SAFETY: as in `lookup`.
     unsafe { FLOWS.get(&scratch.forward) }.and_then(Choice::of).ok_or(DropReason::TableChanged)
 }
 
 /// Chooses a backend for a new flow and enters both directions. A function to the kernel too, so that its variables
 /// do not lie on the stack of a warm packet; and therefore its answer is a number, no value in memory.
+#[expect(clippy::cast_possible_truncation, reason = "a protocol is one byte")]
 #[inline(never)]
-fn enter(scratch: &mut Scratch, slot: u32, replaces: bool) -> Result<(), DropReason> {
-    let Scratch { forward: key, arrival: reply, flow, .. } = scratch;
-    let (number, backend) = choose(&key.destination, &key.source)?;
+fn enter(scratch: &mut Scratch, slot: u32, replaces: bool, tcp_flags: u8) -> Result<(), DropReason> {
+    if !replaces && tcp_flags & wire::TCP_SYN == 0 && follow::recall_sent(scratch) {
+        if Choice::of(&scratch.flow).is_some() {
+            return Ok(());
+        }
+        if !life::is_first(scratch.forward.protocol as u8, tcp_flags) {
+            return Err(DropReason::BackendGone);
+        }
+    }
+    if !follow::may_begin(slot) {
+        return Err(DropReason::TooManyFlows);
+    }
+    let Scratch { forward: key, arrival: reply, other: clash, flow, .. } = scratch;
+    let Chosen { number, backend, chosen } = choose(&key.destination, &key.source)?;
     let instance_ip = maps::instance_ip(&key.source);
     if instance_ip.is_none() {
         return Err(DropReason::NoInstanceAddress);
@@ -122,19 +135,30 @@ fn enter(scratch: &mut Scratch, slot: u32, replaces: bool) -> Result<(), DropRea
     }
     *reply = flow::reply_key(key, answers_from);
     // SAFETY: read at once; what another flow in its place would do here is to refuse or allow these ports.
-    if let Some(other) = unsafe { FLOWS.get(&*reply) } {
-        let live = other.closing == 0 && flow::idle(now, other.last_seen) <= flow::CLASH_LIFETIME;
-        if other.source != key.destination && live {
+    if let Some(other) = unsafe { FLOWS.get(&*reply) }
+        && other.source != key.destination
+        && !State::of(other.state).is_ending()
+    {
+        // Packets may go in one direction only.
+        *clash = flow::answered_key(reply, key.ifindex, other.source);
+        // SAFETY: as above.
+        let sent = unsafe { FLOWS.get(&*clash) }.map_or(u32::MAX, |sent| flow::idle(now, sent.last_seen));
+        if sent.min(flow::idle(now, other.last_seen)) <= life::CLASH_LIFETIME {
             return Err(DropReason::PortClash);
         }
     }
+    let protocol = key.protocol as u8;
+    let is_timed = protocol != wire::UDP && (protocol != wire::TCP || tcp_flags & wire::TCP_SYN != 0);
     *flow = Flow {
         source: key.destination,
         backend: number,
         generation: backend.generation,
         slot,
         last_seen: now,
-        closing: 0,
+        began: if is_timed { follow::now_us() } else { 0 },
+        state: State::New as u8,
+        chosen: chosen.into(),
+        _pad: 0,
     };
     // First the entry for the answers: once a packet is on its way, its answer must be understood.
     if FLOWS.insert(&*reply, &*flow, u64::from(BPF_ANY)).is_err() {
@@ -142,16 +166,27 @@ fn enter(scratch: &mut Scratch, slot: u32, replaces: bool) -> Result<(), DropRea
     }
     flow.source = instance_ip;
     let mode = if replaces { BPF_ANY } else { BPF_NOEXIST };
-    match FLOWS.insert(&*key, &*flow, u64::from(mode)) {
-        Err(_) if replaces => Err(DropReason::KernelRefused),
-        // Or another CPU has begun the same flow a moment ago: what it chose counts.
-        _ => Ok(()),
+    // Or another CPU has begun the same flow a moment ago: what it chose counts.
+    if FLOWS.insert(&*key, &*flow, u64::from(mode)).is_err() && replaces {
+        return Err(DropReason::KernelRefused);
     }
+    if chosen {
+        health::asked(number, backend.generation, protocol, key.destination_port);
+    }
+    Ok(())
 }
 
-/// The backend of a service that has the turn, and its number.
+/// What [`choose`] has chosen.
+struct Chosen {
+    number: u32,
+    backend: &'static Backend,
+    /// Among several, and not by an instance's own address.
+    chosen: bool,
+}
+
+/// The backend of a service that has the turn, or is the closest one.
 #[inline(always)]
-fn choose(service_ip: &Ip, ns_ip: &Ip) -> Result<(u32, &'static Backend), DropReason> {
+fn choose(service_ip: &Ip, ns_ip: &Ip) -> Result<Chosen, DropReason> {
     // SAFETY: the entry's memory stays a value of this map until the program ends. The kernel may put another entry
     // there meanwhile, which the look at its address below finds out; all looks are volatile, so that the compiler
     // keeps their order.
@@ -164,7 +199,9 @@ fn choose(service_ip: &Ip, ns_ip: &Ip) -> Result<(u32, &'static Backend), DropRe
     if count == 0 {
         return Err(DropReason::NoBackend);
     }
-    let turn = if count == 1 { 0 } else { take_turn(service_ip) };
+    // SAFETY: as above.
+    let policy = unsafe { core::ptr::read_volatile(&raw const service.policy) };
+    let turn = if count == 1 || policy == Policy::Closest as u16 { 0 } else { take_turn(service_ip) };
     let Some(number) = service.backends.get(flow::in_turn(turn, count)) else {
         return Err(DropReason::TableChanged);
     };
@@ -176,7 +213,9 @@ fn choose(service_ip: &Ip, ns_ip: &Ip) -> Result<(u32, &'static Backend), DropRe
         return Err(DropReason::TableChanged);
     }
     match BACKENDS.get(number) {
-        Some(backend) if backend.in_use() => Ok((number, backend)),
+        Some(backend) if backend.in_use() => {
+            Ok(Chosen { number, backend, chosen: policy != Policy::Instance as u16 })
+        }
         _ => Err(DropReason::TableChanged),
     }
 }

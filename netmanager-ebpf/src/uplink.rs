@@ -56,7 +56,7 @@ fn deliver<H: Header>(skb: &Skb, arrived: &Arrived, ip: H) -> Result<i32, DropRe
         parsed => parsed?,
     };
     if !packet.is_opaque() {
-        deliver::show_as_dialled(&mut packet)?;
+        deliver::show_as_dialled(&mut packet, &receiver)?;
     }
     skb.close_tunnel_room::<H>(arrived.outer)?;
     deliver::to_container(skb, &packet, &receiver)

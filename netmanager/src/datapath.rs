@@ -5,9 +5,10 @@
 
 mod attach;
 mod error;
+mod events;
+mod health;
 mod interface;
 mod load;
-mod misses;
 mod model;
 mod pin;
 mod registry;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{MapError, PerCpuValues};
 pub use netmanager_common::event::DropReason;
+pub use netmanager_common::life::State as FlowState;
 use netmanager_common::map;
 pub use netmanager_common::map::Policy;
 use netmanager_common::map::Traffic;
@@ -28,10 +30,11 @@ use netmanager_common::wire::Be16;
 
 pub use attach::Hook;
 pub use error::DatapathError;
+pub use events::Events;
 pub use load::{FROM_CONTAINER, FROM_SLOW_PATH, FROM_UPLINK, OBJECT, PROGRAMS};
-pub use misses::Misses;
 pub use model::{
-    Addresses, Backend, Counters, Endpoint, EndpointCounters, Flow, Miss, Node, Service, Transport,
+    Addresses, Backend, Counters, Endpoint, EndpointCounters, Event, Flow, Miss, Node, Reading, Service,
+    Suspect, Transport,
 };
 pub use repair::Repair;
 pub use slow_path::{Arrival, gateway_of};
@@ -186,11 +189,17 @@ impl Datapath {
         policy: Policy,
         backends: &[Backend],
     ) -> Result<(), DatapathError> {
-        let service_ip = service_ip.into();
-        if backends.len() > map::MAX_BACKENDS_PER_SERVICE {
-            return Err(DatapathError::TooManyBackends { service_ip, count: backends.len() });
+        let (service_ip, backends) = (service_ip.into(), backends.to_vec());
+        self.publish(&Service { service_ip, policy, backends, resting: Vec::new() })
+    }
+
+    /// As [`Self::publish_service`], also with backends that get no new flows.
+    pub fn publish(&mut self, service: &Service) -> Result<(), DatapathError> {
+        let (service_ip, count) = (service.service_ip, service.backends.len() + service.resting.len());
+        if count > map::MAX_BACKENDS_PER_SERVICE {
+            return Err(DatapathError::TooManyBackends { service_ip, count });
         }
-        let steps = self.registry.publish(service_ip, policy, backends);
+        let steps = self.registry.publish(service);
         let steps = steps.map_err(|registry::OutOfNumbers| full(map::BACKENDS));
         self.apply_all(steps)
     }
@@ -233,10 +242,10 @@ impl Datapath {
         self.tables.counters()
     }
 
-    /// Misses as they occur, each address at most once in 200 ms. Call within a tokio runtime. There is one ring: of
-    /// two streams each gets a part.
-    pub fn misses(&mut self) -> Result<Misses, DatapathError> {
-        Misses::open(&self.pins)
+    /// What the kernel side tells as it occurs: misses, each address at most once in 200 ms; backends that do not answer,
+    /// each at most once in 500 ms. Call within a tokio runtime. There is one ring: of two streams each gets a part.
+    pub fn events(&mut self) -> Result<Events, DatapathError> {
+        Events::open(&self.pins)
     }
 
     /// Detaches and unpins everything under `pin_dir`; of nothing, nothing. Call it in the network namespace of the

@@ -26,7 +26,7 @@ pub use self::adopt::StartError;
 pub use self::registration::REGISTER_TIMEOUT;
 pub use self::workload::Refusal;
 use crate::config::Config;
-use crate::datapath::{Datapath, Misses};
+use crate::datapath::{self, Datapath, Events};
 use crate::error::chain;
 use crate::ipam::Pool;
 use crate::net::{Links, Uplink, Watch};
@@ -67,7 +67,7 @@ pub struct Node {
     links: Links,
     watch: Watch,
     datapath: Datapath,
-    misses: Misses,
+    kernel: Events,
     /// Nothing where the kernel has no TAP devices.
     slow_path: Option<SlowPath>,
     resolver: Resolver,
@@ -172,10 +172,11 @@ impl Node {
             () = self.stop.cancelled() => Wake::Stop,
             command = commands.recv() => Wake::Command(command),
             event = session => Wake::Event(event),
-            miss = self.misses.next() => match miss {
-                Ok(miss) => Wake::Miss(miss.service_ip),
+            event = self.kernel.next() => match event {
+                Ok(datapath::Event::Miss(miss)) => Wake::Miss(miss.service_ip),
+                Ok(datapath::Event::Suspect(_)) => Wake::Time,
                 Err(error) => {
-                    tracing::error!(error = chain(&error), "cannot read the data plane's misses");
+                    tracing::error!(error = chain(&error), "cannot read what the data plane tells");
                     tokio::time::sleep(Duration::from_secs(1)).await;
                     Wake::Time
                 }

@@ -188,5 +188,6 @@ fn policy(policy: Policy) -> &'static str {
     match policy {
         Policy::RoundRobin => "round robin",
         Policy::Instance => "instance",
+        Policy::Closest => "closest",
     }
 }

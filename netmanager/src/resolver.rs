@@ -38,7 +38,7 @@ pub const SILENCE: Duration = Duration::from_secs(24 * 3600);
 /// which ends the connection.
 #[must_use]
 pub fn is_use(flow: &Flow) -> bool {
-    let open = flow.transport == Transport::Tcp && !flow.closing && flow.backend.is_some();
+    let open = flow.transport == Transport::Tcp && !flow.state.is_ending() && flow.backend.is_some();
     flow.idle < if open { SILENCE } else { IDLE }
 }
 

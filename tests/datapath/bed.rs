@@ -8,8 +8,8 @@ use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, Pod};
 use integration::Netns;
 use netmanager::datapath::{
-    Backend, Datapath, DropReason, Endpoint, FROM_CONTAINER, FROM_UPLINK, Miss, OBJECT, Options, PROGRAMS,
-    Policy,
+    Backend, Datapath, DropReason, Endpoint, Event, FROM_CONTAINER, FROM_UPLINK, Miss, OBJECT, Options,
+    PROGRAMS, Policy,
 };
 
 use crate::nodes::hook;
@@ -141,6 +141,22 @@ impl Bed {
         })
     }
 
+    /// As [`Self::container_sends`] of many frames. Gives the verdicts only.
+    pub(crate) fn container_sends_all(&mut self, frames: impl IntoIterator<Item = Vec<u8>>) -> Vec<i32> {
+        let (netns, program) = (&self.netns, classifier(&mut self.programs, FROM_CONTAINER));
+        let frames: Vec<_> = frames.into_iter().collect();
+        let send = || frames.iter().map(|frame| verdict(program, frame)).collect();
+        netns.run(send).unwrap()
+    }
+
+    /// As [`Self::uplink_receives`] of many frames. Gives the verdicts only.
+    pub(crate) fn uplink_receives_all(&mut self, frames: impl IntoIterator<Item = Vec<u8>>) -> Vec<i32> {
+        let (netns, program) = (&self.netns, classifier(&mut self.programs, FROM_UPLINK));
+        let frames: Vec<_> = frames.into_iter().collect();
+        let send = || frames.iter().map(|frame| verdict(program, frame)).collect();
+        netns.run(send).unwrap()
+    }
+
     pub(crate) fn run(&mut self, name: &str, frame: &[u8]) -> Outcome {
         let before = self.drops();
         let mut out = vec![0; frame.len() + 256];
@@ -174,10 +190,13 @@ impl Bed {
     pub(crate) fn misses(&mut self) -> Vec<Miss> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut misses = self.datapath.misses().unwrap();
+            let mut events = self.datapath.events().unwrap();
             let mut seen = Vec::new();
-            while let Ok(miss) = tokio::time::timeout(Duration::from_millis(20), misses.next()).await {
-                seen.push(miss.unwrap());
+            while let Ok(event) = tokio::time::timeout(Duration::from_millis(20), events.next()).await {
+                seen.extend(match event.unwrap() {
+                    Event::Miss(miss) => Some(miss),
+                    Event::Suspect(_) => None,
+                });
             }
             seen
         })
@@ -204,6 +223,11 @@ impl Outcome {
         assert_eq!((self.verdict, self.dropped.as_slice()), (REDIRECT, [].as_slice()));
         &self.frame
     }
+}
+
+fn verdict(program: &SchedClassifier, frame: &[u8]) -> i32 {
+    let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };
+    program.test_run(options).expect("the kernel runs the program").return_value.cast_signed()
 }
 
 fn classifier<'a>(programs: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {

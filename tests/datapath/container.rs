@@ -432,5 +432,5 @@ fn flows_are_listed_with_what_they_lead_to() {
     assert_eq!(flow.client, SocketAddr::new(IpAddr::V4(CLIENT.ns_ip), CLIENT_PORT));
     assert_eq!(flow.service, SocketAddr::new(IpAddr::V4(SERVICE), SERVER_PORT));
     assert_eq!(flow.backend, Some(SERVER));
-    assert!(flow.idle < Duration::from_secs(60) && !flow.closing, "{flow:?}");
+    assert!(flow.idle < Duration::from_secs(60) && !flow.state.is_ending(), "{flow:?}");
 }

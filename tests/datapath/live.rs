@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use netmanager::datapath::Policy;
+use netmanager::datapath::{Event, Policy};
 
 use crate::nodes::{Container, Family, Node, Underlay, publish_instances};
 use crate::talk::{self, Answer, PORT, ask, ask_by_datagram, connect, echo, exchange, ping, serve};
@@ -100,8 +100,10 @@ fn resolve_misses(nodes: &mut [Node], known: &[(Ipv4Addr, &Container)]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for node in nodes {
         let miss = runtime.block_on(async {
-            let mut misses = node.datapath.misses().unwrap();
-            tokio::time::timeout(Duration::from_secs(5), misses.next()).await.expect("a miss").unwrap()
+            let mut events = node.datapath.events().unwrap();
+            let event = tokio::time::timeout(Duration::from_secs(5), events.next());
+            let Event::Miss(miss) = event.await.expect("a miss").unwrap() else { panic!("a miss") };
+            miss
         });
         let (_, container) = known.iter().find(|(ip, _)| *ip == miss.service_ip).expect("a known address");
         let backend = container.backend;

@@ -10,6 +10,7 @@ mod families;
 mod foreign;
 mod fuzz;
 mod guard;
+mod lifetimes;
 mod live;
 mod neighbours;
 mod nodes;

@@ -21,8 +21,10 @@ pub(crate) const SERVER_PORT: u16 = 80;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
     TcpSyn,
+    TcpSynAck,
     TcpAck,
     TcpFin,
+    TcpReset,
     Udp,
     /// UDP without a checksum.
     UdpUnchecked,
@@ -59,6 +61,8 @@ impl Packet {
         match self.transport {
             Transport::TcpSyn => tcp(ip).syn().write(&mut bytes, payload),
             Transport::TcpAck => tcp(ip).ack(77).psh().write(&mut bytes, payload),
+            Transport::TcpSynAck => tcp(ip).syn().ack(77).write(&mut bytes, b""),
+            Transport::TcpReset => tcp(ip).rst().ack(77).write(&mut bytes, b""),
             Transport::TcpFin => tcp(ip).ack(77).fin().write(&mut bytes, payload),
             Transport::Udp | Transport::UdpUnchecked => ip.udp(from, to).write(&mut bytes, payload),
             Transport::EchoRequest => ip.icmpv4_echo_request(from, 1).write(&mut bytes, payload),

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{write_json, write_table};
 use crate::app::Paths;
 use crate::cli::Format;
-use crate::datapath::{Flow, Tables, Transport};
+use crate::datapath::{Flow, FlowState, Tables, Transport};
 
 #[derive(Serialize)]
 struct Row {
@@ -20,7 +20,7 @@ struct Row {
     nsip: Option<String>,
     node: Option<String>,
     idle_seconds: u64,
-    /// `open`, or `closing` once its end was seen.
+    /// How far it has come.
     state: &'static str,
 }
 
@@ -76,7 +76,12 @@ impl From<&Flow> for Row {
             nsip: flow.backend.map(|backend| backend.ns_ip.to_string()),
             node: flow.backend.map(|backend| backend.node.to_string()),
             idle_seconds: flow.idle.as_secs(),
-            state: if flow.closing { "closing" } else { "open" },
+            state: match flow.state {
+                FlowState::New => "unanswered",
+                FlowState::Answered | FlowState::Assured => "open",
+                FlowState::Closing => "closing",
+                FlowState::Closed => "closed",
+            },
         }
     }
 }

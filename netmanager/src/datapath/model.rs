@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use netmanager_common::event::DropReason;
+use netmanager_common::life::State as FlowState;
 use netmanager_common::map::Policy;
 
 /// A container's attachment on this node.
@@ -39,7 +40,29 @@ pub struct Backend {
 pub struct Service {
     pub service_ip: IpAddr,
     pub policy: Policy,
+    /// Those that new flows go to: in turn, or all to the first one, as `policy` says.
     pub backends: Vec<Backend>,
+    /// Those that get no new flows and keep the ones that they have: they drain, or are set aside.
+    pub resting: Vec<Backend>,
+}
+
+/// What the kernel side has noted of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reading {
+    /// Packets since the last answer that should have been answered.
+    pub unanswered: u32,
+    /// Where the last of them went, if that was TCP.
+    pub asked_port: Option<u16>,
+    /// How long ago something came back last; nothing if nothing ever has.
+    pub heard: Option<Duration>,
+    /// TCP connections refused since the last one that was accepted.
+    pub refused: u32,
+    /// Where the last TCP connection was accepted.
+    pub accepted_port: Option<u16>,
+    /// Where the last one was refused.
+    pub refused_port: Option<u16>,
+    /// The time until a first answer, smoothed.
+    pub round_trip: Option<Duration>,
 }
 
 /// Transport of a flow.
@@ -63,8 +86,8 @@ pub struct Flow {
     pub backend: Option<Backend>,
     /// Time since its last packet, to the second.
     pub idle: Duration,
-    /// Its end was seen.
-    pub closing: bool,
+    /// As the client's direction has it.
+    pub state: FlowState,
 }
 
 /// Packets and bytes of one endpoint since it was attached.
@@ -87,6 +110,21 @@ pub struct Counters {
     pub drops: Vec<(DropReason, u64)>,
     /// Packets given to netmanager instead, likewise.
     pub punts: Vec<(DropReason, u64)>,
+}
+
+/// What the kernel side tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    Miss(Miss),
+    /// A backend does not answer, or refuses connections: see [`super::Datapath::suspect`].
+    Suspect(Suspect),
+}
+
+/// A backend by its number in the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Suspect {
+    pub(super) number: u32,
+    pub(super) generation: u32,
 }
 
 /// A packet needed a service address that the table does not have.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use netmanager_common::map::{MAX_BACKENDS, Policy};
 
-use super::Backend;
+use super::{Backend, Service};
 
 /// One write to one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,11 +15,15 @@ pub(super) enum Step {
     AddPeer(SocketAddr),
     /// Like all removals harmless when there is nothing to remove.
     RemovePeer(SocketAddr),
+    /// What is noted of a number is no longer true of what it will mean.
+    ClearHealth(u16),
     /// A number's meaning, with a generation that says whether it is in use.
     SetBackend {
         number: u16,
         generation: u32,
         backend: Backend,
+        /// What can go on elsewhere does.
+        aside: bool,
     },
     /// An address of a container leads to a backend.
     SetHost {
@@ -30,7 +34,10 @@ pub(super) enum Step {
     SetService {
         service_ip: IpAddr,
         policy: Policy,
+        /// Those that are chosen from.
         numbers: Vec<u16>,
+        /// Those that keep what they have.
+        resting: Vec<u16>,
     },
     RemoveService(IpAddr),
 }
@@ -43,15 +50,26 @@ pub(super) struct OutOfNumbers;
 #[derive(Debug, Default)]
 pub(super) struct Held {
     /// Every number that was ever used.
-    pub(super) rows: Vec<(u16, u32, Backend)>,
+    pub(super) rows: Vec<Row>,
+    /// With those that rest.
     pub(super) services: Vec<(IpAddr, Vec<u16>)>,
     pub(super) hosts: Vec<(IpAddr, u16)>,
     pub(super) peers: Vec<SocketAddr>,
 }
 
+/// What the tables say of a number.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row {
+    pub(super) number: u16,
+    pub(super) generation: u32,
+    pub(super) backend: Backend,
+    pub(super) aside: bool,
+}
+
 /// What the tables hold, by meaning.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
+    /// With those that rest.
     services: BTreeMap<IpAddr, Vec<u16>>,
     backends: BTreeMap<u16, InUse>,
     numbers: BTreeMap<Backend, u16>,
@@ -69,6 +87,7 @@ pub(super) struct Registry {
 struct InUse {
     backend: Backend,
     generation: u32,
+    aside: bool,
     /// How many services list it.
     users: usize,
 }
@@ -77,10 +96,10 @@ impl Registry {
     /// From what the tables hold, with the steps that finish what a writer has left half done when it died.
     pub(super) fn rebuild(held: &Held) -> (Self, Vec<Step>) {
         let mut registry = Self::default();
-        for &(number, generation, backend) in &held.rows {
+        for &Row { number, generation, backend, aside } in &held.rows {
             registry.unused = registry.unused.max(u32::from(number) + 1);
             if is_in_use(generation) {
-                registry.enter(number, generation, backend);
+                registry.enter(number, generation, backend, aside);
             } else {
                 registry.retired.push_back((number, generation));
             }
@@ -119,18 +138,17 @@ impl Registry {
 
     /// Replaces a service's backends. New ones are complete before the service names them, old ones go after it has
     /// ceased to.
-    pub(super) fn publish(
-        &mut self,
-        service_ip: IpAddr,
-        policy: Policy,
-        backends: &[Backend],
-    ) -> Result<Vec<Step>, OutOfNumbers> {
+    pub(super) fn publish(&mut self, service: &Service) -> Result<Vec<Step>, OutOfNumbers> {
+        let &Service { service_ip, policy, .. } = service;
         let mut steps = Vec::new();
-        let mut numbers: Vec<u16> = Vec::with_capacity(backends.len());
-        for backend in backends {
+        let chosen_from = service.backends.len();
+        let mut numbers: Vec<u16> = Vec::with_capacity(chosen_from + service.resting.len());
+        let mut count = 0;
+        for (place, backend) in service.backends.iter().chain(&service.resting).enumerate() {
             let number = self.number_of(backend, &mut steps)?;
             if !numbers.contains(&number) {
                 numbers.push(number);
+                count += usize::from(place < chosen_from);
             }
         }
         for number in &numbers {
@@ -138,10 +156,36 @@ impl Registry {
                 in_use.users += 1;
             }
         }
-        steps.push(Step::SetService { service_ip, policy, numbers: numbers.clone() });
+        let (chosen_from, resting) = numbers.split_at(count);
+        let (chosen_from, resting) = (chosen_from.to_vec(), resting.to_vec());
+        steps.push(Step::SetService { service_ip, policy, numbers: chosen_from, resting });
         let before = self.services.insert(service_ip, numbers).unwrap_or_default();
         self.release(&before, &mut steps);
         Ok(steps)
+    }
+
+    /// Sets a backend aside, or takes it back. Nothing if it is so, or not known.
+    pub(super) fn set_aside(&mut self, backend: &Backend, aside: bool) -> Option<Step> {
+        let number = *self.numbers.get(backend)?;
+        let in_use = self.backends.get_mut(&number).filter(|in_use| in_use.aside != aside)?;
+        in_use.aside = aside;
+        Some(Step::SetBackend { number, generation: in_use.generation, backend: *backend, aside })
+    }
+
+    /// The number and the generation of a backend.
+    pub(super) fn number(&self, backend: &Backend) -> Option<(u16, u32)> {
+        let number = *self.numbers.get(backend)?;
+        self.backends.get(&number).map(|in_use| (number, in_use.generation))
+    }
+
+    /// The backend that has this number in this generation.
+    pub(super) fn backend(&self, number: u16, generation: u32) -> Option<Backend> {
+        self.backends.get(&number).filter(|it| it.generation == generation).map(|it| it.backend)
+    }
+
+    /// The backends that are set aside.
+    pub(super) fn aside(&self) -> impl Iterator<Item = Backend> {
+        self.backends.values().filter(|in_use| in_use.aside).map(|in_use| in_use.backend)
     }
 
     /// Forgets a service.
@@ -157,8 +201,9 @@ impl Registry {
             return Ok(number);
         }
         let (number, generation) = self.take_number()?;
-        steps.extend(self.enter(number, generation, *backend).into_iter().map(Step::AddPeer));
-        steps.push(Step::SetBackend { number, generation, backend: *backend });
+        steps.extend(self.enter(number, generation, *backend, false).into_iter().map(Step::AddPeer));
+        steps.push(Step::ClearHealth(number));
+        steps.push(Step::SetBackend { number, generation, backend: *backend, aside: false });
         steps.extend(addresses(backend).map(|address| Step::SetHost { address, number }));
         Ok(number)
     }
@@ -176,8 +221,8 @@ impl Registry {
     }
 
     /// Notes a backend as in use. Gives the entries for its node that are not there yet.
-    fn enter(&mut self, number: u16, generation: u32, backend: Backend) -> Vec<SocketAddr> {
-        self.backends.insert(number, InUse { backend, generation, users: 0 });
+    fn enter(&mut self, number: u16, generation: u32, backend: Backend, aside: bool) -> Vec<SocketAddr> {
+        self.backends.insert(number, InUse { backend, generation, aside, users: 0 });
         self.numbers.insert(backend, number);
         for address in addresses(&backend) {
             self.hosts.entry(address).or_default().push(number);
@@ -217,7 +262,7 @@ impl Registry {
             }
         }
         let generation = generation.wrapping_add(1);
-        steps.push(Step::SetBackend { number, generation, backend });
+        steps.push(Step::SetBackend { number, generation, backend, aside: false });
         self.retired.push_back((number, generation));
         for peer in peers(&backend) {
             let Some(count) = self.peers.get_mut(&peer) else { continue };

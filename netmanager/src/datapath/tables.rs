@@ -11,11 +11,13 @@ use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use netmanager_common::event::DropReason;
 use netmanager_common::flow;
+use netmanager_common::health::Health;
+use netmanager_common::life::{self, State};
 use netmanager_common::map::{self, FlowKey, Policy, Traffic};
 use netmanager_common::wire::{self, Ip, Ip4};
 
 use super::pin::PinDir;
-use super::registry::Held;
+use super::registry::{Held, Row};
 use super::{
     Addresses, Backend, Counters, DatapathError, Endpoint, EndpointCounters, Flow, Node, Service, Transport,
 };
@@ -30,6 +32,7 @@ pub struct Tables {
     pub(super) peers: HashMap<MapData, map::Peer, u32>,
     pub(super) turns: HashMap<MapData, Ip, u32>,
     pub(super) traffic: PerCpuArray<MapData, Traffic>,
+    pub(super) health: Array<MapData, Health>,
     flows: HashMap<MapData, FlowKey, map::Flow>,
     drops: PerCpuArray<MapData, u64>,
     pub(super) slow_path: Array<MapData, u32>,
@@ -59,6 +62,7 @@ impl Tables {
             peers: open(pins, map::PEERS)?,
             turns: open(pins, map::TURNS)?,
             traffic: open(pins, map::TRAFFIC)?,
+            health: open(pins, map::HEALTH)?,
             flows: open(pins, map::FLOWS)?,
             drops: open(pins, map::DROPS)?,
             slow_path: open(pins, map::SLOW_PATH)?,
@@ -114,8 +118,8 @@ impl Tables {
         Ok(services)
     }
 
-    /// The connections from containers of this node to service addresses. Flows that begin or end meanwhile may be
-    /// missing.
+    /// The connections from containers of this node to service addresses, without those that are over. Flows that begin
+    /// or end meanwhile may be missing.
     pub fn flows(&self) -> Result<Vec<Flow>, DatapathError> {
         let now = monotonic_seconds();
         let mut flows = Vec::new();
@@ -129,6 +133,11 @@ impl Tables {
             if key.ifindex == 0 {
                 continue;
             }
+            let state = State::of(row.state);
+            let idle = flow::idle(now, row.last_seen);
+            if u8::try_from(key.protocol).is_ok_and(|protocol| life::is_over(protocol, state, idle)) {
+                continue;
+            }
             let backend = self.backend(row.backend)?;
             flows.push(Flow {
                 transport,
@@ -136,8 +145,8 @@ impl Tables {
                 service: SocketAddr::new(from_ip(key.destination), key.destination_port.get()),
                 backend: (backend.in_use() && backend.generation == row.generation)
                     .then(|| from_backend(&backend)),
-                idle: Duration::from_secs(flow::idle(now, row.last_seen).into()),
-                closing: row.closing != 0,
+                idle: Duration::from_secs(idle.into()),
+                state,
             });
         }
         flows.sort_by_key(|flow| (flow.client, flow.service, flow.transport));
@@ -172,10 +181,14 @@ impl Tables {
                 // Numbers are used from the lowest: from here on none ever was.
                 break;
             }
-            held.rows.push((number, row.generation, from_backend(&row)));
+            let (generation, backend, aside) = (row.generation, from_backend(&row), row.aside != 0);
+            held.rows.push(Row { number, generation, backend, aside });
         }
         let services = rows(&self.services, map::SERVICES)?;
-        held.services = services.iter().map(|(ip, row)| (from_ip(*ip), numbers(row).collect())).collect();
+        held.services = services
+            .iter()
+            .map(|(ip, row)| (from_ip(*ip), numbers(row).chain(resting(row)).collect()))
+            .collect();
         for (address, number) in rows(&self.hosts, map::HOSTS)? {
             held.hosts.extend(u16::try_from(number).map(|number| (from_ip(address), number)));
         }
@@ -198,13 +211,18 @@ impl Tables {
     }
 
     fn read_service(&self, service_ip: IpAddr, row: &map::Service) -> Result<Service, DatapathError> {
+        let policy = Policy::try_from(row.policy).unwrap_or(Policy::RoundRobin);
+        let (backends, resting) = (self.in_use(numbers(row))?, self.in_use(resting(row))?);
+        Ok(Service { service_ip, policy, backends, resting })
+    }
+
+    fn in_use(&self, numbers: impl Iterator<Item = u16>) -> Result<Vec<Backend>, DatapathError> {
         let mut backends = Vec::new();
-        for number in numbers(row) {
+        for number in numbers {
             let row = self.backend(number.into())?;
             backends.extend(row.in_use().then(|| from_backend(&row)));
         }
-        let policy = Policy::try_from(row.policy).unwrap_or(Policy::RoundRobin);
-        Ok(Service { service_ip, policy, backends })
+        Ok(backends)
     }
 
     fn backend(&self, number: u32) -> Result<map::Backend, DatapathError> {
@@ -258,8 +276,11 @@ fn by_reason(
 }
 
 fn numbers(row: &map::Service) -> impl Iterator<Item = u16> + use<> {
-    let count = usize::from(row.count);
-    row.backends.into_iter().take(count)
+    row.backends.into_iter().take(row.count.into())
+}
+
+fn resting(row: &map::Service) -> impl Iterator<Item = u16> + use<> {
+    row.backends.into_iter().skip(row.count.into()).take(row.resting.into())
 }
 
 fn from_backend(row: &map::Backend) -> Backend {
@@ -308,10 +329,17 @@ pub(super) fn table(action: &'static str, name: &'static str) -> impl FnOnce(Map
     move |source| DatapathError::Table { action, table: name, source: Box::new(source) }
 }
 
-/// The clock of `last_seen`, wrapped like it.
-fn monotonic_seconds() -> u32 {
+/// The clock of the kernel side, with the precision that it has there.
+pub(super) fn monotonic() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the argument is a valid place for the answer. Linux always has this clock.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    u32::try_from(time.tv_sec & i64::from(u32::MAX)).unwrap_or_default()
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    let (seconds, nanoseconds) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or_default(), nanoseconds.unwrap_or_default())
+}
+
+/// The clock of `last_seen`, wrapped like it.
+#[expect(clippy::cast_possible_truncation, reason = "it wraps")]
+fn monotonic_seconds() -> u32 {
+    monotonic().as_secs() as u32
 }

@@ -62,8 +62,8 @@ impl Node {
             let doing = format!("attach the data plane to the uplink {}", uplink.name);
             StartError::Datapath { doing, source }
         })?;
-        let misses = datapath.misses().map_err(|source| StartError::Datapath {
-            doing: "read the data plane's misses".to_owned(),
+        let kernel = datapath.events().map_err(|source| StartError::Datapath {
+            doing: "read what the data plane tells".to_owned(),
             source,
         })?;
         let slow_path = SlowPath::open(&links, &mut datapath, &tasks, stop.clone()).await;
@@ -87,7 +87,7 @@ impl Node {
             links,
             watch,
             datapath,
-            misses,
+            kernel,
             slow_path: slow_path.ok(),
             resolver: Resolver::default(),
             cluster: None,

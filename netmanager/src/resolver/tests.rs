@@ -7,7 +7,7 @@ use protocol::net::{TableQuery, TableResult};
 use serde_json::json;
 
 use super::{Action, GIVE_UP, IDLE, NEGATIVE, RETRY, Resolver, SILENCE, TIMEOUT, is_use};
-use crate::datapath::{Backend, Flow, Transport};
+use crate::datapath::{Backend, Flow, FlowState, Transport};
 
 const NAME: &str = "smp.bed.srv.bed";
 const ROUND_ROBIN: Ipv4Addr = Ipv4Addr::new(10, 30, 109, 1);
@@ -54,7 +54,14 @@ fn flow(transport: Transport, idle: Duration) -> Flow {
         node,
     };
     let client = port(Ipv4Addr::new(10, 18, 0, 2));
-    Flow { transport, client, service: port(ROUND_ROBIN), backend: Some(backend), idle, closing: false }
+    Flow {
+        transport,
+        client,
+        service: port(ROUND_ROBIN),
+        backend: Some(backend),
+        idle,
+        state: FlowState::Assured,
+    }
 }
 
 #[test]
@@ -62,7 +69,7 @@ fn a_silent_connection_is_a_use_as_long_as_it_can_go_on() {
     let hours = Duration::from_secs(5 * 3600);
     let open = flow(Transport::Tcp, hours);
     assert!(is_use(&open));
-    assert!(!is_use(&Flow { closing: true, ..open }), "it has ended");
+    assert!(!is_use(&Flow { state: FlowState::Closing, ..open }), "it has ended");
     assert!(!is_use(&Flow { backend: None, ..open }), "its instance is gone");
     assert!(!is_use(&flow(Transport::Tcp, SILENCE)), "its end was not seen");
     assert!(!is_use(&flow(Transport::Udp, hours)));

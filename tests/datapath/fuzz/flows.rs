@@ -80,7 +80,7 @@ fn assert_kept(before: &Flows, after: &Flows) -> u64 {
     let mut kept = 0;
     for (key, flow) in before {
         let now = after.get(key).unwrap_or_else(|| panic!("forgotten: {flow:?}"));
-        if let (Some(old), Some(new), false) = (flow.backend, now.backend, flow.closing) {
+        if let (Some(old), Some(new), false) = (flow.backend, now.backend, flow.state.is_ending()) {
             assert_eq!(old, new, "{key:?}");
             kept += 1;
         }
@@ -91,7 +91,7 @@ fn assert_kept(before: &Flows, after: &Flows) -> u64 {
 /// Of each flow that has not ended there is the entry by which an answer is shown as coming from whom was dialled.
 fn assert_answers_are_understood(world: &World, flows: &Flows) {
     let table = world.bed.table::<FlowKey, map::Flow>(FLOWS);
-    for flow in flows.values().filter(|flow| !flow.closing) {
+    for flow in flows.values().filter(|flow| !flow.state.is_ending()) {
         let Some(Backend { instance_ip, instance_ip6, .. }) = flow.backend else { continue };
         let source = if flow.service.is_ipv4() { instance_ip.into() } else { instance_ip6.unwrap().into() };
         let arrival = FlowKey {

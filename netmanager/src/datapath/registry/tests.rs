@@ -10,6 +10,7 @@ use super::*;
 struct Kernel {
     peers: BTreeSet<SocketAddr>,
     rows: BTreeMap<u16, (u32, Backend)>,
+    aside: BTreeSet<u16>,
     hosts: BTreeMap<IpAddr, u16>,
     services: BTreeMap<IpAddr, Vec<u16>>,
 }
@@ -19,16 +20,26 @@ impl Kernel {
         match step {
             Step::AddPeer(node) => drop(self.peers.insert(*node)),
             Step::RemovePeer(address) => drop(self.peers.remove(address)),
-            Step::SetBackend { number, generation, backend } => {
+            Step::ClearHealth(number) => assert!(self.in_use(*number).is_none(), "{number} is noted of"),
+            Step::SetBackend { number, generation, backend, aside } => {
                 let before = self.rows.insert(*number, (*generation, *backend));
                 let (old, same) = before.map_or((0, true), |(old, was)| (old, was == *backend));
-                assert_eq!(*generation, old.wrapping_add(1), "generations count up");
+                let marks = before.is_some() && old == *generation && same;
+                assert!(marks || *generation == old.wrapping_add(1), "generations count up");
                 assert!(same || old % 2 == 0, "a number in use changes its meaning");
+                if *aside {
+                    self.aside.insert(*number)
+                } else {
+                    self.aside.remove(number)
+                };
+                assert!(!aside || generation % 2 == 1, "nobody is set aside who is not in use");
             }
             Step::SetHost { address, number } => drop(self.hosts.insert(*address, *number)),
             Step::RemoveHost(address) => drop(self.hosts.remove(address)),
-            Step::SetService { service_ip, numbers, .. } => {
-                drop(self.services.insert(*service_ip, numbers.clone()));
+            Step::SetService { service_ip, numbers, resting, .. } => {
+                let all = [numbers.clone(), resting.clone()].concat();
+                assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "each once");
+                drop(self.services.insert(*service_ip, all));
             }
             Step::RemoveService(service_ip) => assert!(self.services.remove(service_ip).is_some()),
         }
@@ -63,7 +74,10 @@ impl Kernel {
             rows: self
                 .rows
                 .iter()
-                .map(|(&number, &(generation, backend))| (number, generation, backend))
+                .map(|(&number, &(generation, backend))| {
+                    let aside = self.aside.contains(&number);
+                    Row { number, generation, backend, aside }
+                })
                 .collect(),
             services: self.services.clone().into_iter().collect(),
             hosts: self.hosts.clone().into_iter().collect(),
@@ -91,14 +105,18 @@ fn backend(seed: u8) -> Backend {
 
 #[derive(Debug, Clone)]
 enum Operation {
-    Publish(u8, Vec<u8>),
+    /// With as many of them, or all, that get new flows.
+    Publish(u8, Vec<u8>, usize),
+    SetAside(u8, bool),
     Withdraw(u8),
     Restart,
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
-        4 => (0u8..4, prop::collection::vec(any::<u8>(), 0..6)).prop_map(|(s, b)| Operation::Publish(s, b)),
+        4 => (0u8..4, prop::collection::vec(any::<u8>(), 0..6), 0usize..6)
+            .prop_map(|(s, b, live)| Operation::Publish(s, b, live)),
+        2 => (any::<u8>(), any::<bool>()).prop_map(|(seed, aside)| Operation::SetAside(seed, aside)),
         2 => (0u8..4).prop_map(Operation::Withdraw),
         1 => Just(Operation::Restart),
     ]
@@ -111,6 +129,27 @@ fn service_ip(number: u8) -> IpAddr {
     }
 }
 
+fn behind(service: u8, backends: &[Backend]) -> Service {
+    Service {
+        service_ip: service_ip(service),
+        policy: Policy::RoundRobin,
+        backends: backends.to_vec(),
+        resting: Vec::new(),
+    }
+}
+
+#[test]
+fn one_that_rests_keeps_its_number_and_generation() {
+    let mut registry = Registry::default();
+    registry.publish(&behind(0, &[backend(0), backend(1)])).unwrap();
+    let before = registry.number(&backend(1));
+    let service = Service { resting: vec![backend(1)], ..behind(0, &[backend(0)]) };
+    let steps = registry.publish(&service).unwrap();
+    let [Step::SetService { numbers, resting, .. }] = &steps[..] else { panic!("{steps:?}") };
+    assert_eq!((numbers.len(), resting.len()), (1, 1));
+    assert_eq!(registry.number(&backend(1)), before);
+}
+
 proptest! {
     #[test]
     fn no_step_leaves_an_entry_that_leads_nowhere(operations in prop::collection::vec(operation(), 1..40)) {
@@ -119,10 +158,18 @@ proptest! {
         let mut wanted: BTreeMap<IpAddr, BTreeSet<Backend>> = BTreeMap::new();
         for operation in operations {
             let steps = match operation {
-                Operation::Publish(service, seeds) => {
-                    let backends: Vec<_> = seeds.into_iter().map(backend).collect();
+                Operation::Publish(service, seeds, live) => {
+                    let mut backends: Vec<_> = seeds.into_iter().map(backend).collect();
                     wanted.insert(service_ip(service), backends.iter().copied().collect());
-                    registry.publish(service_ip(service), Policy::RoundRobin, &backends).expect("numbers")
+                    let resting = backends.split_off(live.min(backends.len()));
+                    let published = Service { resting, ..behind(service, &backends) };
+                    registry.publish(&published).expect("numbers")
+                }
+                Operation::SetAside(seed, aside) => {
+                    let known = registry.number(&backend(seed)).is_some();
+                    let steps: Vec<_> = registry.set_aside(&backend(seed), aside).into_iter().collect();
+                    prop_assert_eq!(registry.aside().any(|it| it == backend(seed)), known && aside);
+                    steps
                 }
                 Operation::Withdraw(service) => {
                     wanted.remove(&service_ip(service));
@@ -163,7 +210,7 @@ proptest! {
         let mut registry = Registry::default();
         let publish = |registry: &mut Registry, seeds: &[u8]| {
             let backends: Vec<_> = seeds.iter().copied().map(backend).collect();
-            registry.publish(service_ip(0), Policy::RoundRobin, &backends).expect("numbers")
+            registry.publish(&behind(0, &backends)).expect("numbers")
         };
         for step in publish(&mut registry, &first) {
             kernel.apply(&step);
@@ -189,8 +236,8 @@ proptest! {
 fn a_backend_that_stays_keeps_its_number_and_generation() {
     let mut registry = Registry::default();
     let (stays, goes, comes) = (backend(0), backend(1), backend(2));
-    registry.publish(service_ip(0), Policy::RoundRobin, &[stays, goes]).unwrap();
-    let steps = registry.publish(service_ip(0), Policy::RoundRobin, &[stays, comes]).unwrap();
+    registry.publish(&behind(0, &[stays, goes])).unwrap();
+    let steps = registry.publish(&behind(0, &[stays, comes])).unwrap();
     let touched: Vec<_> = steps
         .iter()
         .filter_map(|step| match step {
@@ -204,8 +251,11 @@ fn a_backend_that_stays_keeps_its_number_and_generation() {
 #[test]
 fn numbers_run_out_with_an_error_and_are_reused_with_a_new_generation() {
     let mut registry = Registry { unused: MAX_BACKENDS, ..Registry::default() };
-    assert_eq!(registry.publish(service_ip(0), Policy::Instance, &[backend(0)]), Err(OutOfNumbers));
+    assert_eq!(registry.publish(&behind(0, &[backend(0)])), Err(OutOfNumbers));
     registry.retired.push_back((7, 4));
-    let steps = registry.publish(service_ip(0), Policy::Instance, &[backend(0)]).unwrap();
-    assert!(steps.contains(&Step::SetBackend { number: 7, generation: 5, backend: backend(0) }), "{steps:?}");
+    let steps = registry.publish(&behind(0, &[backend(0)])).unwrap();
+    assert!(
+        steps.contains(&Step::SetBackend { number: 7, generation: 5, backend: backend(0), aside: false }),
+        "{steps:?}"
+    );
 }

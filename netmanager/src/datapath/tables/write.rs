@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use aya::maps::MapError;
+use netmanager_common::health::Health;
 use netmanager_common::map;
 use netmanager_common::wire::Be16;
 
@@ -16,7 +17,10 @@ impl Tables {
         match step {
             Step::AddPeer(node) => written(self.peers.insert(peer(node), 1, 0), map::PEERS),
             Step::RemovePeer(node) => removed(self.peers.remove(&peer(node)), map::PEERS),
-            Step::SetBackend { number, generation, backend } => {
+            Step::ClearHealth(number) => {
+                written(self.health.set((*number).into(), Health::default(), 0), map::HEALTH)
+            }
+            Step::SetBackend { number, generation, backend, aside } => {
                 let row = map::Backend {
                     generation: *generation,
                     ns_ip: ip4(backend.ns_ip),
@@ -25,7 +29,8 @@ impl Tables {
                     instance_ip6: optional_ip6(backend.instance_ip6),
                     node: ip(backend.node.ip()),
                     port: Be16::new(backend.node.port()),
-                    _pad: [0; 2],
+                    aside: (*aside).into(),
+                    _pad: 0,
                 };
                 written(self.backends.set((*number).into(), row, 0), map::BACKENDS)
             }
@@ -33,7 +38,7 @@ impl Tables {
                 written(self.hosts.insert(ip(*address), u32::from(*number), 0), map::HOSTS)
             }
             Step::RemoveHost(address) => removed(self.hosts.remove(&ip(*address)), map::HOSTS),
-            Step::SetService { service_ip, policy, numbers } => {
+            Step::SetService { service_ip, policy, numbers, resting } => {
                 let key = ip(*service_ip);
                 match self.turns.insert(key, 0, BPF_NOEXIST) {
                     // It keeps its turn.
@@ -42,12 +47,17 @@ impl Tables {
                     result => written(result, map::TURNS)?,
                 }
                 let mut backends = [0; map::MAX_BACKENDS_PER_SERVICE];
-                let mut count = 0;
-                for (place, number) in backends.iter_mut().zip(numbers) {
+                for (place, number) in backends.iter_mut().zip(numbers.iter().chain(resting)) {
                     *place = *number;
-                    count += 1;
                 }
-                let row = map::Service { service_ip: key, count, policy: *policy as u16, backends };
+                let row = map::Service {
+                    service_ip: key,
+                    count: length(numbers),
+                    resting: length(resting),
+                    policy: *policy as u16,
+                    _pad: 0,
+                    backends,
+                };
                 written(self.services.insert(key, row, 0), map::SERVICES)
             }
             Step::RemoveService(service_ip) => {
@@ -56,6 +66,12 @@ impl Tables {
             }
         }
     }
+}
+
+/// Of a part of a service's list, which is never longer than [`map::MAX_BACKENDS_PER_SERVICE`].
+#[expect(clippy::cast_possible_truncation, reason = "as said")]
+fn length(numbers: &[u16]) -> u16 {
+    numbers.len() as u16
 }
 
 fn peer(node: &SocketAddr) -> map::Peer {

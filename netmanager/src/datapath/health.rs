@@ -1,0 +1,62 @@
+//! What the kernel side notes of backends, and what it is told of them.
+
+use std::time::Duration;
+
+use netmanager_common::health::{self, Health};
+use netmanager_common::map;
+use netmanager_common::wire::{self, Be16};
+
+use super::tables::{monotonic, table};
+use super::{Backend, Datapath, DatapathError, Reading, Suspect};
+
+impl Datapath {
+    /// What is noted of a backend; nothing if the tables do not have it.
+    pub fn reading(&self, backend: &Backend) -> Result<Option<Reading>, DatapathError> {
+        let Some((number, _)) = self.registry.number(backend) else { return Ok(None) };
+        let noted = self.tables.health.get(&number.into(), 0).map_err(table("read", map::HEALTH))?;
+        Ok(Some(read(&noted, milliseconds(monotonic()))))
+    }
+
+    /// Who is meant; nothing if the backend has gone meanwhile.
+    #[must_use]
+    pub fn suspect(&self, suspect: Suspect) -> Option<Backend> {
+        self.registry.backend(u16::try_from(suspect.number).ok()?, suspect.generation)
+    }
+
+    /// Sets a backend aside, or takes it back. Of its flows those go on elsewhere that can, as soon as the service is
+    /// published without it: set it aside after that. A backend that the tables do not have is none.
+    pub fn set_aside(&mut self, backend: &Backend, aside: bool) -> Result<(), DatapathError> {
+        let step = self.registry.set_aside(backend, aside);
+        self.apply_all(Ok(step.into_iter().collect()))
+    }
+
+    /// Whether some service lists the backend.
+    #[must_use]
+    pub fn knows(&self, backend: &Backend) -> bool {
+        self.registry.number(backend).is_some()
+    }
+
+    /// The backends that are set aside.
+    pub fn aside(&self) -> impl Iterator<Item = Backend> {
+        self.registry.aside()
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "it wraps")]
+fn milliseconds(time: Duration) -> u32 {
+    time.as_millis() as u32
+}
+
+fn read(noted: &Health, now: u32) -> Reading {
+    let ago = |then| Duration::from_millis(health::since(now, then).into());
+    let port = |port: Be16| Some(port.get()).filter(|port| *port != 0);
+    Reading {
+        unanswered: noted.unanswered,
+        asked_port: port(noted.asked_port).filter(|_| noted.asked_protocol == u16::from(wire::TCP)),
+        heard: (noted.heard != 0).then(|| ago(noted.heard)),
+        refused: noted.refused,
+        accepted_port: port(noted.accepted_port),
+        refused_port: port(noted.refused_port),
+        round_trip: (noted.round_trip != 0).then(|| Duration::from_micros(noted.round_trip.into())),
+    }
+}
