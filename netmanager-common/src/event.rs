@@ -35,13 +35,12 @@ const _: () = assert!(size_of::<SuspectRecord>() == 4 + 4);
 pub const MISS_INTERVAL_NS: u64 = 200_000_000;
 
 macro_rules! drop_reasons {
-    ($($(#[$doc:meta])+ $name:ident = $text:literal,)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
         /// Why a packet was dropped: the index of its counter.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u32)]
-        #[non_exhaustive]
         pub enum DropReason {
-            $($(#[$doc])+ $name,)+
+            $($(#[doc = $doc])+ $name,)+
         }
 
         impl DropReason {
@@ -52,6 +51,12 @@ macro_rules! drop_reasons {
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$name => $text),+ }
+            }
+
+            /// What the reason means, for people: the documentation of its variant.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),+)),+ }.trim_ascii()
             }
         }
     };
@@ -156,5 +161,14 @@ mod tests {
         assert_eq!(DropReason::try_from(DROP_REASONS), Err(UnknownDropReason(DROP_REASONS)));
         let names: HashSet<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
         assert_eq!(names.len(), DropReason::ALL.len());
+    }
+
+    #[test]
+    fn a_meaning_is_the_text_beside_the_reason_on_one_line() {
+        assert_eq!(DropReason::NotIp.meaning(), "Neither IPv4, IPv6 nor ARP.");
+        for reason in DropReason::ALL {
+            let meaning = reason.meaning();
+            assert!(meaning.ends_with('.') && !meaning.contains(['\n', '`', '[']), "{reason}: {meaning:?}");
+        }
     }
 }

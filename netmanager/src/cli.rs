@@ -67,11 +67,46 @@ pub struct Places {
 pub enum Command {
     /// Shows the node, its containers, the services it knows, and what was dropped and why.
     Status(OutputArgs),
+    /// Shows what is behind each service address: instances, where they are, and how connections are spread.
+    Services(ServicesArgs),
     /// Shows the connections that the data plane remembers.
-    Flows(OutputArgs),
+    Flows(FlowsArgs),
+    /// Shows which packets were dropped, what each reason means, and what can be done.
+    Drops(DropsArgs),
     /// Disconnects all containers and removes everything that netmanager has made on this node. The daemon must be
     /// stopped first.
     Cleanup(Places),
+}
+
+#[derive(Debug, Args)]
+pub struct ServicesArgs {
+    /// Only this service: its name (`app.ns.service.ns`, `app/service`, `service`), that of an instance (`service/2`), or an
+    /// address. Ends with 3 if it is not known here.
+    #[arg(value_name = "SERVICE")]
+    pub service: Option<String>,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct FlowsArgs {
+    /// Only those of this container: name (`app/service/2`, `service/2`) or address.
+    #[arg(long, value_name = "CONTAINER")]
+    pub from: Option<String>,
+    /// Only those to this service or instance: name or address.
+    #[arg(long, value_name = "SERVICE")]
+    pub to: Option<String>,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct DropsArgs {
+    /// Go on printing what is added, once a second, until Ctrl-C (which ends it with 130); as JSON one object a line.
+    #[arg(short = 'w', long)]
+    pub watch: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,12 @@
-//! `netmanager status`, `flows` and `cleanup`.
+//! The commands beside the daemon. They read the kernel's tables and the state directory themselves, so they work while the
+//! daemon is down.
 
 pub mod cleanup;
+pub mod drops;
+pub mod exit;
 pub mod flows;
+pub mod names;
+pub mod services;
 pub mod status;
 
 use std::io::{self, Write};
@@ -29,9 +34,20 @@ fn write_json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     writeln!(out)
 }
 
+/// Hours, minutes and seconds of UTC.
+fn time_of_day(unix_ms: u128) -> String {
+    let seconds = unix_ms / 1000 % 86_400;
+    format!("{:02}:{:02}:{:02}Z", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::write_table;
+    use super::{time_of_day, write_table};
+
+    #[test]
+    fn a_moment_is_shown_by_its_time_of_day() {
+        assert_eq!(time_of_day(1_764_086_399_999), "15:59:59Z");
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

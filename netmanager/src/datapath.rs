@@ -11,6 +11,7 @@ mod interface;
 mod load;
 mod model;
 mod pin;
+mod programs;
 mod registry;
 mod repair;
 mod slow_path;
@@ -36,6 +37,7 @@ pub use model::{
     Addresses, Backend, Counters, Endpoint, EndpointCounters, Event, Flow, Miss, Node, Reading, Service,
     Suspect, Transport,
 };
+pub use programs::{Program, Programs, at_tcx};
 pub use repair::Repair;
 pub use slow_path::{Arrival, gateway_of};
 pub use tables::Tables;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use netmanager::cli::{Cli, Command, DaemonArgs};
+use netmanager::cli::{Cli, Command, DaemonArgs, OutputArgs};
+use netmanager::commands::exit::{Exit, NotFound};
 use netmanager::config::Config;
 use netmanager::{app, commands};
 use tracing_subscriber::EnvFilter;
@@ -18,7 +19,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Some(command) => run(command),
         None => match Config::read(&cli.daemon.config) {
-            Ok(config) => daemon(config, cli.daemon),
+            Ok(config) => daemon(config, cli.daemon).map(|()| Exit::Done),
             Err(error) => {
                 complain(&error.into());
                 return ExitCode::from(MISUSE);
@@ -26,25 +27,42 @@ fn main() -> ExitCode {
         },
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(exit) => exit.into(),
         // `netmanager flows | head` has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
-            ExitCode::FAILURE
+            if error.is::<NotFound>() { ExitCode::from(NotFound::CODE) } else { ExitCode::FAILURE }
         }
     }
 }
 
-fn run(command: Command) -> Result<()> {
+fn run(command: Command) -> Result<Exit> {
     let mut out = std::io::stdout().lock();
     match command {
         Command::Status(args) => {
             runtime()?.block_on(commands::status::run(&args.places.into(), args.format, &mut out))
         }
-        Command::Flows(args) => commands::flows::run(&args.places.into(), args.format, &mut out),
+        Command::Services(args) => {
+            let OutputArgs { format, places } = args.output;
+            commands::services::run(&places.into(), args.service.as_deref(), format, &mut out)
+        }
+        Command::Flows(args) => {
+            let OutputArgs { format, places } = args.output;
+            let wanted = commands::flows::Wanted { from: args.from, to: args.to };
+            commands::flows::run(&places.into(), &wanted, format, &mut out)
+        }
+        Command::Drops(args) => {
+            let OutputArgs { format, places } = args.output;
+            let paths = places.into();
+            if args.watch {
+                return runtime()?.block_on(commands::drops::watch(&paths, format, &mut out));
+            }
+            commands::drops::show(&paths, format, &mut out)
+        }
         Command::Cleanup(places) => runtime()?.block_on(commands::cleanup::run(&places.into(), &mut out)),
     }
+    .map(|()| Exit::Done)
 }
 
 fn daemon(config: Config, args: DaemonArgs) -> Result<()> {

@@ -19,6 +19,7 @@
 mod error;
 mod netns;
 mod pair;
+mod programs;
 pub mod sysctl;
 mod tap;
 mod uplink;
@@ -33,6 +34,7 @@ use tokio::task::JoinHandle;
 pub use self::error::{NetError, Reason};
 pub use self::netns::Netns;
 pub use self::pair::Connected;
+pub use self::programs::Filters;
 pub use self::uplink::Uplink;
 pub use self::watch::Watch;
 pub use self::wiring::{CONTAINER_LINK, LINK_PREFIX, Wiring, Wiring6, is_our_link};

@@ -196,7 +196,7 @@ impl Node {
                 answer(reply, detached);
             }
             Command::Report(reply) => {
-                reply.send(self.report()).ok();
+                reply.send(self.report().await).ok();
             }
         }
     }

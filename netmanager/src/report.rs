@@ -1,6 +1,7 @@
 //! What `netmanager status` shows: put together from the kernel's tables and the node's state, the same way by the
 //! daemon and, when none runs, by the command itself.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::time::SystemTime;
 
@@ -8,8 +9,9 @@ use protocol::id::Id;
 use protocol::name::{InstanceName, ServiceName};
 use serde::{Deserialize, Serialize};
 
-use crate::datapath::{Counters, Hook, Policy, Service};
-use crate::net::Uplink;
+use crate::datapath::{self, Counters, FlowState, Policy, Service, Tables};
+use crate::hooks::{self, Hook};
+use crate::net::{Links, Uplink};
 use crate::ports::PortMapping;
 use crate::slowpath;
 use crate::state;
@@ -24,11 +26,80 @@ pub struct Report {
     /// First address of the node's block.
     pub subnet: Option<Ipv4Addr>,
     pub uplink: Option<Uplink>,
+    /// What carries packets: `ebpf`, or `none` while no data plane is loaded.
+    #[serde(default)]
+    pub mode: String,
     /// How programs are attached to interfaces here: `tcx` or `clsact`.
     pub attach_mode: String,
+    /// What is attached to the uplink and to each container's link.
+    #[serde(default)]
+    pub hooks: Vec<Hook>,
+    /// The nodes that this one talks to.
+    #[serde(default)]
+    pub peers: Vec<Peer>,
+    /// Connections of this node's containers that the kernel remembers.
+    #[serde(default)]
+    pub flows: Flows,
     pub endpoints: Vec<Endpoint>,
     pub services: Vec<ServiceAddress>,
     pub drops: Vec<Drops>,
+    /// Packets that the kernel gave to netmanager instead.
+    #[serde(default)]
+    pub punts: Vec<Drops>,
+}
+
+/// Another node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Where it listens.
+    pub node: SocketAddr,
+    /// Instances on it that this node knows.
+    pub instances: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Flows {
+    pub open: usize,
+    /// Their end was seen.
+    pub closing: usize,
+}
+
+/// What the kernel says, as far as there is a data plane.
+#[derive(Debug, Default)]
+pub struct Kernel {
+    pub services: Vec<Service>,
+    pub counters: Counters,
+    pub peers: Vec<SocketAddr>,
+    pub flows: Flows,
+    pub hooks: Vec<Hook>,
+    pub is_loaded: bool,
+}
+
+impl Kernel {
+    /// Reads the tables and looks at the interfaces that they name.
+    ///
+    /// # Errors
+    /// When a table cannot be read.
+    pub async fn read(tables: &Tables, links: &Links) -> Result<Self, datapath::DatapathError> {
+        let flows = tables.flows()?;
+        let is_ending = |state| matches!(state, FlowState::Closing | FlowState::Closed);
+        let closing = flows.iter().filter(|flow| is_ending(flow.state)).count();
+        Ok(Self {
+            services: tables.services()?,
+            counters: tables.counters()?,
+            peers: tables.peers()?,
+            flows: Flows { open: flows.len() - closing, closing },
+            hooks: hooks::look(tables, links).await,
+            is_loaded: true,
+        })
+    }
+
+    /// The nodes, with the instances that services name on them.
+    fn peers(&self) -> Vec<Peer> {
+        let known: HashSet<_> = self.services.iter().flat_map(|service| &service.backends).collect();
+        let instances = |node| known.iter().filter(|backend| backend.node == node).count();
+        self.peers.iter().map(|&node| Peer { node, instances: instances(node) }).collect()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,12 +180,13 @@ impl Report {
     #[must_use]
     pub fn new(
         state: &state::Node,
-        services: Vec<Service>,
-        counters: &Counters,
+        kernel: Kernel,
         owner: impl Fn(Ipv4Addr) -> Option<ServiceName>,
         daemon: Option<Daemon>,
     ) -> Self {
         let here = |ns_ip| state.endpoints.iter().any(|endpoint| endpoint.ns_ip == ns_ip);
+        let peers = kernel.peers();
+        let Kernel { services, counters, flows, hooks, is_loaded, .. } = kernel;
         let mut services: Vec<_> = services
             .into_iter()
             .map(|service| ServiceAddress {
@@ -138,21 +210,29 @@ impl Report {
             .collect();
         services.sort_by_key(|service| (service.service.clone(), service.address));
         let mut endpoints: Vec<_> =
-            state.endpoints.iter().map(|attachment| Endpoint::new(attachment, counters)).collect();
+            state.endpoints.iter().map(|attachment| Endpoint::new(attachment, &counters)).collect();
         endpoints.sort_by_key(|endpoint| endpoint.ns_ip);
-        let drops = counters.drops.iter();
+        let count = |counts: &[(datapath::DropReason, u64)]| {
+            counts
+                .iter()
+                .map(|(reason, packets)| Drops { reason: reason.to_string(), packets: *packets })
+                .collect()
+        };
         Self {
             daemon,
             node: state.id,
             cluster: state.cluster.clone(),
             subnet: state.subnet,
             uplink: state.uplink.clone(),
-            attach_mode: attach_mode(Hook::probe()).to_owned(),
+            mode: if is_loaded { "ebpf" } else { "none" }.to_owned(),
+            attach_mode: attach_mode(datapath::Hook::probe()).to_owned(),
+            hooks,
+            peers,
+            flows,
             endpoints,
             services,
-            drops: drops
-                .map(|(reason, packets)| Drops { reason: reason.to_string(), packets: *packets })
-                .collect(),
+            drops: count(&counters.drops),
+            punts: count(&counters.punts),
         }
     }
 }
@@ -177,14 +257,16 @@ impl Endpoint {
     }
 }
 
-fn attach_mode(hook: Hook) -> &'static str {
+fn attach_mode(hook: datapath::Hook) -> &'static str {
     match hook {
-        Hook::Tcx => "tcx",
-        Hook::Clsact => "clsact",
+        datapath::Hook::Tcx => "tcx",
+        datapath::Hook::Clsact => "clsact",
     }
 }
 
-fn policy(policy: Policy) -> &'static str {
+/// How a service chooses among its instances, in words.
+#[must_use]
+pub fn policy(policy: Policy) -> &'static str {
     match policy {
         Policy::RoundRobin => "round robin",
         Policy::Instance => "instance",

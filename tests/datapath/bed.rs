@@ -1,12 +1,14 @@
 //! Single packets through the programs that netmanager embeds, by `BPF_PROG_TEST_RUN`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use aya::maps::{HashMap, Map, MapData};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, Pod};
 use integration::Netns;
+use netmanager::app::Paths;
 use netmanager::datapath::{
     Backend, Datapath, DropReason, Endpoint, Event, FROM_CONTAINER, FROM_UPLINK, Miss, OBJECT, Options,
     PROGRAMS, Policy,
@@ -112,6 +114,15 @@ impl Bed {
     ) -> T {
         let datapath = &mut self.datapath;
         self.netns.run(|| work(datapath)).unwrap().unwrap()
+    }
+
+    /// What the commands are given, with this state directory.
+    pub(crate) fn paths(&self, state: &Path) -> Paths {
+        Paths {
+            socket: state.join("netmanager.sock"),
+            state_dir: state.to_owned(),
+            bpffs: self.pins.path().to_owned(),
+        }
     }
 
     /// A frame as a container of this node sends it.

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "figures and what was skipped are for whoever reads the run")]
 
 mod bed;
+mod commands;
 mod container;
 mod families;
 mod foreign;

@@ -1,19 +1,55 @@
 //! `netmanager flows`: the connections that the data plane remembers, read from the pinned map.
 
 use std::io::Write;
+use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use super::names::{self, Names};
 use super::{write_json, write_table};
 use crate::app::Paths;
 use crate::cli::Format;
 use crate::datapath::{Flow, FlowState, Tables, Transport};
+use crate::state::Store;
+
+/// Which flows are shown: names or addresses of their ends; nothing is no condition.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// The container that has begun it.
+    pub from: Option<String>,
+    /// The service that it dialled, or the instance that it has got.
+    pub to: Option<String>,
+}
+
+impl Wanted {
+    fn takes(&self, flow: &Flow, names: &Names) -> bool {
+        let is_instance = |text: &str, address: IpAddr| {
+            text.parse() == Ok(address)
+                || names.instance(address).is_some_and(|name| {
+                    names::is_instance_meant(name, text) || names::is_meant(&name.service, text)
+                })
+        };
+        let is_service = |text: &str| {
+            let address = flow.service.ip();
+            text.parse() == Ok(address)
+                || names.service(address).is_some_and(|name| names::is_meant(name, text))
+        };
+        let backend = flow.backend.map(|backend| IpAddr::V4(backend.ns_ip));
+        let reaches =
+            |text: &str| is_service(text) || backend.is_some_and(|address| is_instance(text, address));
+        self.from.as_deref().is_none_or(|text| is_instance(text, flow.client.ip()))
+            && self.to.as_deref().is_none_or(reaches)
+    }
+}
 
 #[derive(Serialize)]
 struct Row {
     transport: &'static str,
     client: String,
+    /// The instance that has begun it, and the service that it dialled, as far as they are known.
+    client_name: Option<String>,
+    service_name: Option<String>,
     service: String,
     /// Nothing if the chosen instance is gone.
     instance: Option<String>,
@@ -26,12 +62,21 @@ struct Row {
 
 /// # Errors
 /// When there is no data plane, or it cannot be read.
-pub fn run(paths: &Paths, format: Format, out: &mut impl Write) -> Result<()> {
+pub fn run(paths: &Paths, wanted: &Wanted, format: Format, out: &mut impl Write) -> Result<()> {
     let tables = Tables::open(&paths.bpffs)
         .with_context(|| format!("open the data plane pinned under {}", paths.bpffs.display()))?;
+    let names = Names::read(&Store::at(&paths.state_dir))?;
     let mut flows = tables.flows().context("read the flows")?;
+    flows.retain(|flow| wanted.takes(flow, &names));
     flows.sort_by_key(|flow| (flow.client.ip(), flow.service.ip(), flow.client.port()));
-    let rows: Vec<_> = flows.iter().map(Row::from).collect();
+    let rows: Vec<_> = flows
+        .iter()
+        .map(|flow| Row {
+            client_name: names.instance(flow.client.ip()).map(ToString::to_string),
+            service_name: names.service(flow.service.ip()).map(ToString::to_string),
+            ..Row::from(flow)
+        })
+        .collect();
     match format {
         Format::Json => write_json(out, &rows)?,
         Format::Table if rows.is_empty() => writeln!(out, "No flows.")?,
@@ -71,6 +116,8 @@ impl From<&Flow> for Row {
                 Transport::Icmp => "icmp",
             },
             client: flow.client.to_string(),
+            client_name: None,
+            service_name: None,
             service: flow.service.to_string(),
             instance: flow.backend.map(|backend| backend.instance_ip.to_string()),
             nsip: flow.backend.map(|backend| backend.ns_ip.to_string()),

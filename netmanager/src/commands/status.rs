@@ -9,9 +9,11 @@ use super::{write_json, write_table};
 use crate::api::client;
 use crate::app::Paths;
 use crate::cli::Format;
-use crate::datapath::{Counters, Tables};
+use crate::datapath::Tables;
+use crate::hooks::{Hook, Place};
 use crate::lock::Lock;
-use crate::report::{Report, SessionState};
+use crate::net::Links;
+use crate::report::{Kernel, Report, SessionState};
 use crate::resolver::Resolver;
 use crate::state::Store;
 
@@ -24,7 +26,7 @@ pub async fn run(paths: &Paths, format: Format, out: &mut impl Write) -> Result<
         .with_context(|| format!("ask the daemon at {}", paths.socket.display()))?
     {
         Some(report) => report,
-        None => offline(paths)?,
+        None => offline(paths).await?,
     };
     match format {
         Format::Json => write_json(out, &report)?,
@@ -33,7 +35,7 @@ pub async fn run(paths: &Paths, format: Format, out: &mut impl Write) -> Result<
     Ok(())
 }
 
-fn offline(paths: &Paths) -> Result<Report> {
+async fn offline(paths: &Paths) -> Result<Report> {
     let store = Store::at(&paths.state_dir);
     if let Some(pid) = Lock::holder(store.dir())? {
         anyhow::bail!(
@@ -46,14 +48,14 @@ fn offline(paths: &Paths) -> Result<Report> {
     for table in store.tables()? {
         resolver.answered(table, std::time::Instant::now());
     }
-    let tables = Tables::open(&paths.bpffs).ok();
-    let services =
-        tables.as_ref().map(Tables::services).transpose().context("read the services in the kernel")?;
-    let counters =
-        tables.as_ref().map(Tables::counters).transpose().context("read the counters in the kernel")?;
-    let none = Counters::default();
+    let kernel = match Tables::open(&paths.bpffs) {
+        Ok(tables) => {
+            Kernel::read(&tables, &Links::open()?).await.context("read the tables in the kernel")?
+        }
+        Err(_there_is_none) => Kernel::default(),
+    };
     let owner = |address| resolver.owner(address).cloned();
-    Ok(Report::new(&state, services.unwrap_or_default(), &counters.unwrap_or(none), owner, None))
+    Ok(Report::new(&state, kernel, owner, None))
 }
 
 fn write_report(out: &mut impl Write, report: &Report) -> io::Result<()> {
@@ -61,9 +63,10 @@ fn write_report(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let show = |value: Option<String>| value.unwrap_or_else(dash);
     write_table(
         out,
-        &["NODE", "BLOCK", "UPLINK", "ADDRESS", "ATTACHED BY", "TUNNEL"],
+        &["NODE", "MODE", "BLOCK", "UPLINK", "ADDRESS", "ATTACHED BY", "TUNNEL"],
         &[vec![
             show(report.node.map(|id| id.to_string())),
+            report.mode.clone(),
             show(report.subnet.map(|first| format!("{first}/26"))),
             show(report.uplink.as_ref().map(|uplink| uplink.name.clone())),
             show(report.uplink.as_ref().map(|uplink| uplink.address.to_string())),
@@ -73,6 +76,7 @@ fn write_report(out: &mut impl Write, report: &Report) -> io::Result<()> {
     )?;
     writeln!(out, "\n{}", session(report))?;
 
+    write_hooks(out, &report.hooks)?;
     if report.endpoints.is_empty() {
         writeln!(out, "\nNo containers.")?;
     } else {
@@ -123,13 +127,22 @@ fn write_report(out: &mut impl Write, report: &Report) -> io::Result<()> {
         write_table(out, &["SERVICE", "ADDRESS", "CHOOSES", "BACKEND", "NODE"], &rows)?;
     }
 
+    if !report.peers.is_empty() {
+        let rows: Vec<_> =
+            report.peers.iter().map(|peer| vec![peer.node.to_string(), peer.instances.to_string()]).collect();
+        writeln!(out)?;
+        write_table(out, &["PEER", "INSTANCES"], &rows)?;
+    }
+    writeln!(out, "\nFlows: {} open, {} closing.", report.flows.open, report.flows.closing)?;
+
     if report.drops.is_empty() {
         writeln!(out, "\nNo packets dropped.")
     } else {
         let rows: Vec<_> =
             report.drops.iter().map(|drop| vec![drop.reason.clone(), drop.packets.to_string()]).collect();
         writeln!(out)?;
-        write_table(out, &["DROPPED BECAUSE", "PACKETS"], &rows)
+        write_table(out, &["DROPPED BECAUSE", "PACKETS"], &rows)?;
+        writeln!(out, "What they mean: netmanager drops")
     }
 }
 
@@ -138,6 +151,36 @@ fn both(v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> String {
     let v4 = v4.map(IpAddr::V4);
     let shown: Vec<_> = v4.into_iter().chain(v6.map(IpAddr::V6)).map(|address| address.to_string()).collect();
     if shown.is_empty() { "-".to_owned() } else { shown.join(" ") }
+}
+
+/// What is attached where; what is missing or too much in words.
+fn write_hooks(out: &mut impl Write, hooks: &[Hook]) -> io::Result<()> {
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<_> = hooks
+        .iter()
+        .map(|hook| {
+            let interface = hook.interface.clone().unwrap_or_else(|| format!("{} (gone)", hook.ifindex));
+            let ours = hook.attached.iter().find(|attached| attached.name == hook.program);
+            let state = match hook.times() {
+                0 => "missing",
+                1 => "ok",
+                _ => "there twice",
+            };
+            let others: Vec<_> =
+                hook.foreign().map(|other| format!("{} ({})", other.name, other.place.name())).collect();
+            vec![
+                interface,
+                hook.program.clone(),
+                ours.map_or("-", |ours| Place::name(ours.place)).to_owned(),
+                state.to_owned(),
+                if others.is_empty() { "-".to_owned() } else { others.join(", ") },
+            ]
+        })
+        .collect();
+    writeln!(out)?;
+    write_table(out, &["INTERFACE", "PROGRAM", "BY", "STATE", "OTHER PROGRAMS"], &rows)
 }
 
 fn session(report: &Report) -> String {

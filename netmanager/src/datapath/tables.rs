@@ -1,6 +1,7 @@
 //! The pinned tables, typed. Reading them needs no daemon and disturbs none.
 
 pub(super) mod lookup;
+mod survey;
 pub(super) mod write;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -53,6 +53,11 @@ impl Reason {
         matches!(self.errno(), Some(libc::ENODEV | libc::ENOENT | libc::ESRCH))
     }
 
+    /// Whether the kernel sees no sense in the question, for one because the object has nothing of the kind.
+    pub(super) fn is_invalid(&self) -> bool {
+        matches!(self.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP))
+    }
+
     /// Whether this kernel, this namespace or this link knows no IPv6: it has no such address family, nobody who answers
     /// requests about it, or it is disabled by `disable_ipv6`.
     pub(super) fn is_without_ipv6(&self) -> bool {

@@ -3,20 +3,15 @@
 use std::net::SocketAddrV4;
 
 use super::Node;
-use crate::datapath::Counters;
 use crate::error::chain;
-use crate::report::{Daemon, Report, SessionState};
+use crate::report::{Daemon, Kernel, Report, SessionState};
 use crate::slowpath::SlowPath;
 
 impl Node {
-    pub(super) fn report(&self) -> Report {
-        let services = self.datapath.services().unwrap_or_else(|error| {
-            tracing::warn!(error = chain(&error), "cannot read which services are published");
-            Vec::new()
-        });
-        let counters = self.datapath.counters().unwrap_or_else(|error| {
-            tracing::warn!(error = chain(&error), "cannot read the data plane's counters");
-            Counters::default()
+    pub(super) async fn report(&self) -> Report {
+        let kernel = Kernel::read(self.datapath.tables(), &self.links).await.unwrap_or_else(|error| {
+            tracing::warn!(error = chain(&error), "cannot read the data plane's tables");
+            Kernel::default()
         });
         let daemon = Daemon {
             pid: std::process::id(),
@@ -29,6 +24,6 @@ impl Node {
             slow_path: self.slow_path.as_ref().map(SlowPath::counts),
         };
         let owner = |address| self.resolver.owner(address).cloned();
-        Report::new(&self.state, services, &counters, owner, Some(daemon))
+        Report::new(&self.state, kernel, owner, Some(daemon))
     }
 }

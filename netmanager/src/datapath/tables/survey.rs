@@ -1,0 +1,35 @@
+//! What the tables say of themselves as a whole.
+
+use std::net::{IpAddr, SocketAddr};
+
+use netmanager_common::map;
+
+use super::{Tables, found, from_ip, ip, reading, rows};
+use crate::datapath::{DatapathError, FROM_CONTAINER, FROM_SLOW_PATH, FROM_UPLINK};
+
+impl Tables {
+    /// How many connections to a service address have taken a turn; 0 of one that has a single instance.
+    pub fn turns_taken(&self, service_ip: IpAddr) -> Result<u32, DatapathError> {
+        Ok(found(&self.turns, &ip(service_ip), map::TURNS)?.unwrap_or_default())
+    }
+
+    /// Where the nodes that this one talks to listen.
+    pub fn peers(&self) -> Result<Vec<SocketAddr>, DatapathError> {
+        let rows = rows(&self.peers, map::PEERS)?.into_iter();
+        let listening = rows.map(|(peer, _)| SocketAddr::new(from_ip(peer.address), peer.port.get()));
+        // The entry with port 0 stands for the node as such.
+        let mut peers: Vec<_> = listening.filter(|peer| peer.port() != 0).collect();
+        peers.sort_unstable();
+        Ok(peers)
+    }
+
+    /// The interfaces that the tables name, each with the program that belongs there.
+    pub fn interfaces(&self) -> Result<Vec<(u32, &'static str)>, DatapathError> {
+        let mut interfaces: Vec<_> =
+            self.node()?.map(|node| (node.uplink_ifindex, FROM_UPLINK)).into_iter().collect();
+        interfaces.extend(self.endpoints()?.iter().map(|endpoint| (endpoint.ifindex, FROM_CONTAINER)));
+        let slow_path = self.slow_path.get(&0, 0).map_err(reading(map::SLOW_PATH))?;
+        interfaces.extend((slow_path != 0).then_some((slow_path, FROM_SLOW_PATH)));
+        Ok(interfaces)
+    }
+}
