@@ -46,6 +46,9 @@ pub fn of(reason: DropReason) -> &'static str {
             "The cluster has not named the sender's ServiceIP yet; if it stays so: is the session up?"
         }
         DropReason::PortClash => "Nothing: the retry takes another port.",
+        DropReason::TooManyFlows => {
+            "Let the container close connections, or spread its work over more instances; a scan of ports looks like this, too."
+        }
         DropReason::TableChanged => "Nothing: the retransmission finds the new entry.",
         DropReason::NoEndpoint => {
             "Is the container still there? If its instance has moved, the cluster tells it within a second."
