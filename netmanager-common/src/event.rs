@@ -123,6 +123,8 @@ drop_reasons! {
     NotReady = "not-ready",
     /// The kernel refused to change the packet; memory was short.
     KernelRefused = "kernel-refused",
+    /// From a container to a loopback address, which must not reach what listens there on the host.
+    LoopbackDestination = "loopback-destination",
 }
 
 /// How many reasons there are.

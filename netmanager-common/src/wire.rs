@@ -152,6 +152,17 @@ impl Ip {
         self.is_none() || matches!(self.octets(), [0xfe, 0x80..=0xbf, ..])
     }
 
+    /// Addresses by which a host speaks with itself: 127.0.0.0/8 and ::1.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_loopback(self) -> bool {
+        if self.is_v4() {
+            matches!(self.v4().0, [127, ..])
+        } else {
+            matches!(self.octets(), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])
+        }
+    }
+
     /// Service addresses, of services and of single instances: 10.30.0.0/16 and fdff::/16.
     #[must_use]
     #[inline(always)]
@@ -386,10 +397,12 @@ mod tests {
             ([10, 17, 255, 255], false, false),
             ([10, 31, 0, 0], false, false),
             ([11, 30, 0, 0], false, false),
+            ([127, 1, 2, 3], false, false),
         ] {
             assert_eq!(Ip4(address).is_service(), service, "{address:?}");
             assert_eq!(Ip4(address).is_container(), container, "{address:?}");
             let ip = Ip::from_v4(Ip4(address));
+            assert_eq!(ip.is_loopback(), address[0] == 127);
             assert_eq!((ip.is_service(), ip.is_container()), (service, container), "{address:?}");
         }
     }
@@ -406,10 +419,12 @@ mod tests {
             ("fe80::1", false, false),
             ("2001:db8::1", false, false),
             ("::1", false, false),
+            ("::2", false, false),
         ] {
             let ip = Ip::from_octets(address.parse::<Ipv6Addr>().unwrap().octets());
             assert_eq!((ip.is_service(), ip.is_container()), (service, container), "{address}");
             assert!(!ip.is_v4(), "{address}");
+            assert_eq!(ip.is_loopback(), address == "::1", "{address}");
         }
     }
 

@@ -68,6 +68,10 @@ impl ToHost for Ipv6 {
 /// is dropped: a container has no use for it, and nobody shall reach the host's services without saying who it is.
 #[inline(always)]
 pub(crate) fn to_host<H: ToHost>(skb: &Skb, ip: &H, of_link: bool) -> Result<i32, DropReason> {
+    if ip.destination().is_loopback() {
+        // With a host port on this container the host's kernel would take it from this link.
+        return Err(DropReason::LoopbackDestination);
+    }
     let otherwise = if of_link { Err(DropReason::LinkLocal) } else { Ok(TC_ACT_OK) };
     let Some(transport) = ip.carried(skb)? else { return otherwise };
     let at = ETHERNET_LEN.wrapping_add(transport.offset);

@@ -112,7 +112,7 @@ fn status(refusal: &Refusal) -> StatusCode {
         | Refusal::NoCluster
         | Refusal::Field { .. }
         | Refusal::Mappings(_) => StatusCode::BAD_REQUEST,
-        Refusal::PortTaken { .. } => StatusCode::CONFLICT,
+        Refusal::PortTaken { .. } | Refusal::PortInUse { .. } => StatusCode::CONFLICT,
         Refusal::Full => StatusCode::INSUFFICIENT_STORAGE,
         Refusal::NoBlock { .. } => StatusCode::GATEWAY_TIMEOUT,
         Refusal::Links { .. } | Refusal::Datapath { .. } | Refusal::Rules(_) | Refusal::State(_) => {

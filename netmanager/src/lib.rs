@@ -1,7 +1,7 @@
 //! The network of one worker: containers wired to an overlay whose data plane runs in the kernel.
 //!
 //! Read in this order: [`app`] says what runs; [`node`] is the one task that changes things; [`resolver`], [`table`],
-//! [`ipam`] and [`ports`] decide and do nothing else; [`datapath`], [`net`] and [`nft`] talk to the kernel,
+//! [`ipam`] and [`ports`] decide and do nothing else; [`datapath`], [`net`], [`nft`] and [`listening`] talk to the kernel,
 //! [`slowpath`] takes what the kernel's programs cannot finish, [`session`] to the cluster, [`api`] to node-engine; [`state`] is what a restart needs.
 
 pub mod api;
@@ -15,6 +15,7 @@ pub mod error;
 pub mod hash;
 pub mod hooks;
 pub mod ipam;
+pub mod listening;
 pub mod lock;
 pub mod net;
 pub mod nft;

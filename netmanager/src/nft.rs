@@ -2,6 +2,10 @@
 //!
 //! The whole table is written in one transaction each time, so there is no moment without rules and no rule of ours
 //! can be left over. No other table is ever touched.
+//!
+//! Whoever dials a host port is seen by the container under its own address, with two exceptions that are seen as the
+//! container's gateway. A process of the node that dials 127.0.0.1: no packet with that source may leave the node. And
+//! the node's own containers: their answers would go from container to container, past the translation back.
 
 mod foreign;
 
@@ -62,6 +66,7 @@ pub async fn remove() -> Result<bool, NftError> {
 
 fn rules(block: Block, forwards: &[Forward]) -> String {
     let subnet = format!("{}/{SUBNET_PREFIX}", block.first());
+    let gateway = block.gateway();
     // Deleting what may not exist is an error, adding what exists is not.
     let mut text = format!("table ip {TABLE}\ndelete table ip {TABLE}\ntable ip {TABLE} {{\n");
     text.push_str("  chain hostports {\n");
@@ -75,16 +80,16 @@ fn rules(block: Block, forwards: &[Forward]) -> String {
         "  }}
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
-    fib daddr type local jump hostports
+    fib daddr type local ip daddr != 127.0.0.0/8 jump hostports
   }}
   chain output {{
     type nat hook output priority -100; policy accept;
-    fib daddr type local ip daddr != 127.0.0.0/8 jump hostports
+    fib daddr type local jump hostports
   }}
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
     ip saddr {subnet} oifname != \"lo\" oifname != \"{LINK_PREFIX}*\" masquerade
-    ip saddr {subnet} oifname \"{LINK_PREFIX}*\" ct status dnat masquerade
+    ip saddr {{ {subnet}, 127.0.0.0/8 }} oifname \"{LINK_PREFIX}*\" ct status dnat snat to {gateway}
   }}
 }}
 "
@@ -132,6 +137,7 @@ mod tests {
         let text = rules(block, &[forward]);
         assert!(text.contains("    udp dport 8080 dnat to 10.18.0.66:80\n"), "{text}");
         assert!(text.contains("ip saddr 10.18.0.64/26 oifname != \"lo\""), "{text}");
+        assert!(text.contains("ct status dnat snat to 10.18.0.65\n"), "{text}");
         assert!(!text.contains("flush"));
         assert_eq!(text.matches("table ip ").count(), text.matches("table ip hypha").count());
     }

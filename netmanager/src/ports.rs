@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use protocol::port::TUNNEL;
 use serde::{Deserialize, Serialize};
 
 /// One port of the node that leads into a container.
@@ -27,6 +28,8 @@ pub enum InvalidMappings {
     Form(String),
     #[error("{0} is asked for twice")]
     Twice(HostPort),
+    #[error("{0} is where the overlay's tunnel arrives")]
+    Tunnel(HostPort),
 }
 
 /// A port of the node, as it can be taken only once.
@@ -46,13 +49,16 @@ impl PortMapping {
 /// Reads a whole `portMappings` text. Blank is "none".
 ///
 /// # Errors
-/// When a part has another form, a port is 0, or one port of the node is asked for twice.
+/// When a part has another form, a port is 0, one port of the node is asked for twice, or it is the tunnel's.
 pub fn parse(text: &str) -> Result<Vec<PortMapping>, InvalidMappings> {
     let mut mappings: Vec<PortMapping> = Vec::new();
     for part in text.split(';').map(str::trim).filter(|part| !part.is_empty()) {
         let mapping: PortMapping = part.parse()?;
         if mappings.iter().any(|other| other.host_port() == mapping.host_port()) {
             return Err(InvalidMappings::Twice(mapping.host_port()));
+        }
+        if mapping.host_port() == (HostPort { transport: Transport::Udp, port: TUNNEL }) {
+            return Err(InvalidMappings::Tunnel(mapping.host_port()));
         }
         mappings.push(mapping);
     }
@@ -122,6 +128,8 @@ mod tests {
         }
         assert!(matches!(parse("80:1;80:2"), Err(InvalidMappings::Twice(_))));
         assert!(parse("80:1/tcp;80:2/udp").is_ok());
+        assert!(matches!(parse("50103:1/udp"), Err(InvalidMappings::Tunnel(_))));
+        assert!(parse("50103:1/tcp").is_ok());
     }
 
     proptest! {

@@ -68,6 +68,9 @@ pub fn of(reason: DropReason) -> &'static str {
         DropReason::NotReady => {
             "Wait until node-engine has registered this node; else see the log of netmanager."
         }
+        DropReason::LoopbackDestination => {
+            "Let the container use the node's address; what listens on the node's loopback is for the node alone."
+        }
         DropReason::KernelRefused => "Look for a shortage of memory in the kernel's log (dmesg).",
     }
 }

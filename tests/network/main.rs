@@ -4,6 +4,7 @@ mod bed;
 mod cleanup;
 mod cluster;
 mod fixtures;
+mod host_ports;
 mod naming;
 mod refusal;
 mod repair;

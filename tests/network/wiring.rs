@@ -204,33 +204,6 @@ fn a_half_failed_set_up_is_undone() -> Result<()> {
 }
 
 #[test]
-fn a_host_port_leads_into_its_container_and_cannot_be_taken_twice() -> Result<()> {
-    let bed = Bed::registered()?;
-    let (web, other) = (Container::new("web")?, Container::new("other")?);
-    let (status, said) = bed.attach(&web, 0, "8080:80/tcp;5353/udp")?;
-    assert_eq!(status, 200, "{said}");
-    let listener = web.netns.run(|| std::net::TcpListener::bind("0.0.0.0:80"))??;
-    for from in ["cluster", "node"] {
-        let connect = || std::net::TcpStream::connect("192.0.2.31:8080");
-        match from {
-            "cluster" => bed.cluster.broker.recipe().netns.run(connect)??,
-            _ => bed.node.run(connect)??,
-        };
-        listener.accept()?;
-    }
-
-    let (status, said) = bed.attach(&other, 1, "8080:81")?;
-    assert_eq!(status, 409, "{said}");
-    assert!(said.contains("8080") && said.contains("smp.bed.srv.bed.instance.0"), "{said}");
-
-    bed.detach(0)?;
-    let rules = bed.node.output("nft", &["list", "table", "ip", "hypha"])?;
-    assert!(!rules.contains("8080"), "{rules}");
-    assert_eq!(bed.attach(&other, 1, "8080:81")?.0, 200);
-    Ok(())
-}
-
-#[test]
 fn a_firewall_that_drops_what_containers_send_is_named_with_the_remedy() -> Result<()> {
     const REMEDY: &str = "to let it through: ";
     let mut bed = Bed::registered()?;

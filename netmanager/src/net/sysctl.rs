@@ -1,6 +1,6 @@
 //! The kernel settings that containers need. `/proc/sys/net` is that of the calling thread's network namespace.
 //!
-//! It is one. Reverse path filtering, however strict, lets our packets pass: what a container sends to the world comes
+//! It is one for all, and one for containers with host ports. Reverse path filtering, however strict, lets our packets pass: what a container sends to the world comes
 //! in over the very link that its /32 route names, and what the data plane delivers never passes the filter. Proxy ARP
 //! is not needed either, since both sides of a link know each other by permanent neighbour entries.
 
@@ -15,6 +15,16 @@ use super::NetError;
 /// When the setting cannot be written.
 pub fn enable_forwarding() -> Result<(), NetError> {
     set("net/ipv4/ip_forward", "1")
+}
+
+/// Lets what a process of the node sends to 127.0.0.1 go out over this link, when a rule leads it there, and the answer
+/// come in. Only over this one: nobody on the node's other links can reach what listens on 127.0.0.1. From this one
+/// nobody does either: what a container sends there is dropped by `from_container`.
+///
+/// # Errors
+/// When the setting cannot be written.
+pub fn let_loopback_out(link: &str) -> Result<(), NetError> {
+    set(&format!("net/ipv4/conf/{link}/route_localnet"), "1")
 }
 
 /// Writes a setting unless it has the value already: some systems mount `/proc/sys` read-only with it preset.

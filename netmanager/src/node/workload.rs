@@ -14,7 +14,8 @@ use super::{Node, Reply, Unnamed, answer, now};
 use crate::datapath::{DatapathError, Endpoint};
 use crate::error::chain;
 use crate::ipam::{Block6, CAPACITY, Pool};
-use crate::net::{NetError, Netns, Wiring, Wiring6};
+use crate::listening::{self, Listener};
+use crate::net::{NetError, Netns, Wiring, Wiring6, sysctl};
 use crate::nft::NftError;
 use crate::ports::{self, HostPort, InvalidMappings, PortMapping};
 use crate::report::SessionState;
@@ -38,6 +39,8 @@ pub enum Refusal {
     Mappings(#[from] InvalidMappings),
     #[error("portMappings: {port} of this node already leads to {holder}")]
     PortTaken { port: HostPort, holder: InstanceName },
+    #[error("portMappings: {listener} listens on {port} of this node")]
+    PortInUse { port: HostPort, listener: Listener },
     #[error("all {CAPACITY} container addresses of this node are in use")]
     Full,
     #[error(
@@ -96,8 +99,10 @@ impl Node {
         if let Some((port, holder)) = taken {
             return Err(Refusal::PortTaken { port, holder });
         }
-        let netns = Netns::of_process(pid).map_err(links_failed)?;
         let before = self.state.endpoint(instance).cloned();
+        let held = before.as_ref().map_or(&[][..], |before| &before.ports);
+        refuse_listened_on(&ports, held)?;
+        let netns = Netns::of_process(pid).map_err(links_failed)?;
         let ns_ip = match &before {
             Some(before) => before.ns_ip,
             None => pool.allocate().ok_or(Refusal::Full)?,
@@ -172,6 +177,12 @@ impl Node {
         let connected = connected.map_err(|source| Refusal::Links { instance: instance.clone(), source })?;
         attachment.ifindex = connected.ifindex;
         attachment.ns_ip6 = connected.ns_ip6;
+        if !attachment.ports.is_empty()
+            && let Err(error) = sysctl::let_loopback_out(&wiring.link)
+        {
+            let error = chain(&error);
+            tracing::warn!(%instance, error, "its host ports are not reached under 127.0.0.1");
+        }
         self.datapath
             .attach_endpoint(&attachment.endpoint())
             .map_err(|source| Refusal::Datapath { instance: instance.clone(), source })?;
@@ -292,6 +303,22 @@ impl Node {
             cluster.session.publish(NodeTopic::ServiceUndeployed, &undeployed);
         }
     }
+}
+
+/// Refuses a port that a process of the node listens on, but for those that are `held` by rules already: who has come
+/// to listen there since has never heard anything.
+fn refuse_listened_on(ports: &[PortMapping], held: &[PortMapping]) -> Result<(), Refusal> {
+    for port in ports.iter().map(|mapping| mapping.host_port()) {
+        if held.iter().any(|mapping| mapping.host_port() == port) {
+            continue;
+        }
+        match listening::on(port) {
+            Ok(None) => {}
+            Ok(Some(listener)) => return Err(Refusal::PortInUse { port, listener }),
+            Err(error) => tracing::warn!(%port, %error, "cannot tell whether a process listens on this port"),
+        }
+    }
+    Ok(())
 }
 
 impl Attachment {
