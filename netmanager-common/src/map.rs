@@ -129,7 +129,8 @@ impl Node {
 pub struct Endpoint {
     /// The key again, and first, as in [`Service`].
     pub ns_ip: Ip,
-    /// The instance's own service address, or none.
+    /// The instance's own service address, or none. The node itself has none that others know: what it sends keeps
+    /// its NsIP as source, which stands here.
     pub instance_ip: Ip,
     /// The container's attachment.
     pub veth: Veth,
@@ -149,9 +150,26 @@ pub struct Veth {
     pub mac: [u8; 6],
     /// MAC of the host's side.
     pub gateway_mac: [u8; 6],
+    /// [`CONTAINER`] or [`NODE_ITSELF`].
+    pub holder: u32,
 }
 
-const _: () = assert!(size_of::<Veth>() == 4 + 4 + 6 + 6);
+const _: () = assert!(size_of::<Veth>() == 4 + 4 + 6 + 6 + 4);
+
+/// The veth's other end is in a container.
+pub const CONTAINER: u32 = 0;
+/// The veth's other end is in the namespace of the node itself, whose own processes speak through it. Nothing but answers
+/// is delivered there.
+pub const NODE_ITSELF: u32 = 1;
+
+impl Veth {
+    /// Whether it is the node's own.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_node_itself(&self) -> bool {
+        self.holder == NODE_ITSELF
+    }
+}
 
 /// Value of [`SERVICES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,6 +273,15 @@ impl Backend {
     #[inline(always)]
     pub const fn instance_ip_like(&self, like: Ip) -> Ip {
         if like.is_v4() { Ip::from_optional_v4(self.instance_ip) } else { self.instance_ip6 }
+    }
+
+    /// The address from which the instance answers one that speaks as `sender`. Towards an instance's service address its
+    /// node translates the answer, as it does what the instance itself begins; the node itself has no such address and
+    /// speaks under its NsIP, to which the answer goes as it is.
+    #[must_use]
+    #[inline(always)]
+    pub const fn answers_from(&self, sender: Ip) -> Ip {
+        if sender.is_service() { self.instance_ip_like(sender) } else { self.ns_ip_like(sender) }
     }
 
     /// Whether packets with this source may be the instance's.

@@ -106,7 +106,8 @@ fn to_service<H: Header>(skb: &Skb, ip: H) -> Result<i32, DropReason> {
     Ok(verdict)
 }
 
-/// To another container by its NsIP: nothing is translated, so that any protocol may pass. If nobody with that address is known here, the packet
+/// To another container by its NsIP: nothing is translated, so that any protocol may pass. To the node itself go only
+/// answers to what its processes have asked a service. If nobody with that address is known here, the packet
 /// must not leave: bare and masqueraded, it would go to whoever has the address out there.
 #[inline(always)]
 fn to_ns_ip<H: Header>(skb: &Skb, ip: H, sender: &Veth) -> Result<i32, DropReason> {
@@ -116,6 +117,11 @@ fn to_ns_ip<H: Header>(skb: &Skb, ip: H, sender: &Veth) -> Result<i32, DropReaso
         parsed => parsed?,
     };
     if let Some(receiver) = maps::veth(&destination) {
+        if receiver.is_node_itself()
+            && (packet.is_opaque() || !deliver::show_as_dialled(&mut packet, &receiver)?)
+        {
+            return Err(DropReason::NoEndpoint);
+        }
         packet.ip.hop()?;
         let verdict = deliver::to_container(skb, &packet, &receiver)?;
         count::sent(sender.slot, packet.ip.length());

@@ -14,19 +14,22 @@ use crate::skb::{self, Skb};
 use crate::{count, follow};
 
 /// Shows a packet that arrives for `receiver` as coming from the service address that this container dialled, if it is an
-/// answer.
+/// answer. Says whether it is.
 #[inline(always)]
-pub(crate) fn show_as_dialled<H: Header>(packet: &mut Packet<H>, receiver: &Veth) -> Result<(), DropReason> {
+pub(crate) fn show_as_dialled<H: Header>(
+    packet: &mut Packet<H>,
+    receiver: &Veth,
+) -> Result<bool, DropReason> {
     let scratch = maps::scratch()?;
     scratch.arrival = packet.arrival_key();
     let Some(entry) = FLOWS.get_ptr_mut(&scratch.arrival) else {
-        // What is from an NsIP answers to nothing that was dialled by another address.
-        if packet.ip.source().is_service()
-            && follow::recall_arrived(scratch, packet.tcp_flags.into(), receiver.slot, receiver.ifindex)
-        {
+        // What is from an NsIP answers to nothing that a container has dialled by another address.
+        let is_answer = (packet.ip.source().is_service() || receiver.is_node_itself())
+            && follow::recall_arrived(scratch, packet.tcp_flags.into(), receiver.slot, receiver.ifindex);
+        if is_answer {
             packet.set_source(scratch.flow.source);
         }
-        return Ok(());
+        return Ok(is_answer);
     };
     // SAFETY: the entry's memory stays a value of this map until the program ends. If it becomes another flow's
     // meanwhile, the packet gets a source that its receiver does not know, and is refused there; for what is noted in
@@ -34,11 +37,11 @@ pub(crate) fn show_as_dialled<H: Header>(packet: &mut Packet<H>, receiver: &Veth
     let entry = unsafe { &mut *entry };
     follow::arrived(scratch, entry, packet, receiver.ifindex, select::now());
     packet.set_source(entry.source);
-    Ok(())
+    Ok(true)
 }
 
-/// Puts the packet into the container's end of its veth. The frame must hold the packet right behind its Ethernet
-/// header.
+/// Puts the packet into the other end of the veth: a container's, or the node's own. The frame must hold the packet right
+/// behind its Ethernet header.
 #[inline(always)]
 pub(crate) fn to_container<H: Header>(skb: &Skb, packet: &Packet<H>, veth: &Veth) -> Result<i32, DropReason> {
     skb.update_checksum(&packet.transport, packet.change_of_checksum())?;
@@ -46,7 +49,9 @@ pub(crate) fn to_container<H: Header>(skb: &Skb, packet: &Packet<H>, veth: &Veth
     skb.store(0, &ethernet)?;
     skb.store_header(ETHERNET_LEN, &packet.ip)?;
     count::received(veth.slot, packet.ip.length());
-    Ok(skb::redirect_peer(veth.ifindex))
+    // The kernel refuses the short way between two interfaces of one namespace.
+    let is_near = veth.is_node_itself();
+    Ok(if is_near { skb::redirect(veth.ifindex) } else { skb::redirect_peer(veth.ifindex) })
 }
 
 /// Wraps the packet and sends it to the backend's node.

@@ -59,7 +59,7 @@ fn note_sent(scratch: &mut Scratch, flow: &mut Flow, flags: u32, now: u32) {
     }
     let Scratch { forward, arrival, .. } = scratch;
     let Some(backend) = backend_of(flow) else { return };
-    *arrival = flow::reply_key(forward, backend.instance_ip_like(forward.destination));
+    *arrival = flow::reply_key(forward, backend.answers_from(flow.source));
     if before != now {
         await_answer(scratch, flow, now);
     }

@@ -129,7 +129,7 @@ fn enter(scratch: &mut Scratch, slot: u32, replaces: bool, tcp_flags: u8) -> Res
         return Err(DropReason::NoInstanceAddress);
     }
     let now = now();
-    let answers_from = backend.instance_ip_like(key.destination);
+    let answers_from = backend.answers_from(instance_ip);
     if answers_from.is_none() {
         return Err(DropReason::NoBackend);
     }

@@ -55,8 +55,9 @@ fn deliver<H: Header>(skb: &Skb, arrived: &Arrived, ip: H) -> Result<i32, DropRe
         Err(reason) if Packet::<H>::may_be_opaque(reason) && ip.source().is_container() => Packet::opaque(ip),
         parsed => parsed?,
     };
-    if !packet.is_opaque() {
-        deliver::show_as_dialled(&mut packet, &receiver)?;
+    let is_answer = !packet.is_opaque() && deliver::show_as_dialled(&mut packet, &receiver)?;
+    if receiver.is_node_itself() && !is_answer {
+        return Err(DropReason::NoEndpoint);
     }
     skb.close_tunnel_room::<H>(arrived.outer)?;
     deliver::to_container(skb, &packet, &receiver)
@@ -142,8 +143,8 @@ fn inner_length(skb: &Skb, total: u32, header: u16, udp: &Udp) -> Result<u32, Dr
 /// An address that the table knows must come from the node where the table has it. Of an address that it does not
 /// know (yet), a node that it knows is believed; if it is a service address, a miss is raised, so that the way back
 /// is there when the container answers. A node that is not known either is not believed, but asked for in the same
-/// way: the first packet of a new node's connection is lost, its retransmission is not. How much is asked for on behalf
-/// of one node, and of all that are not known, has a limit.
+/// way: the packet waits on the slow path. How much is asked for on behalf of one node, and of all that are not known,
+/// has a limit.
 #[inline(always)]
 fn check_source<H: Header>(peer: Ip, ip: &H) -> Result<(), DropReason> {
     let source = ip.source();

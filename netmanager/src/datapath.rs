@@ -131,6 +131,21 @@ impl Datapath {
 
     /// Makes a container reachable, then lets it send. Idempotent; a changed endpoint is updated.
     pub fn attach_endpoint(&mut self, endpoint: &Endpoint) -> Result<(), DatapathError> {
+        self.attach_veth(endpoint, map::CONTAINER)
+    }
+
+    /// Lets the node's own processes speak to services through a veth of which both ends are in the node's namespace;
+    /// `ifindex` is the end that they do not send at. Its instance addresses must be its NsIPs. There is one; it is not
+    /// listed among the endpoints, and [`Self::detach_endpoint`] takes it away again.
+    pub fn attach_node_itself(&mut self, endpoint: &Endpoint) -> Result<(), DatapathError> {
+        let before = self.tables.node_itself()?;
+        if let Some(before) = before.filter(|before| before.ns_ip != endpoint.ns_ip) {
+            self.detach_endpoint(before.ns_ip)?;
+        }
+        self.attach_veth(endpoint, map::NODE_ITSELF)
+    }
+
+    fn attach_veth(&mut self, endpoint: &Endpoint, holder: u32) -> Result<(), DatapathError> {
         let key = ip(endpoint.ns_ip.into());
         let before = self.tables.endpoint(key)?;
         let slot = match before {
@@ -145,6 +160,7 @@ impl Datapath {
                 slot,
                 mac: endpoint.mac,
                 gateway_mac: endpoint.gateway_mac,
+                holder,
             },
         };
         let second = map::Endpoint {
@@ -256,7 +272,7 @@ impl Datapath {
         let pins = PinDir::new(pin_dir);
         if let Ok(tables) = Tables::of(&pins) {
             // tcx links go with their pins, the filters of clsact one by one.
-            for endpoint in tables.endpoints()? {
+            for endpoint in tables.endpoints()?.into_iter().chain(tables.node_itself()?) {
                 Hook::Clsact.detach(&pins, endpoint.ifindex)?;
             }
             if let Some(node) = tables.node()? {
@@ -286,8 +302,10 @@ impl Datapath {
 
     /// The interfaces that the tables name, and the program of each.
     fn attached(&self) -> Result<Vec<(u32, &'static str)>, DatapathError> {
+        let mut endpoints = self.tables.endpoints()?;
+        endpoints.extend(self.tables.node_itself()?);
         let mut attached: Vec<_> =
-            self.tables.endpoints()?.iter().map(|endpoint| (endpoint.ifindex, FROM_CONTAINER)).collect();
+            endpoints.iter().map(|endpoint| (endpoint.ifindex, FROM_CONTAINER)).collect();
         attached.extend(self.tables.node()?.map(|node| (node.uplink_ifindex, FROM_UPLINK)));
         attached.extend(self.slow_path.map(|ifindex| (ifindex, FROM_SLOW_PATH)));
         Ok(attached)

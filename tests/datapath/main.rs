@@ -14,6 +14,7 @@ mod guard;
 mod lifetimes;
 mod live;
 mod neighbours;
+mod node_itself;
 mod nodes;
 mod ns_ip;
 mod oakestra;

@@ -194,6 +194,38 @@ impl Node {
         Container { netns, backend, endpoint }
     }
 
+    /// The NsIP of the node itself: 10.18.n.62.
+    pub(crate) fn own_ns_ip(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 18, self.number, 62)
+    }
+
+    /// Gives the node's own processes a way to services.
+    pub(crate) fn connect_itself(&mut self) {
+        let ns_ip = self.own_ns_ip();
+        let silent = if kernel_has_ipv6() { "addrgenmode none" } else { "" };
+        self.netns
+            .ip(&format!("link add own0 mtu {INNER_MTU} type veth peer name own1 mtu {INNER_MTU}"))
+            .unwrap();
+        self.netns.ip(&format!("link set own1 {silent} up")).unwrap();
+        self.netns.ip(&format!("link set own0 {silent} up")).unwrap();
+        self.netns.ip(&format!("addr add {ns_ip}/32 dev own0")).unwrap();
+        let (mac, gateway_mac) = (self.mac("own0"), self.mac("own1"));
+        let gateway = Ipv4Addr::new(10, 18, self.number, 1);
+        let shown = text(gateway_mac);
+        self.netns.ip(&format!("neigh add {gateway} lladdr {shown} dev own0 nud permanent")).unwrap();
+        self.netns.ip(&format!("route add 10.30.0.0/16 via {gateway} dev own0 onlink src {ns_ip}")).unwrap();
+        let endpoint = Endpoint {
+            ns_ip,
+            ns_ip6: None,
+            instance_ip: Some(ns_ip),
+            instance_ip6: None,
+            ifindex: self.ifindex("own1"),
+            mac,
+            gateway_mac,
+        };
+        self.within(|datapath| datapath.attach_node_itself(&endpoint)).unwrap();
+    }
+
     pub(crate) fn ifindex(&self, interface: &str) -> u32 {
         self.netns.run(|| if_nametoindex(interface)).unwrap().unwrap()
     }

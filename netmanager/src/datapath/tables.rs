@@ -88,8 +88,17 @@ impl Tables {
 
     /// The containers attached on this node, by NsIP.
     pub fn endpoints(&self) -> Result<Vec<Endpoint>, DatapathError> {
-        let (v4, v6): (Vec<_>, Vec<_>) =
-            rows(&self.endpoints, map::ENDPOINTS)?.into_iter().map(|(_, row)| row).partition(is_v4);
+        self.veths(map::CONTAINER)
+    }
+
+    /// What [`super::Datapath::attach_node_itself`] has made.
+    pub fn node_itself(&self) -> Result<Option<Endpoint>, DatapathError> {
+        Ok(self.veths(map::NODE_ITSELF)?.into_iter().next())
+    }
+
+    fn veths(&self, holder: u32) -> Result<Vec<Endpoint>, DatapathError> {
+        let rows = rows(&self.endpoints, map::ENDPOINTS)?.into_iter().map(|(_, row)| row);
+        let (v4, v6): (Vec<_>, Vec<_>) = rows.filter(|row| row.veth.holder == holder).partition(is_v4);
         let mut endpoints: Vec<_> = v4
             .iter()
             .map(|row| {
@@ -157,7 +166,8 @@ impl Tables {
     /// Traffic of each endpoint, and the drops.
     pub fn counters(&self) -> Result<Counters, DatapathError> {
         let mut endpoints = Vec::new();
-        for (_, row) in rows(&self.endpoints, map::ENDPOINTS)?.iter().filter(|(_, row)| is_v4(row)) {
+        let of_container = |row: &map::Endpoint| is_v4(row) && row.veth.holder == map::CONTAINER;
+        for (_, row) in rows(&self.endpoints, map::ENDPOINTS)?.iter().filter(|(_, row)| of_container(row)) {
             let per_cpu = self.traffic.get(&row.veth.slot, 0).map_err(reading(map::TRAFFIC))?;
             let sum = |field: fn(&Traffic) -> u64| per_cpu.iter().map(field).sum();
             endpoints.push(EndpointCounters {
