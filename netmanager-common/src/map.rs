@@ -107,7 +107,7 @@ pub struct Node {
     pub uplink_ifindex: u32,
     /// UDP port on which other nodes' packets arrive.
     pub tunnel_port: Be16,
-    /// The largest inner packet.
+    /// The largest inner packet on the uplink, whatever the outer family: the MTU of containers. User reads.
     pub inner_mtu: u16,
 }
 
@@ -224,7 +224,7 @@ impl TryFrom<u16> for Policy {
     }
 }
 
-/// Value of [`BACKENDS`]. All but the generation and `aside` stays as it is while the number is in use, and numbers are reused as
+/// Value of [`BACKENDS`]. All but the generation, the MTU and `aside` stays as it is while the number is in use, and numbers are reused as
 /// late as possible: whoever reads while user space writes sees the old value, or the new one, or that the number is
 /// no longer in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -245,13 +245,15 @@ pub struct Backend {
     pub node: Ip,
     /// Where its node listens.
     pub port: Be16,
+    /// The largest inner packet that reaches its node, as far as is known.
+    pub mtu: u16,
     /// Whether it is set aside, 1 or 0: what can go on elsewhere does. This too may change while the number is in use.
     pub aside: u8,
     /// Zero.
-    pub _pad: u8,
+    pub _pad: [u8; 3],
 }
 
-const _: () = assert!(size_of::<Backend>() == 4 + 4 + 16 + 4 + 16 + 16 + 2 + 1 + 1);
+const _: () = assert!(size_of::<Backend>() == 4 + 4 + 16 + 4 + 16 + 16 + 2 + 2 + 1 + 3);
 
 impl Backend {
     /// Whether the number stands for an instance.

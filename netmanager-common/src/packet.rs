@@ -5,13 +5,7 @@ use crate::event::DropReason;
 use crate::flow::{self, Ports};
 use crate::header::{Header, Part, Transport};
 use crate::map::FlowKey;
-use crate::wire::{Be16, ETHERTYPE_IPV4, Ip, TCP, UDP, UDP_LEN, Wire};
-
-/// Smallest TCP header.
-const TCP_LEN: u16 = 20;
-
-/// Where the length and the flags of TCP are in its header.
-const TCP_LENGTH_AND_FLAGS: u16 = 12;
+use crate::wire::{Be16, ETHERTYPE_IPV4, Ip, TCP, TCP_LEN, TCP_LENGTH_AND_FLAGS, UDP, UDP_LEN, Wire};
 
 /// The memory that a packet lies in, and what else its bearer knows: the kernel's buffer, or one of our own.
 pub trait Frame {

@@ -382,6 +382,19 @@ pub const TCP_RST: u8 = 0x04;
 /// Set in all packets of a connection but the first.
 pub const TCP_ACK: u8 = 0x10;
 
+/// Size of a TCP header without options.
+pub const TCP_LEN: u16 = 20;
+/// Where the length of TCP's header is in it, in the upper half of a byte, and behind it the flags.
+pub const TCP_LENGTH_AND_FLAGS: u16 = 12;
+/// Where the checksum is in TCP's header.
+pub const TCP_CHECKSUM: u16 = 16;
+/// TCP option: no more follow.
+pub const TCP_OPTION_END: u8 = 0;
+/// TCP option: nothing, one byte long.
+pub const TCP_OPTION_NOTHING: u8 = 1;
+/// TCP option: the largest segment that the sender wants to get.
+pub const TCP_OPTION_MAXIMUM_SEGMENT_SIZE: u8 = 2;
+
 #[cfg(test)]
 mod tests {
     use super::{Be16, Ip, Ip4};

@@ -9,6 +9,7 @@ use netmanager_common::tunnel;
 use netmanager_common::wire::{ETHERNET_LEN, Ethernet};
 
 use crate::maps::{self, FLOWS};
+use crate::segment;
 use crate::select;
 use crate::skb::{self, Skb};
 use crate::{count, follow};
@@ -40,7 +41,7 @@ pub(crate) fn show_as_dialled<H: Header>(
     Ok(true)
 }
 
-/// Puts the packet into the other end of the veth: a container's, or the node's own. The frame must hold the packet right
+/// Puts the packet into the other end of the veth: a container's, or the node's own, which takes any length. The frame must hold the packet right
 /// behind its Ethernet header.
 #[inline(always)]
 pub(crate) fn to_container<H: Header>(skb: &Skb, packet: &Packet<H>, veth: &Veth) -> Result<i32, DropReason> {
@@ -70,9 +71,10 @@ pub(crate) fn to_node<H: Header>(
         // It should be here and is not: the tunnel would only bring it back.
         return Err(DropReason::NoEndpoint);
     }
-    if !packet.fits(skb, node.inner_mtu) {
+    if !packet.fits(skb, backend.mtu) {
         return Err(DropReason::TooBig);
     }
+    segment::clamp(skb, packet, ETHERNET_LEN, backend.mtu)?;
     let Ok(length) = u16::try_from(packet.ip.length()) else { return Err(DropReason::TooBig) };
     let path = tunnel::Path {
         source: own,

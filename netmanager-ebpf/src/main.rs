@@ -16,7 +16,7 @@
 //!
 //! This file is the table of attach points. Reading order: [`container`] and [`uplink`], the two paths from top to
 //! bottom; [`slow`], the way of the rest; then what they use: [`guard`], [`select`], [`follow`], [`health`],
-//! [`deliver`], [`host`], [`miss`], [`maps`], [`skb`]; and of `netmanager-common`, which user space shares, `header` and `packet`.
+//! [`deliver`], [`segment`], [`host`], [`miss`], [`maps`], [`skb`]; and of `netmanager-common`, which user space shares, `header` and `packet`.
 
 #![no_std]
 #![no_main]
@@ -35,6 +35,7 @@ mod health;
 mod host;
 mod maps;
 mod miss;
+mod segment;
 mod select;
 mod skb;
 mod slow;

@@ -88,6 +88,8 @@ pub(crate) struct Scratch {
     pub(crate) other: FlowKey,
     pub(crate) flow: Flow,
     pub(crate) fragment: FragmentKey,
+    /// Where an option of TCP begins.
+    pub(crate) option: u16,
 }
 
 #[map]

@@ -149,6 +149,33 @@ impl Skb {
         })
     }
 
+    /// Replaces two bytes of a TCP header that begins at `tcp`, and tells its checksum. They lie at `at` of the header;
+    /// `is_odd`: at an odd offset, so that the checksum has them the other way round.
+    #[inline(always)]
+    pub(crate) fn replace_in_tcp(
+        &self,
+        tcp: u16,
+        at: u16,
+        is_odd: bool,
+        old: [u8; 2],
+        new: [u8; 2],
+    ) -> Result<(), DropReason> {
+        self.store(tcp.wrapping_add(at), &new)?;
+        let word =
+            |bytes| if is_odd { u16::from_ne_bytes(bytes).swap_bytes() } else { u16::from_ne_bytes(bytes) };
+        // SAFETY: the helper checks the bounds. A checksum that is left to the NIC is not touched: it will be over the
+        // new bytes.
+        refused(unsafe {
+            bpf_l4_csum_replace(
+                self.raw.cast(),
+                u32::from(tcp.wrapping_add(wire::TCP_CHECKSUM)),
+                word(old).into(),
+                word(new).into(),
+                2,
+            )
+        })
+    }
+
     /// Makes room for the outer headers (`V6`: over IPv6) behind the Ethernet header, and tells the kernel that the
     /// packet is now a tunnel's, so that whoever segments it does that inside.
     #[inline(always)]

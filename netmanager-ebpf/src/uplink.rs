@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use netmanager_common::event::DropReason;
 use netmanager_common::header::Header;
-use netmanager_common::map::{Node, Peer};
+use netmanager_common::map::{Backend, Node, Peer};
 use netmanager_common::packet::Packet;
 use netmanager_common::tunnel::{Outer, Outer6};
 use netmanager_common::wire::{
@@ -13,7 +13,7 @@ use netmanager_common::wire::{
 
 use crate::maps::{self, BACKENDS, HOSTS, NODE, PEERS};
 use crate::skb::{Family, Skb};
-use crate::{deliver, guard, miss};
+use crate::{deliver, guard, miss, segment};
 
 /// A packet on the tunnel port.
 struct Arrived {
@@ -48,7 +48,7 @@ fn deliver<H: Header>(skb: &Skb, arrived: &Arrived, ip: H) -> Result<i32, DropRe
         return Err(DropReason::Malformed);
     }
     let receiver = maps::veth(&ip.destination()).ok_or(DropReason::NoEndpoint)?;
-    check_source(arrived.peer, &ip)?;
+    let sender = check_source(arrived.peer, &ip)?;
     let parsed = Packet::parse(skb, ip, ETHERNET_LEN + arrived.outer.overhead(), arrived.available);
     let mut packet = match parsed {
         // By NsIP, so that nothing is to be translated.
@@ -60,6 +60,9 @@ fn deliver<H: Header>(skb: &Skb, arrived: &Arrived, ip: H) -> Result<i32, DropRe
         return Err(DropReason::NoEndpoint);
     }
     skb.close_tunnel_room::<H>(arrived.outer)?;
+    if let Some(sender) = sender {
+        segment::clamp(skb, &packet, ETHERNET_LEN, sender.mtu)?;
+    }
     deliver::to_container(skb, &packet, &receiver)
 }
 
@@ -138,7 +141,8 @@ fn inner_length(skb: &Skb, total: u32, header: u16, udp: &Udp) -> Result<u32, Dr
     Ok(udp - u32::from(UDP_LEN))
 }
 
-/// Checks that the node at `peer` may send a packet with this inner source.
+/// Checks that the node at `peer` may send a packet with this inner source. Gives the instance that has the source, if
+/// it is known.
 ///
 /// An address that the table knows must come from the node where the table has it. Of an address that it does not
 /// know (yet), a node that it knows is believed; if it is a service address, a miss is raised, so that the way back
@@ -146,12 +150,14 @@ fn inner_length(skb: &Skb, total: u32, header: u16, udp: &Udp) -> Result<u32, Dr
 /// way: the packet waits on the slow path. How much is asked for on behalf of one node, and of all that are not known,
 /// has a limit.
 #[inline(always)]
-fn check_source<H: Header>(peer: Ip, ip: &H) -> Result<(), DropReason> {
+fn check_source<H: Header>(peer: Ip, ip: &H) -> Result<Option<&'static Backend>, DropReason> {
     let source = ip.source();
     // SAFETY: one aligned word. If it is another address's by now, the backend that it leads to says so.
     if let Some(&number) = unsafe { HOSTS.get(&source) } {
         return match BACKENDS.get(number) {
-            Some(backend) if backend.node == peer && backend.in_use() && backend.owns(source) => Ok(()),
+            Some(backend) if backend.node == peer && backend.in_use() && backend.owns(source) => {
+                Ok(Some(backend))
+            }
             _ => Err(DropReason::ForeignSource),
         };
     }
@@ -162,7 +168,7 @@ fn check_source<H: Header>(peer: Ip, ip: &H) -> Result<(), DropReason> {
         return Err(DropReason::ForeignSource);
     }
     if known && !is_service {
-        return Ok(());
+        return Ok(None);
     }
     if guard::may_be_new(&peer, known) {
         if is_service {
@@ -171,5 +177,5 @@ fn check_source<H: Header>(peer: Ip, ip: &H) -> Result<(), DropReason> {
     } else if !known {
         return Err(DropReason::OverBudget);
     }
-    if known { Ok(()) } else { Err(DropReason::UnknownPeer) }
+    if known { Ok(None) } else { Err(DropReason::UnknownPeer) }
 }

@@ -10,6 +10,7 @@ mod health;
 mod interface;
 mod load;
 mod model;
+mod paths;
 mod pin;
 mod programs;
 mod registry;
@@ -42,6 +43,7 @@ pub use repair::Repair;
 pub use slow_path::{Arrival, gateway_of};
 pub use tables::Tables;
 
+use paths::Paths;
 use pin::PinDir;
 use registry::{Registry, Step};
 use tables::write::{full, removed};
@@ -69,6 +71,7 @@ pub struct Datapath {
     ebpf: aya::Ebpf,
     tables: Tables,
     registry: Registry,
+    paths: Paths,
     /// The TAP device of the slow path, while there is one.
     slow_path: Option<u32>,
 }
@@ -90,9 +93,10 @@ impl Datapath {
         let ebpf = load::load(&pins)?;
         let tables = Tables::of(&pins)?;
         let (registry, steps) = Registry::rebuild(&tables.held()?);
-        let mut datapath = Self { options, hook, pins, ebpf, tables, registry, slow_path: None };
+        let paths = tables.paths()?;
+        let mut datapath = Self { options, hook, pins, ebpf, tables, registry, paths, slow_path: None };
         for step in &steps {
-            datapath.tables.apply(step)?;
+            datapath.tables.apply(step, &datapath.paths)?;
         }
         // The device has ended together with the process that made it.
         datapath.tables.set_slow_path(0)?;
@@ -127,6 +131,19 @@ impl Datapath {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The underlay carries IP packets of up to `mtu` bytes to `node`, outer headers included; `None`: as large ones as the
+    /// uplink.
+    pub fn set_path_mtu(&mut self, node: IpAddr, mtu: Option<u16>) -> Result<(), DatapathError> {
+        self.paths.set(node, mtu);
+        self.write_mtus(|backend| backend.node.ip() == node)
+    }
+
+    /// The nodes to which the underlay carries less than the uplink, and how much.
+    #[must_use]
+    pub fn narrow_paths(&self) -> Vec<(IpAddr, u16)> {
+        self.paths.narrow().collect()
     }
 
     /// Makes a container reachable, then lets it send. Idempotent; a changed endpoint is updated.
@@ -313,14 +330,27 @@ impl Datapath {
 
     fn write_node(&mut self, addresses: Addresses, uplink_ifindex: u32) -> Result<(), DatapathError> {
         let overhead = if addresses.v6.is_some() { OVERHEAD6 } else { OVERHEAD };
+        let uplink_mtu = interface::mtu(uplink_ifindex)?;
+        self.paths.set_uplink(uplink_mtu);
         let node = map::Node {
             address: addresses.v4.map(ip4).unwrap_or_default(),
             address6: optional_ip6(addresses.v6),
             uplink_ifindex,
             tunnel_port: Be16::new(self.options.tunnel_port),
-            inner_mtu: inner_mtu(interface::mtu(uplink_ifindex)?, overhead),
+            inner_mtu: inner_mtu(uplink_mtu, overhead),
         };
-        self.tables.node.set(0, node, 0).map_err(table("write", map::NODE))
+        self.tables.node.set(0, node, 0).map_err(table("write", map::NODE))?;
+        self.write_mtus(|_| true)
+    }
+
+    /// Writes what is known of the paths into the rows of these backends.
+    fn write_mtus(&mut self, chosen: impl Fn(&Backend) -> bool) -> Result<(), DatapathError> {
+        for row in self.registry.in_use() {
+            if chosen(&row.backend) {
+                self.tables.set_backend(row, &self.paths)?;
+            }
+        }
+        Ok(())
     }
 
     fn attach(&mut self, name: &'static str, ifindex: u32) -> Result<(), DatapathError> {
@@ -342,11 +372,12 @@ impl Datapath {
 
     /// Takes the steps. If one fails, what the registry believes is read anew from the tables.
     fn apply_all(&mut self, steps: Result<Vec<Step>, DatapathError>) -> Result<(), DatapathError> {
-        let result = steps.and_then(|steps| steps.iter().try_for_each(|step| self.tables.apply(step)));
+        let result =
+            steps.and_then(|steps| steps.iter().try_for_each(|step| self.tables.apply(step, &self.paths)));
         if result.is_err() {
             let (registry, unfinished) = Registry::rebuild(&self.tables.held()?);
             self.registry = registry;
-            unfinished.iter().try_for_each(|step| self.tables.apply(step))?;
+            unfinished.iter().try_for_each(|step| self.tables.apply(step, &self.paths))?;
         }
         result
     }

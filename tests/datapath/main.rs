@@ -13,6 +13,7 @@ mod fuzz;
 mod guard;
 mod lifetimes;
 mod live;
+mod mtu;
 mod neighbours;
 mod node_itself;
 mod nodes;

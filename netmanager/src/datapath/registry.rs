@@ -136,6 +136,14 @@ impl Registry {
         steps
     }
 
+    /// The rows that stand for an instance.
+    pub(super) fn in_use(&self) -> impl Iterator<Item = Row> + '_ {
+        self.backends.iter().map(|(&number, in_use)| {
+            let InUse { backend, generation, aside, .. } = *in_use;
+            Row { number, generation, backend, aside }
+        })
+    }
+
     /// Replaces a service's backends. New ones are complete before the service names them, old ones go after it has
     /// ceased to.
     pub(super) fn publish(&mut self, service: &Service) -> Result<Vec<Step>, OutOfNumbers> {

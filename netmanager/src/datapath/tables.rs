@@ -17,6 +17,8 @@ use netmanager_common::life::{self, State};
 use netmanager_common::map::{self, FlowKey, Policy, Traffic};
 use netmanager_common::wire::{self, Ip, Ip4};
 
+use super::interface;
+use super::paths::Paths;
 use super::pin::PinDir;
 use super::registry::{Held, Row};
 use super::{
@@ -208,6 +210,27 @@ impl Tables {
             .map(|(peer, _)| SocketAddr::new(from_ip(peer.address), peer.port.get()))
             .collect();
         Ok(held)
+    }
+
+    /// What an earlier process has learned of the paths to other nodes.
+    pub(super) fn paths(&self) -> Result<Paths, DatapathError> {
+        let mut paths = Paths::default();
+        let node = self.node.get(&0, 0).map_err(reading(map::NODE))?;
+        match interface::mtu(node.uplink_ifindex) {
+            Ok(mtu) => paths.set_uplink(mtu),
+            // Of an uplink that has gone, or none yet, there is nothing to compare with.
+            Err(_) => return Ok(paths),
+        }
+        for row in self.backends.iter() {
+            let row = row.map_err(reading(map::BACKENDS))?;
+            if row.generation == 0 {
+                break;
+            }
+            if row.in_use() {
+                paths.adopt(from_ip(row.node), row.mtu);
+            }
+        }
+        Ok(paths)
     }
 
     /// The entry that has this NsIP.

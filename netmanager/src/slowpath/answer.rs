@@ -10,7 +10,7 @@ use etherparse::{
     TransportSlice, icmpv4, icmpv6,
 };
 
-use super::frame::Packet;
+use super::frame::{Packet, fragment_offset};
 
 /// How much of the packet an ICMP error quotes, so that it stays within what every link carries: 576 bytes of IPv4, 1280
 /// of IPv6.
@@ -75,7 +75,7 @@ fn is_error6(icmp: &Icmpv6Slice<'_>) -> bool {
 fn is_later_fragment(sliced: &SlicedPacket<'_>) -> bool {
     match &sliced.net {
         Some(NetSlice::Ipv4(ip)) => ip.header().fragments_offset().value() != 0,
-        Some(NetSlice::Ipv6(ip)) => ip.is_payload_fragmented() && sliced.transport.is_none(),
+        Some(NetSlice::Ipv6(ip)) => fragment_offset(ip) != 0,
         _ => false,
     }
 }

@@ -23,8 +23,8 @@ pub(super) trait View {
     fn dialled(&self, arrival: &Arrival) -> Option<IpAddr>;
     /// See [`crate::datapath::Tables::translation`].
     fn translation(&self, ifindex: u32, sent: &Arrival) -> Option<(IpAddr, Backend)>;
-    /// The largest packet that the tunnel carries.
-    fn inner_mtu(&self) -> Option<u16>;
+    /// See [`crate::datapath::Tables::mtu`].
+    fn mtu(&self, ifindex: u32, sent: &Arrival) -> Option<u16>;
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub(super) fn decide(frame: &Frame, view: &impl View) -> Decision {
                 _ => Decision::Drop,
             }
         }
-        (Origin::Container, reason) => sent(&packet, reason, view),
+        (Origin::Container, reason) => sent(&packet, reason, frame.ifindex(), view),
         (Origin::Uplink, DropReason::UnknownPeer) => match frame.peer() {
             Some(peer) if view.knows_peer(peer) => Decision::Again,
             // The cluster has said where it is, and it is not there.
@@ -76,7 +76,7 @@ pub(super) fn give_up(frame: &Frame) -> Decision {
 }
 
 /// What a container has sent and could not go on.
-fn sent(packet: &Packet<'_>, reason: DropReason, view: &impl View) -> Decision {
+fn sent(packet: &Packet<'_>, reason: DropReason, ifindex: u32, view: &impl View) -> Decision {
     match reason {
         DropReason::ServiceUnknown if view.service(packet.destination).is_some() => Decision::Again,
         DropReason::ServiceUnknown => Decision::Hold(packet.destination),
@@ -88,8 +88,11 @@ fn sent(packet: &Packet<'_>, reason: DropReason, view: &impl View) -> Decision {
         DropReason::NoBackend | DropReason::NoEndpoint => refuse(packet, Refusal::Unreachable),
         DropReason::BackendGone => refuse(packet, Refusal::Gone),
         DropReason::TtlExpired => refuse(packet, Refusal::TtlExpired),
+        // Also without "do not fragment": Linux splits its next datagrams accordingly, and splitting in its stead would
+        // cost the receiver as much for each one. So one datagram is lost, and no way is slow.
         DropReason::TooBig => {
-            view.inner_mtu().map_or(Decision::Drop, |mtu| refuse(packet, Refusal::TooBig(mtu)))
+            let mtu = packet.flow().and_then(|flow| view.mtu(ifindex, &flow));
+            mtu.map_or(Decision::Drop, |mtu| refuse(packet, Refusal::TooBig(mtu)))
         }
         _ => Decision::Drop,
     }

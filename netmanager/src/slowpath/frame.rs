@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 
-use etherparse::{LaxSlicedPacket, NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{Ipv6ExtensionSlice, Ipv6Slice, LaxSlicedPacket, NetSlice, SlicedPacket, TransportSlice};
 use netmanager_common::event::DropReason;
 use netmanager_common::punt::{Origin, TAG_LEN, Tag};
-use netmanager_common::wire::ETHERNET_LEN;
+use netmanager_common::wire::{ECHO_REQUEST, ECHO_REQUEST_V6, ETHERNET_LEN, ICMP, ICMPV6};
+
+use crate::datapath::Arrival;
 
 /// What the programs have sent: a whole frame, its tag in front.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +82,37 @@ impl<'a> Packet<'a> {
         };
         Some(Self { source, destination, bytes })
     }
+
+    /// Addresses and ports, as the programs count them; nothing of a later fragment, which has no ports.
+    pub(super) fn flow(&self) -> Option<Arrival> {
+        let ip = SlicedPacket::from_ip(self.bytes).ok()?.net?;
+        let (payload, is_first) = match &ip {
+            NetSlice::Ipv4(ip) => (ip.payload(), ip.header().fragments_offset().value() == 0),
+            NetSlice::Ipv6(ip) => (ip.payload(), fragment_offset(ip) == 0),
+            NetSlice::Arp(_) => return None,
+        };
+        let [a, b, c, d, e, f, ..] = *payload.payload else { return None };
+        let (kind, protocol) = (a, payload.ip_number.0);
+        let (source_port, destination_port) = match protocol {
+            ICMP | ICMPV6 => {
+                let identifier = u16::from_be_bytes([e, f]);
+                if matches!(kind, ECHO_REQUEST | ECHO_REQUEST_V6) { (identifier, 0) } else { (0, identifier) }
+            }
+            _ => (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])),
+        };
+        let Self { source, destination, .. } = *self;
+        is_first.then_some(Arrival { source, destination, source_port, destination_port, protocol })
+    }
+}
+
+/// In units of eight bytes; 0 of what is no fragment.
+pub(super) fn fragment_offset(ip: &Ipv6Slice<'_>) -> u16 {
+    let headers = ip.extensions().clone().into_iter();
+    let fragment = headers.filter_map(|header| match header {
+        Ipv6ExtensionSlice::Fragment(fragment) => Some(fragment.fragment_offset().value()),
+        _ => None,
+    });
+    fragment.last().unwrap_or(0)
 }
 
 /// A frame around a packet that is made or translated here, to be delivered by its destination.

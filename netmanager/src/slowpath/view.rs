@@ -31,8 +31,8 @@ impl View for Tables {
         read(self.translation(ifindex, sent))
     }
 
-    fn inner_mtu(&self) -> Option<u16> {
-        read(self.node()).map(|node| node.inner_mtu)
+    fn mtu(&self, ifindex: u32, sent: &Arrival) -> Option<u16> {
+        read(self.mtu(ifindex, sent))
     }
 }
 

@@ -42,6 +42,19 @@ impl Tables {
         Ok((row.in_use() && row.owns(ip(address))).then(|| from_backend(&row)))
     }
 
+    /// The largest inner packet on the way that a packet of a container at `ifindex` takes to another node; nothing if it
+    /// takes none.
+    pub fn mtu(&self, ifindex: u32, sent: &Arrival) -> Result<Option<u16>, DatapathError> {
+        let destination = ip(sent.destination);
+        let number = if destination.is_service() {
+            found(&self.flows, &sent.key(ifindex), map::FLOWS)?.map(|flow| flow.backend)
+        } else {
+            found(&self.hosts, &destination, map::HOSTS)?
+        };
+        let row = number.map(|number| self.backend(number)).transpose()?;
+        Ok(row.filter(|row| row.in_use()).map(|row| row.mtu))
+    }
+
     /// Whether a node with this address is known.
     pub fn knows_peer(&self, node: IpAddr) -> Result<bool, DatapathError> {
         Ok(found(&self.peers, &map::Peer::node(ip(node)), map::PEERS)?.is_some())

@@ -9,30 +9,20 @@ use netmanager_common::wire::Be16;
 
 use super::{Tables, ip, ip4, optional_ip6, table};
 use crate::datapath::DatapathError;
-use crate::datapath::registry::Step;
+use crate::datapath::paths::Paths;
+use crate::datapath::registry::{Row, Step};
 
 impl Tables {
     /// Takes one step.
-    pub(in crate::datapath) fn apply(&mut self, step: &Step) -> Result<(), DatapathError> {
+    pub(in crate::datapath) fn apply(&mut self, step: &Step, paths: &Paths) -> Result<(), DatapathError> {
         match step {
             Step::AddPeer(node) => written(self.peers.insert(peer(node), 1, 0), map::PEERS),
             Step::RemovePeer(node) => removed(self.peers.remove(&peer(node)), map::PEERS),
             Step::ClearHealth(number) => {
                 written(self.health.set((*number).into(), Health::default(), 0), map::HEALTH)
             }
-            Step::SetBackend { number, generation, backend, aside } => {
-                let row = map::Backend {
-                    generation: *generation,
-                    ns_ip: ip4(backend.ns_ip),
-                    ns_ip6: optional_ip6(backend.ns_ip6),
-                    instance_ip: ip4(backend.instance_ip),
-                    instance_ip6: optional_ip6(backend.instance_ip6),
-                    node: ip(backend.node.ip()),
-                    port: Be16::new(backend.node.port()),
-                    aside: (*aside).into(),
-                    _pad: 0,
-                };
-                written(self.backends.set((*number).into(), row, 0), map::BACKENDS)
+            &Step::SetBackend { number, generation, backend, aside } => {
+                self.set_backend(Row { number, generation, backend, aside }, paths)
             }
             Step::SetHost { address, number } => {
                 written(self.hosts.insert(ip(*address), u32::from(*number), 0), map::HOSTS)
@@ -65,6 +55,24 @@ impl Tables {
                 removed(self.turns.remove(&ip(*service_ip)), map::TURNS)
             }
         }
+    }
+
+    /// Writes the row of a number.
+    pub(in crate::datapath) fn set_backend(&mut self, row: Row, paths: &Paths) -> Result<(), DatapathError> {
+        let Row { number, generation, backend, aside } = row;
+        let row = map::Backend {
+            generation,
+            ns_ip: ip4(backend.ns_ip),
+            ns_ip6: optional_ip6(backend.ns_ip6),
+            instance_ip: ip4(backend.instance_ip),
+            instance_ip6: optional_ip6(backend.instance_ip6),
+            node: ip(backend.node.ip()),
+            port: Be16::new(backend.node.port()),
+            mtu: paths.inner_mtu(backend.node.ip()),
+            aside: aside.into(),
+            _pad: [0; 3],
+        };
+        written(self.backends.set(number.into(), row, 0), map::BACKENDS)
     }
 }
 
