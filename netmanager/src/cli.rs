@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -76,6 +77,48 @@ pub enum Command {
     /// Disconnects all containers and removes everything that netmanager has made on this node. The daemon must be
     /// stopped first.
     Cleanup(Places),
+    /// Measures what a network carries: between two machines, or between two containers on the overlay.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Answers the other end's questions until Ctrl-C. Whoever reaches the port may load this machine.
+    Serve(ServeArgs),
+    /// Measures the way to a machine that serves.
+    Run(RunArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Where, by TCP and by UDP.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value_t = SocketAddr::from(([0, 0, 0, 0], crate::bench::PORT)))]
+    pub listen: SocketAddr,
+    /// The CPU that answers single packets; without it the scheduler chooses.
+    #[arg(long, value_name = "N")]
+    pub cpu: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The other end: name or address, with its port unless that is the usual one.
+    #[arg(value_name = "PEER")]
+    pub peer: String,
+    /// How long each of the measures takes.
+    #[arg(long, value_name = "S", default_value_t = 3.0, value_parser = seconds)]
+    pub seconds: f64,
+    /// The CPU that sends single packets; without it the scheduler chooses.
+    #[arg(long, value_name = "N")]
+    pub cpu: Option<usize>,
+    /// How to print it.
+    #[arg(short = 'o', long = "output", value_name = "FORMAT", value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    if (0.01..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("expected 0.01 to 3600".to_owned()) }
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! The commands beside the daemon. They read the kernel's tables and the state directory themselves, so they work while the
-//! daemon is down.
+//! daemon is down. `bench` needs nothing of either.
 
+pub mod bench;
 pub mod cleanup;
 pub mod drops;
 pub mod exit;

@@ -61,6 +61,7 @@ fn run(command: Command) -> Result<Exit> {
             commands::drops::show(&paths, format, &mut out)
         }
         Command::Cleanup(places) => runtime()?.block_on(commands::cleanup::run(&places.into(), &mut out)),
+        Command::Bench(command) => commands::bench::run(&command, &mut out),
     }
     .map(|()| Exit::Done)
 }
