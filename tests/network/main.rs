@@ -1,6 +1,7 @@
 //! The real netmanager against real namespaces, a real kernel and a real broker: does Linux agree with what it says?
 
 mod bed;
+mod bench;
 mod cleanup;
 mod cluster;
 mod fixtures;

@@ -27,7 +27,7 @@ mod worker;
 use machine::Folder;
 
 pub use control::Control;
-pub use machine::{Machine, folders};
+pub use machine::{Machine, folders, pins, prepare};
 pub use underlay::Underlay;
 pub use worker::Worker;
 

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod check;
 mod daemons;
 mod ebpf;
@@ -44,6 +45,9 @@ enum Command {
     Test(test::Arguments),
     /// Feed the daemons and the programs with broken input, longer than the tests do
     Fuzz(fuzz::Arguments),
+    /// Measure the overlay against plain routing, VXLAN and others on nodes made of network namespaces
+    #[command(disable_help_flag = true)]
+    Bench(bench::Arguments),
     /// Run the main job before your eyes on nodes made of network namespaces, and clean up
     Demo(lab::DemoArguments),
     /// Hold the same nodes open to try things by hand
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         Command::Check => check::run(),
         Command::Test(arguments) => test::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Demo(arguments) => lab::demo(&arguments),
         Command::Lab(arguments) => lab::lab(&arguments),
     };

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use nix::sched::{CloneFlags, setns};
 use tokio::runtime::Handle;
@@ -25,18 +26,29 @@ impl Netns {
     /// # Errors
     /// When there is no such process, or it has no namespace of its own.
     pub fn of_process(pid: i32) -> Result<Self, NetError> {
-        let name = format!("of process {pid}");
+        Self::open(Path::new(&format!("/proc/{pid}/ns/net")), format!("of process {pid}"))
+    }
+
+    /// The namespace that this file stands for, as `ip netns add` makes them. It must not be the node's own.
+    ///
+    /// # Errors
+    /// When there is no such file, or it stands for the namespace of the calling thread.
+    pub fn at(path: &Path) -> Result<Self, NetError> {
+        Self::open(path, path.display().to_string())
+    }
+
+    fn open(path: &Path, name: String) -> Result<Self, NetError> {
         let fail = |reason| NetError::new(format!("open the network namespace {name}"), reason);
-        let open = |path: &str| -> io::Result<(File, u64)> {
+        let open = |path: &Path| -> io::Result<(File, u64)> {
             let file = File::open(path)?;
             let inode = file.metadata()?.ino();
             Ok((file, inode))
         };
-        let (file, inode) = open(&format!("/proc/{pid}/ns/net")).map_err(|error| match error.kind() {
+        let (file, inode) = open(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => fail(Reason::NoProcess),
             _ => fail(error.into()),
         })?;
-        let (_, own) = open("/proc/thread-self/ns/net").map_err(|error| fail(error.into()))?;
+        let (_, own) = open(Path::new("/proc/thread-self/ns/net")).map_err(|error| fail(error.into()))?;
         if inode == own {
             return Err(fail(Reason::SharedNamespace));
         }

@@ -46,10 +46,15 @@ impl Machine {
                 format!("{LOCK}: {errno}")
             })
         })?;
-        mount_bpffs()?;
-        remove_stale()?;
+        prepare()?;
         Ok(Self { _lock: lock })
     }
+}
+
+/// What a lab, or a part of one, finds on a machine: nothing of earlier ones that were killed, and the BPF file system.
+pub fn prepare() -> Result<()> {
+    mount_bpffs()?;
+    remove_stale()
 }
 
 impl Drop for Machine {
@@ -85,8 +90,9 @@ impl Drop for Folder {
     }
 }
 
-/// Where this lab's data planes are pinned.
-pub(super) fn pins() -> PathBuf {
+/// Where this process' data planes are pinned.
+#[must_use]
+pub fn pins() -> PathBuf {
     Path::new(BPFFS).join(format!("{PINS_PREFIX}{}", std::process::id()))
 }
 

@@ -18,6 +18,8 @@ pub(crate) enum Purpose {
     Check,
     /// Running nodes: demo and lab
     Lab,
+    /// Measuring the overlay
+    Bench,
     /// Running the tests that need rights
     Tests,
     /// Running the tests on another kernel, in a virtual machine
@@ -29,7 +31,7 @@ pub(crate) enum Purpose {
 impl Purpose {
     /// Whether programs and maps get loaded, containers run.
     pub(crate) fn runs_programs(self) -> bool {
-        matches!(self, Self::Lab | Self::Tests | Self::Everything)
+        matches!(self, Self::Lab | Self::Bench | Self::Tests | Self::Everything)
     }
 }
 
@@ -39,6 +41,7 @@ pub(crate) fn needed_for(purpose: Purpose) -> Vec<Part> {
         Purpose::Daemons => &[&OBJECT, &DAEMONS],
         Purpose::Check => &[&OBJECT, &DAEMONS, &CHECK],
         Purpose::Lab => &[&OBJECT, &DAEMONS, &LAB],
+        Purpose::Bench => &[&OBJECT, &DAEMONS, &LAB, &BENCH],
         Purpose::Tests => &[&OBJECT, &DAEMONS, &LAB, &TESTS],
         Purpose::Vm => &[&OBJECT, &DAEMONS, &LAB, &TESTS, &VM],
         Purpose::Everything => &[&OBJECT, &DAEMONS, &CHECK, &LAB, &TESTS],
@@ -112,8 +115,12 @@ const LAB: [Part; 9] = [
     },
 ];
 
+const BENCH: [Part; 1] = [ETHTOOL];
+
+const ETHTOOL: Part = program("ethtool", "links with and without offloads", &["ethtool"]);
+
 const TESTS: [Part; 5] = [
-    program("ethtool", "links with and without offloads", &["ethtool"]),
+    ETHTOOL,
     program("bpftool", "an independent view of what is attached", &["bpftool"]),
     program("mosquitto", "a broker that is not ours, as Oakestra uses it", &["mosquitto"]),
     program("docker-registry", "a registry to pull images from, with no internet", &["docker-registry"]),

@@ -1,0 +1,106 @@
+//! One variant on one underlay, built for itself: four network namespaces that nothing else shares.
+
+mod hypha;
+mod pair;
+mod plain;
+mod vxlan;
+mod xdp_pass;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use anyhow::{Context, Result, bail};
+use integration::Netns;
+use netmanager::bench::{PORT, Peer, Server};
+
+use crate::subject::{Underlay, Variant};
+
+pub(crate) use pair::Pair;
+
+/// Two containers that reach each other, and a server in the second.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    pub(crate) variant: Variant,
+    pub(crate) underlay: Underlay,
+    // In the order of their end.
+    _server: Server,
+    pub(crate) bed: Bed,
+}
+
+/// What was built.
+#[derive(Debug)]
+pub(crate) struct Bed {
+    /// What the client dials.
+    target: Ipv4Addr,
+    /// What runs on the nodes; ends before they do.
+    overlay: Overlay,
+    client: Netns,
+    server: Netns,
+    pub(crate) pair: Pair,
+}
+
+/// What connects the containers, as far as it is more than links and routes.
+#[derive(Debug)]
+pub(crate) enum Overlay {
+    Kernel,
+    Xdp { _attached: [xdp_pass::Attached; 2] },
+    Hypha { _datapaths: Box<[hypha::Pinned; 2]> },
+}
+
+/// The CPUs of the two ends of a latency measurement, if there are two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Places {
+    pub(crate) client: Option<usize>,
+    pub(crate) server: Option<usize>,
+}
+
+impl Places {
+    /// The first and the last CPU that this process may use.
+    pub(crate) fn choose() -> Self {
+        let allowed = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).ok();
+        let cpus: Vec<usize> = (0..nix::sched::CpuSet::count())
+            .filter(|cpu| allowed.is_some_and(|allowed| allowed.is_set(*cpu).unwrap_or(false)))
+            .collect();
+        Self { client: cpus.first().copied(), server: cpus.last().copied() }
+    }
+}
+
+impl Cell {
+    /// Builds it and waits until the two ends talk.
+    pub(crate) fn build(variant: &Variant, underlay: Underlay, places: Places) -> Result<Self> {
+        let pair = Pair::new(underlay)?;
+        let bed = match variant {
+            Variant::Plain => plain::build(pair, underlay),
+            Variant::PlainXdp => plain::build_with_xdp(pair, underlay),
+            Variant::Vxlan => vxlan::build(pair),
+            Variant::NsIp => hypha::build(pair, underlay, hypha::Dial::NsIp),
+            Variant::ServiceIp => hypha::build(pair, underlay, hypha::Dial::ServiceIp),
+            Variant::Nebula | Variant::Boringtun | Variant::Extra(_) => bail!("not yet"),
+        }
+        .with_context(|| format!("build {variant} on {}", underlay.id()))?;
+        let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+        let server = bed.server.run(|| Server::start(listen, places.server))?.context("start a server")?;
+        let cell = Self { variant: variant.clone(), underlay, _server: server, bed };
+        cell.wait_until_connected()?;
+        Ok(cell)
+    }
+
+    pub(crate) fn peer(&self) -> Peer {
+        Peer(SocketAddr::new(IpAddr::V4(self.bed.target), PORT))
+    }
+
+    /// Runs a measure where the client is.
+    pub(crate) fn client<T: Send>(&self, work: impl FnOnce(Peer) -> T + Send) -> Result<T> {
+        let peer = self.peer();
+        self.bed.client.run(|| work(peer))
+    }
+
+    fn wait_until_connected(&self) -> Result<()> {
+        let what = format!("{} on {} to connect the containers", self.variant, self.underlay.id());
+        integration::eventually(std::time::Duration::from_secs(10), &what, || {
+            self.client(|peer| peer.state())
+                .map_err(|error| format!("{error:#}"))?
+                .map_err(|error| error.to_string())
+        })
+        .map(drop)
+    }
+}

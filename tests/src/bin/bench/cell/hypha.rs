@@ -1,0 +1,135 @@
+//! Hypha's data plane, attached by netmanager's own code.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result};
+use integration::Netns;
+use integration::lab::pins;
+use netmanager::datapath::{Backend, Datapath, DatapathError, Endpoint, Options, Policy};
+use netmanager::net::{self, Links, Wiring, sysctl};
+use nix::net::if_::if_nametoindex;
+use protocol::name::InstanceName;
+
+use super::pair::UPLINK;
+use super::{Bed, Overlay, Pair};
+use crate::subject::Underlay;
+
+/// What the client dials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dial {
+    NsIp,
+    ServiceIp,
+}
+
+/// The service of the server.
+pub(crate) const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 30, 2, 10);
+
+/// A data plane and where it is pinned; taken away when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    datapath: Datapath,
+    folder: PathBuf,
+}
+
+impl Pinned {
+    fn open(node: &Netns) -> Result<Self> {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let folder = pins().join(format!("bench-{number}"));
+        std::fs::create_dir_all(pins()).with_context(|| format!("make {}", pins().display()))?;
+        let options = Options { pin_dir: folder.clone(), tunnel_port: protocol::port::TUNNEL };
+        let datapath = node.run(|| Datapath::open(options))?.context("load the data plane")?;
+        Ok(Self { datapath, folder })
+    }
+
+    /// Acts on the data plane inside of its node's namespace.
+    pub(crate) fn within<T: Send>(
+        &mut self,
+        node: &Netns,
+        work: impl FnOnce(&mut Datapath) -> Result<T, DatapathError> + Send,
+    ) -> Result<T> {
+        let datapath = &mut self.datapath;
+        node.run(|| work(datapath))?.context("change the data plane")
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // What it leaves, the next run removes with the folder above.
+        Datapath::remove_all(&self.folder).ok();
+        std::fs::remove_dir(pins()).ok();
+    }
+}
+
+pub(super) fn build(pair: Pair, underlay: Underlay, dial: Dial) -> Result<Bed> {
+    let servers_node = if underlay == Underlay::SameNode { 0 } else { 1 };
+    let mut datapaths = [Pinned::open(&pair.nodes[0])?, Pinned::open(&pair.nodes[1])?];
+    for (index, datapath) in datapaths.iter_mut().enumerate() {
+        let node = &pair.nodes[index];
+        let ifindex = node.run(|| if_nametoindex(UPLINK))?.context("find the uplink")?;
+        let address = pair.address(index);
+        datapath.within(node, |datapath| datapath.set_node(address, ifindex))?;
+        node.run(sysctl::enable_forwarding)?.context("enable forwarding")?;
+    }
+    let (client, server) = (Netns::new("client")?, Netns::new("server")?);
+    let client_end = attach(&pair.nodes[0], &mut datapaths[0], &client, 0, 2)?;
+    let server_end =
+        attach(&pair.nodes[servers_node], &mut datapaths[servers_node], &server, servers_node, 66)?;
+    let instance = |end: &Endpoint, node: usize| Backend {
+        ns_ip: end.ns_ip,
+        ns_ip6: None,
+        instance_ip: end.instance_ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
+        instance_ip6: None,
+        node: SocketAddr::new(pair.address(node).into(), protocol::port::TUNNEL),
+    };
+    let (client_instance, backend) = (instance(&client_end, 0), instance(&server_end, servers_node));
+    for (index, datapath) in datapaths.iter_mut().enumerate() {
+        datapath.within(&pair.nodes[index], |datapath| {
+            datapath.publish_service(SERVICE, Policy::RoundRobin, &[backend])?;
+            datapath.publish_service(backend.instance_ip, Policy::Instance, &[backend])?;
+            datapath.publish_service(client_instance.instance_ip, Policy::Instance, &[client_instance])
+        })?;
+    }
+    let target = match dial {
+        Dial::NsIp => backend.ns_ip,
+        Dial::ServiceIp => SERVICE,
+    };
+    let overlay = Overlay::Hypha { _datapaths: Box::new(datapaths) };
+    Ok(Bed { target, overlay, client, server, pair })
+}
+
+/// Connects and attaches a container as netmanager does.
+fn attach(
+    node: &Netns,
+    datapath: &mut Pinned,
+    container: &Netns,
+    block: usize,
+    host: u8,
+) -> Result<Endpoint> {
+    let block = if block == 0 { 0 } else { 1 };
+    let ns_ip = Ipv4Addr::new(10, 18, block, host);
+    let instance =
+        InstanceName { service: "bench.bench.server.bench".parse().context("a name")?, number: host.into() };
+    let mtu =
+        datapath.within(node, |datapath| datapath.tables().node())?.context("the node is set up")?.inner_mtu;
+    let wiring = Wiring::new(&instance, ns_ip, Ipv4Addr::new(10, 18, block, 1), None, mtu);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+    let path = container.path();
+    let connected = node
+        .run(|| runtime.block_on(async { Links::open()?.connect(&wiring, &net::Netns::at(path)?).await }))?
+        .context("connect a container")?;
+    let endpoint = Endpoint {
+        ns_ip,
+        ns_ip6: None,
+        instance_ip: Some(Ipv4Addr::new(10, 30, 100 + block, host)),
+        instance_ip6: None,
+        ifindex: connected.ifindex,
+        mac: wiring.mac,
+        gateway_mac: wiring.gateway_mac,
+    };
+    datapath.within(node, |datapath| datapath.attach_endpoint(&endpoint))?;
+    Ok(endpoint)
+}
