@@ -1,5 +1,7 @@
 //! The benchmark itself, for so short that its numbers mean nothing: does it measure what it says, and leave nothing?
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use integration::process::output_within;
 use serde_json::Value;
 
 /// What cannot be skipped: all else depends on what is installed.
-const ALWAYS: [(&str, &str); 10] = [
+const ALWAYS: [(&str, &str); 11] = [
     ("superpacket", "plain"),
     ("superpacket", "vxlan"),
     ("superpacket", "hypha-nsip"),
@@ -18,6 +20,7 @@ const ALWAYS: [(&str, &str); 10] = [
     ("wire", "vxlan"),
     ("wire", "hypha-nsip"),
     ("wire", "hypha-serviceip"),
+    ("wire", "script"),
     ("same-node", "plain"),
     ("same-node", "hypha-serviceip"),
 ];
@@ -33,15 +36,29 @@ const EVERYWHERE: [(&str, &str); 9] = [
     ("udp-1024", "packet-rate"),
 ];
 
+/// Another system, which happens to be plain routing.
+const ROUTE: &str = r#"#!/bin/sh -e
+if [ "$UNDERLAY" != same-node ]; then
+    nsenter --net="$NODE1" ip route add "$SERVER_SUBNET" via "$NODE2_ADDRESS"
+    nsenter --net="$NODE2" ip route add "$CLIENT_SUBNET" via "$NODE1_ADDRESS"
+fi
+echo "$SERVER_ADDRESS"
+exec sleep infinity
+"#;
+
 #[test]
 fn a_benchmark_measures_every_variant_and_leaves_nothing_behind() -> Result<()> {
     let before = Footprint::take()?;
     let folder = tempfile::tempdir().context("make a folder")?;
+    let script = folder.path().join("route.sh");
+    fs::write(&script, ROUTE).context("write a script")?;
+    fs::set_permissions(&script, Permissions::from_mode(0o755)).context("make a script executable")?;
     let mut bench = Command::new(env!("CARGO_BIN_EXE_bench"));
     bench.arg("--tiny").arg("--check").arg("--out").arg(folder.path());
+    bench.arg(format!("--extra=script={}", script.display()));
     let shown = output_within(&mut bench, Duration::from_secs(300))?;
 
-    let text = std::fs::read_to_string(folder.path().join("results.json")).context("read results.json")?;
+    let text = fs::read_to_string(folder.path().join("results.json")).context("read results.json")?;
     let results: Value = serde_json::from_str(&text).context("understand results.json")?;
     assert_eq!(results["failed"], Value::Array(Vec::new()));
     let samples = results["samples"].as_array().context("samples")?;
@@ -74,12 +91,18 @@ fn a_benchmark_measures_every_variant_and_leaves_nothing_behind() -> Result<()> 
     }
     assert!(results["offloads"]["wire"].as_array().is_some_and(|lines| !lines.is_empty()));
 
-    let report = std::fs::read_to_string(folder.path().join("report.md")).context("read report.md")?;
+    let report = fs::read_to_string(folder.path().join("report.md")).context("read report.md")?;
     for (underlay, row) in
         [("## Wire", "| TCP, 4 streams | Gbit/s |"), ("## Same node", "| TCP, 1 stream | Gbit/s |")]
     {
         let section = report.split_once(underlay).map(|(_, section)| section).context(underlay)?;
         assert!(section.contains(row), "{section}");
+    }
+    for plot in ["throughput-wire", "latency-superpacket", "packets-same-node", "distribution-rr-tcp-wire"] {
+        let svg = fs::read_to_string(folder.path().join(format!("{plot}.svg"))).context(plot)?;
+        assert!(svg.starts_with("<svg") && svg.contains("hypha-serviceip"), "{plot}.svg");
+        let png = fs::read(folder.path().join(format!("{plot}.png"))).context(plot)?;
+        assert!(png.starts_with(b"\x89PNG\r\n") && png.len() > 5000, "{plot}.png: {} bytes", png.len());
     }
     assert!(shown.contains("close to no overlay"), "{shown}");
     let after = Footprint::take()?;

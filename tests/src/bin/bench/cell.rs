@@ -1,8 +1,12 @@
 //! One variant on one underlay, built for itself: four network namespaces that nothing else shares.
 
+mod boringtun;
+mod extra;
 mod hypha;
+mod nebula;
 mod pair;
 mod plain;
+mod running;
 mod vxlan;
 mod xdp_pass;
 
@@ -12,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use integration::Netns;
 use netmanager::bench::{PORT, Peer, Server};
 
+use crate::arguments::Extra;
 use crate::subject::{Underlay, Variant};
 
 pub(crate) use pair::Pair;
@@ -42,8 +47,17 @@ pub(crate) struct Bed {
 #[derive(Debug)]
 pub(crate) enum Overlay {
     Kernel,
-    Xdp { _attached: [xdp_pass::Attached; 2] },
-    Hypha { _datapaths: Box<[hypha::Pinned; 2]> },
+    Programs {
+        #[expect(dead_code, reason = "end with it")]
+        programs: Vec<running::Running>,
+        _folder: tempfile::TempDir,
+    },
+    Xdp {
+        _attached: [xdp_pass::Attached; 2],
+    },
+    Hypha {
+        _datapaths: Box<[hypha::Pinned; 2]>,
+    },
 }
 
 /// The CPUs of the two ends of a latency measurement, if there are two.
@@ -66,7 +80,12 @@ impl Places {
 
 impl Cell {
     /// Builds it and waits until the two ends talk.
-    pub(crate) fn build(variant: &Variant, underlay: Underlay, places: Places) -> Result<Self> {
+    pub(crate) fn build(
+        variant: &Variant,
+        underlay: Underlay,
+        places: Places,
+        extras: &[Extra],
+    ) -> Result<Self> {
         let pair = Pair::new(underlay)?;
         let bed = match variant {
             Variant::Plain => plain::build(pair, underlay),
@@ -74,7 +93,12 @@ impl Cell {
             Variant::Vxlan => vxlan::build(pair),
             Variant::NsIp => hypha::build(pair, underlay, hypha::Dial::NsIp),
             Variant::ServiceIp => hypha::build(pair, underlay, hypha::Dial::ServiceIp),
-            Variant::Nebula | Variant::Boringtun | Variant::Extra(_) => bail!("not yet"),
+            Variant::Nebula => nebula::build(pair, underlay),
+            Variant::Boringtun => boringtun::build(pair, underlay),
+            Variant::Extra(name) => match extras.iter().find(|extra| extra.variant == *variant) {
+                Some(extra) => extra::build(pair, underlay, &extra.script),
+                None => bail!("no --extra {name}=SCRIPT was given"),
+            },
         }
         .with_context(|| format!("build {variant} on {}", underlay.id()))?;
         let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));

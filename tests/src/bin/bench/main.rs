@@ -6,11 +6,13 @@
 
 mod arguments;
 mod cell;
+mod chart;
 mod compare;
 mod machine;
 mod marks;
 mod measure;
 mod plan;
+mod plot;
 mod progress;
 mod report;
 mod results;
@@ -42,6 +44,7 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let plan = Plan::new(&arguments)?;
+    let before = arguments.compare.as_deref().map(Results::read).transpose()?;
     interrupt::catch()?;
     integration::netns::require_root()?;
     lab::prepare()?;
@@ -55,11 +58,11 @@ fn main() -> Result<()> {
     let report = out.join("report.md");
     fs::write(&report, report::markdown(&results, &summary))
         .with_context(|| format!("write {}", report.display()))?;
+    plot::write(&chart::charts(&results, &summary), &out)?;
     show(&results, &summary);
-    if let Some(path) = &arguments.compare {
-        let before = Results::read(path)?;
+    if let Some(before) = &before {
         println!("\nRatios to plain routing since {} ({}):", before.started, before.commit);
-        print!("{}", compare::compare(&Summary::of(&before), &summary).text());
+        print!("{}", compare::compare(&Summary::of(before), &summary).text());
     }
     if arguments.check {
         println!("\nMarks:");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, Extra};
 use crate::measure::Measure;
 use crate::subject::{Underlay, Variant};
 
@@ -25,6 +25,7 @@ pub(crate) struct Plan {
     pub(crate) duration: Duration,
     pub(crate) cells: Vec<(Underlay, Variant)>,
     pub(crate) measures: Vec<Measure>,
+    pub(crate) extras: Vec<Extra>,
 }
 
 impl Plan {
@@ -58,6 +59,7 @@ impl Plan {
             duration: arguments.seconds.unwrap_or(Duration::from_secs_f64(seconds)),
             cells,
             measures,
+            extras: arguments.extra.clone(),
         })
     }
 }

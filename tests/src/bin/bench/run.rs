@@ -87,7 +87,7 @@ fn build(plan: &Plan, places: Places, results: &mut Results) -> Result<Vec<Cell>
     for (underlay, variant) in &plan.cells {
         interrupt::check()?;
         progress.step(&format!("building {variant} on {}", underlay.id()), (0, plan.rounds));
-        match Cell::build(variant, *underlay, places) {
+        match Cell::build(variant, *underlay, places, &plan.extras) {
             Ok(cell) => {
                 if !results.offloads.contains_key(underlay) {
                     results.offloads.insert(*underlay, cell.bed.pair.offloads()?);

@@ -14,6 +14,8 @@ const MTU: u16 = 1500;
 
 /// The containers' network on each node.
 pub(super) const SUBNETS: [&str; 2] = ["10.201.0.0/24", "10.202.0.0/24"];
+pub(super) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 201, 0, 2);
+const SERVER: Ipv4Addr = Ipv4Addr::new(10, 202, 0, 2);
 
 pub(super) fn build(pair: Pair, underlay: Underlay) -> Result<Bed> {
     let (client, server, target) = containers(&pair, underlay, MTU)?;
@@ -38,10 +40,9 @@ pub(super) fn build_with_xdp(pair: Pair, underlay: Underlay) -> Result<Bed> {
 pub(super) fn containers(pair: &Pair, underlay: Underlay, mtu: u16) -> Result<(Netns, Netns, Ipv4Addr)> {
     let servers_node = if underlay == Underlay::SameNode { 0 } else { 1 };
     let (client, server) = (Netns::new("client")?, Netns::new("server")?);
-    let target = Ipv4Addr::new(10, 202, 0, 2);
-    connect(&pair.nodes[0], &client, "client", Ipv4Addr::new(10, 201, 0, 2), mtu)?;
-    connect(&pair.nodes[servers_node], &server, "server", target, mtu)?;
-    Ok((client, server, target))
+    connect(&pair.nodes[0], &client, "client", CLIENT, mtu)?;
+    connect(&pair.nodes[servers_node], &server, "server", SERVER, mtu)?;
+    Ok((client, server, SERVER))
 }
 
 /// A veth without a bridge, as netmanager makes them: /32 and permanent neighbours, so that nothing but the way between
