@@ -63,6 +63,12 @@ pub const SENDERS: &str = "SENDERS";
 /// Packets given to the slow path, per CPU, by [`crate::event::DropReason`]. All programs write, user reads.
 pub const PUNTS: &str = "PUNTS";
 
+/// Since which ABI version the rows of [`PEERS`], [`BACKENDS`], [`HOSTS`], [`TURNS`], [`SERVICES`], [`FLOWS`] and [`ASSURED`] are as
+/// they are now, in layout and in meaning. They refer to each other by number, so an upgrade takes them over from the
+/// older data plane all together or not at all. Whoever changes one of their structs raises this to
+/// [`crate::ABI_VERSION`]; connections then begin anew at the upgrade.
+pub const ROUTING_SINCE: u32 = 7;
+
 /// Two shares a container, and one.
 pub const MAX_BUDGETS: u32 = 2 * MAX_ENDPOINTS + 1;
 /// The last of [`BUDGETS`].
@@ -441,4 +447,21 @@ mod pod {
     }
 
     pod!(Ip, Node, Endpoint, Service, Backend, Peer, FlowKey, Flow, Traffic, Budget, Health);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Backend, Flow, FlowKey, Peer, ROUTING_SINCE, Service};
+
+    #[test]
+    fn who_changes_a_row_that_upgrades_take_over_says_so() {
+        let sizes = [
+            size_of::<Peer>(),
+            size_of::<Backend>(),
+            size_of::<Service>(),
+            size_of::<FlowKey>(),
+            size_of::<Flow>(),
+        ];
+        assert_eq!((ROUTING_SINCE, sizes), (7, [20, 68, 152, 44, 40]), "see ROUTING_SINCE");
+    }
 }

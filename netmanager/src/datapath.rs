@@ -17,11 +17,14 @@ mod registry;
 mod repair;
 mod slow_path;
 mod tables;
+mod takeover;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{MapError, PerCpuValues};
+use aya::programs::links::FdLink;
 pub use netmanager_common::event::DropReason;
 pub use netmanager_common::life::State as FlowState;
 use netmanager_common::map;
@@ -48,6 +51,7 @@ use pin::PinDir;
 use registry::{Registry, Step};
 use tables::write::{full, removed};
 use tables::{ip, ip4, optional_ip6, table};
+use takeover::Takeover;
 
 /// Where the data plane is pinned and on which port it listens.
 #[derive(Debug, Clone)]
@@ -74,15 +78,20 @@ pub struct Datapath {
     paths: Paths,
     /// The TAP device of the slow path, while there is one.
     slow_path: Option<u32>,
+    takeover: Takeover,
+    /// Our tcx links by interface, held open: else they, and with them the programs, would end with the BPF file system
+    /// if somebody unmounts it.
+    links: BTreeMap<u32, FdLink>,
 }
 
 impl Datapath {
     /// Loads the programs, adopts pinned tables of the same ABI version, and replaces the programs that are attached.
     /// Flows go on meanwhile.
     ///
-    /// Tables of another version are not read: the new ones are empty. The caller sets the node, attaches its endpoints
-    /// and publishes its services again, then calls [`Self::sweep`]. Until an interface has been attached again, its
-    /// old program goes on with the old tables. Connections made by the old ones begin anew in the new ones.
+    /// If there are tables of another version, the old programs go on with them, and nothing is attached yet: the caller
+    /// sets the node, attaches its endpoints and publishes its services again, then calls [`Self::sweep`], which puts
+    /// our programs in their places. Services and flows of an older version are taken over if their layout is the same;
+    /// else connections begin anew then.
     pub fn open(options: Options) -> Result<Self, DatapathError> {
         Self::open_with(options, Hook::probe())
     }
@@ -90,11 +99,26 @@ impl Datapath {
     /// As [`Self::open`], with the kind of attachment given.
     pub fn open_with(options: Options, hook: Hook) -> Result<Self, DatapathError> {
         let pins = PinDir::new(&options.pin_dir);
+        let takeover = Takeover::begin(&pins)?;
         let ebpf = load::load(&pins)?;
-        let tables = Tables::of(&pins)?;
+        let mut tables = Tables::of(&pins)?;
+        if let Takeover::Filling(Some(older)) = &takeover {
+            older.copy_services(&mut tables)?;
+        }
         let (registry, steps) = Registry::rebuild(&tables.held()?);
         let paths = tables.paths()?;
-        let mut datapath = Self { options, hook, pins, ebpf, tables, registry, paths, slow_path: None };
+        let mut datapath = Self {
+            options,
+            hook,
+            pins,
+            ebpf,
+            tables,
+            registry,
+            paths,
+            slow_path: None,
+            takeover,
+            links: BTreeMap::new(),
+        };
         for step in &steps {
             datapath.tables.apply(step, &datapath.paths)?;
         }
@@ -105,12 +129,13 @@ impl Datapath {
     }
 
     /// Ends what earlier writers have left: attachments at interfaces that the tables do not name, and tables of other
-    /// ABI versions. To be called when everything is attached again: what is not by then, ends here.
+    /// ABI versions. To be called when everything is attached and published again: what is not by then, ends here.
     pub fn sweep(&mut self) -> Result<(), DatapathError> {
+        self.finish_takeover()?;
         let attached = self.attached()?;
         for ifindex in self.pins.linked_interfaces()? {
             if !attached.iter().any(|&(of_table, _)| of_table == ifindex) {
-                self.hook.detach(&self.pins, ifindex)?;
+                self.detach(ifindex)?;
             }
         }
         self.pins.remove_other_versions()
@@ -126,9 +151,7 @@ impl Datapath {
         self.write_node(addresses.into(), uplink_ifindex)?;
         self.attach(FROM_UPLINK, uplink_ifindex)?;
         match before {
-            Some(node) if node.uplink_ifindex != uplink_ifindex => {
-                self.hook.detach(&self.pins, node.uplink_ifindex)
-            }
+            Some(node) if node.uplink_ifindex != uplink_ifindex => self.detach(node.uplink_ifindex),
             _ => Ok(()),
         }
     }
@@ -198,9 +221,7 @@ impl Datapath {
         }
         self.attach(FROM_CONTAINER, endpoint.ifindex)?;
         match before {
-            Some(row) if row.veth.ifindex != endpoint.ifindex => {
-                self.hook.detach(&self.pins, row.veth.ifindex)
-            }
+            Some(row) if row.veth.ifindex != endpoint.ifindex => self.detach(row.veth.ifindex),
             _ => Ok(()),
         }
     }
@@ -209,7 +230,7 @@ impl Datapath {
     pub fn detach_endpoint(&mut self, ns_ip: Ipv4Addr) -> Result<(), DatapathError> {
         let key = ip(ns_ip.into());
         let Some(row) = self.tables.endpoint(key)? else { return Ok(()) };
-        self.hook.detach(&self.pins, row.veth.ifindex)?;
+        self.detach(row.veth.ifindex)?;
         for second in self.tables.second_entries(row.veth.slot)? {
             removed(self.tables.endpoints.remove(&second), map::ENDPOINTS)?;
         }
@@ -310,7 +331,7 @@ impl Datapath {
         }
         for (ifindex, name) in self.attached()? {
             match self.attach(name, ifindex) {
-                Err(DatapathError::NoInterface { .. }) => self.hook.detach(&self.pins, ifindex)?,
+                Err(DatapathError::NoInterface { .. }) => self.detach(ifindex)?,
                 result => result?,
             }
         }
@@ -353,8 +374,21 @@ impl Datapath {
         Ok(())
     }
 
+    /// While another version's programs run, not yet: see [`Self::open`].
     fn attach(&mut self, name: &'static str, ifindex: u32) -> Result<(), DatapathError> {
-        self.hook.attach(&self.pins, name, load::program(&mut self.ebpf, name)?, ifindex)
+        if matches!(self.takeover, Takeover::Filling(_)) {
+            return Ok(());
+        }
+        let program = load::program(&mut self.ebpf, name)?;
+        let link = self.hook.attach(&self.pins, name, program, ifindex)?;
+        self.links.extend(link.map(|link| (ifindex, link)));
+        Ok(())
+    }
+
+    /// The interface may be gone.
+    fn detach(&mut self, ifindex: u32) -> Result<(), DatapathError> {
+        self.links.remove(&ifindex);
+        self.hook.detach(&self.pins, ifindex)
     }
 
     /// The lowest slot that no endpoint has, its counters cleared.

@@ -40,7 +40,7 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let folder = tempfile::Builder::new().prefix("hypha-net-").tempdir().context("make a folder")?;
@@ -94,7 +94,11 @@ impl Bed {
         require_root()?;
         remove_stale()?;
         let (node, control) = (Arc::new(Netns::new("node")?), Arc::new(Netns::new("cluster")?));
-        connect((&node, "up0"), (&control, "up0"))?;
+        // A bridge, so that other workers can join.
+        control.ip("link add up0 type bridge")?;
+        control.ip("link set up0 up")?;
+        connect((&node, "up0"), (&control, "port1"))?;
+        control.ip("link set port1 master up0")?;
         node.ip(&format!("link set up0 mtu {uplink_mtu}"))?;
         node.ip(&format!("addr add {NODE_ADDRESS}/24 dev up0"))?;
         control.ip(&format!("addr add {}/24 dev up0", cluster::ADDRESS))?;
@@ -118,12 +122,7 @@ impl Bed {
 
     /// Waits until it answers. Its socket is there earlier: requests wait in it until everything is taken over.
     pub(crate) fn wait_until_ready(&mut self) -> Result<()> {
-        let (netmanager, socket) = (&mut self.netmanager, self.places.socket());
-        eventually(Duration::from_secs(20), "netmanager to answer", || {
-            netmanager.expect_running()?;
-            let (status, said) = request(&socket, "GET /hypha/report", "")?;
-            if status == 200 { Ok(()) } else { Err(anyhow!("{status} {said}")) }
-        })
+        wait_until_ready(&mut self.netmanager, &self.places)
     }
 
     pub(crate) fn register(&self, node: &str) -> Result<(u16, String)> {
@@ -156,15 +155,12 @@ impl Bed {
 
     /// A command of netmanager about this node.
     pub(crate) fn command(&self, name: &str) -> Result<std::process::Command> {
-        let mut command = self.node.command(binary("netmanager")?)?;
-        command.arg(name).args(self.places.flags());
-        Ok(command)
+        command(&self.node, &self.places, name)
     }
 
     /// `netmanager status -o json`.
     pub(crate) fn status(&self) -> Result<Value> {
-        let output = integration::process::output(self.command("status")?.args(["-o", "json"]))?;
-        serde_json::from_str(&output).with_context(|| format!("read {output}"))
+        status_of(&self.node, &self.places)
     }
 
     /// What netmanager has logged.
@@ -241,8 +237,30 @@ pub(crate) fn ip_json(netns: &Netns, arguments: &[&str]) -> Result<Vec<Value>> {
     serde_json::from_str(&output).with_context(|| format!("read what ip says: {output}"))
 }
 
+/// See [`Bed::wait_until_ready`].
+pub(crate) fn wait_until_ready(netmanager: &mut Daemon, places: &Places) -> Result<()> {
+    let socket = places.socket();
+    eventually(Duration::from_secs(30), "netmanager to answer", || {
+        netmanager.expect_running()?;
+        let (status, said) = request(&socket, "GET /hypha/report", "")?;
+        if status == 200 { Ok(()) } else { Err(anyhow!("{status} {said}")) }
+    })
+}
+
+/// See [`Bed::status`].
+pub(crate) fn status_of(node: &Netns, places: &Places) -> Result<Value> {
+    let output = integration::process::output(command(node, places, "status")?.args(["-o", "json"]))?;
+    serde_json::from_str(&output).with_context(|| format!("read {output}"))
+}
+
+fn command(node: &Netns, places: &Places, name: &str) -> Result<std::process::Command> {
+    let mut command = node.command(binary("netmanager")?)?;
+    command.arg(name).args(places.flags());
+    Ok(command)
+}
+
 /// One HTTP request over a UNIX socket.
-fn request(socket: &Path, line: &str, body: &str) -> Result<(u16, String)> {
+pub(crate) fn request(socket: &Path, line: &str, body: &str) -> Result<(u16, String)> {
     let mut stream =
         UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
     stream.set_read_timeout(Some(Duration::from_secs(20))).context("set a timeout")?;

@@ -17,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
 pub(crate) const PORT: u16 = protocol::port::CLUSTER_MQTT;
+/// A service with an address that no other one has.
+pub(crate) const WEB: &str = "smp.bed.web.bed";
+pub(crate) const WEB_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 30, 109, 2);
 
 /// What the cluster knows and has heard. Tests change and read it while it runs.
 #[derive(Debug, Default)]
@@ -103,7 +106,11 @@ impl Cluster {
 
     /// A service whose instance runs on another node; told to whoever listens.
     pub(crate) fn deploy_elsewhere(&self, service: &str, number: u8, ns_ip: &str) -> Result<()> {
-        self.knows().services.entry(service.to_owned()).or_default().push(instance(number, Some(ns_ip)));
+        self.knows().services.entry(service.to_owned()).or_default().push(instance(
+            service,
+            number,
+            Some(ns_ip),
+        ));
         self.tell_of(service)
     }
 
@@ -113,7 +120,7 @@ impl Cluster {
         let mut knowledge = self.knows();
         let instances = knowledge.services.entry(service.to_owned()).or_default();
         if instances.iter().all(|instance| instance["instance_number"] != number) {
-            instances.push(instance(number, None));
+            instances.push(instance(service, number, None));
         }
     }
 
@@ -154,15 +161,16 @@ impl Drop for Cluster {
     }
 }
 
-/// A table's instance. Number 7 has the ServiceIP 10.30.0.7; the service's own is 10.30.109.1 for all.
-fn instance(number: u8, ns_ip: Option<&str>) -> Value {
+/// A table's instance. Number 7 has the ServiceIP 10.30.0.7; the service's own is 10.30.109.1 for all but [`WEB`].
+fn instance(service: &str, number: u8, ns_ip: Option<&str>) -> Value {
+    let shared = if service == WEB { WEB_ADDRESS } else { Ipv4Addr::new(10, 30, 109, 1) };
     let own = format!("10.30.0.{number}");
     json!({
         "instance_number": number, "instance_ip": own, "instance_ip_v6": "fdff::",
         "namespace_ip": ns_ip, "namespace_ip_v6": ns_ip.map(|_| "fc00::2"),
         "host_ip": ns_ip.map(|_| "192.0.2.99"), "host_port": ns_ip.map(|_| 50103),
         "service_ip": [
-            {"IpType": "RR", "Address": "10.30.109.1", "Address_v6": "fdff:2000::"},
+            {"IpType": "RR", "Address": shared, "Address_v6": "fdff:2000::"},
             {"IpType": "instance_ip", "Address": own, "Address_v6": "fdff::"},
         ],
     })

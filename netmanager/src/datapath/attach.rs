@@ -39,17 +39,18 @@ impl Hook {
         }
     }
 
-    /// Attaches `program` at the ingress of an interface, or replaces what we had there.
+    /// Attaches `program` at the ingress of an interface, or replaces what we had there. Gives the link, if it is one: it
+    /// lasts as long as its pin or this.
     pub(super) fn attach(
         self,
         pins: &PinDir,
         name: &'static str,
         program: &mut SchedClassifier,
         ifindex: u32,
-    ) -> Result<(), DatapathError> {
+    ) -> Result<Option<FdLink>, DatapathError> {
         match self {
-            Self::Tcx => attach_tcx(pins, name, program, ifindex),
-            Self::Clsact => attach_clsact(name, program, ifindex),
+            Self::Tcx => attach_tcx(pins, name, program, ifindex).map(Some),
+            Self::Clsact => attach_clsact(name, program, ifindex).map(|()| None),
         }
     }
 
@@ -99,7 +100,7 @@ fn attach_tcx(
     name: &'static str,
     program: &mut SchedClassifier,
     ifindex: u32,
-) -> Result<(), DatapathError> {
+) -> Result<FdLink, DatapathError> {
     let path = pins.link(ifindex);
     if !path.exists() {
         let interface = interface::name(ifindex)?;
@@ -110,8 +111,9 @@ fn attach_tcx(
             let link = SchedClassifierLink::try_from(FdLink::from(pinned)).map_err(|source| {
                 DatapathError::PinnedLink { path: path.clone(), source: Box::new(source) }
             })?;
-            if program.attach_to_link(link).and_then(|id| program.take_link(id)).is_ok() {
-                return Ok(());
+            if let Ok(link) = program.attach_to_link(link).and_then(|id| program.take_link(id)) {
+                return FdLink::try_from(link)
+                    .map_err(|source| DatapathError::PinnedLink { path, source: Box::new(source) });
             }
             // The interface of the link is gone, and its index was given to another one.
             std::fs::remove_file(&path).map_err(at("remove", &path))?;
@@ -131,8 +133,9 @@ fn attach_tcx(
     let link = attached.map_err(|source| failed(name, interface, source))?;
     let link = FdLink::try_from(link)
         .map_err(|source| DatapathError::PinnedLink { path: path.clone(), source: Box::new(source) })?;
-    link.pin(&path).map_err(|source| DatapathError::PinLink { path, source: Box::new(source) })?;
-    Ok(())
+    let pinned =
+        link.pin(&path).map_err(|source| DatapathError::PinLink { path, source: Box::new(source) })?;
+    Ok(pinned.into())
 }
 
 fn attach_clsact(

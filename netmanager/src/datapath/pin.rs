@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <pin_dir>/abi-2/NODE, ENDPOINTS, ...   the tables of this ABI version
+//! <pin_dir>/abi-2/since-1                an empty directory: their rows are as in version 1, for a downgrade to that
 //! <pin_dir>/links/ingress-7              the attachment at the ingress of interface 7 (tcx; clsact needs no pin)
 //! ```
 
@@ -10,12 +11,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use netmanager_common::ABI_VERSION;
-use netmanager_common::map::NODE;
+use netmanager_common::map::{NODE, ROUTING_SINCE};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::DatapathError;
 
 const TABLES_PREFIX: &str = "abi-";
+const SINCE_PREFIX: &str = "since-";
 const LINK_PREFIX: &str = "ingress-";
 
 /// The directory that everything is pinned under.
@@ -33,7 +35,33 @@ impl PinDir {
 
     /// The tables of the ABI version that this binary has been built with.
     pub(super) fn tables(&self) -> PathBuf {
-        self.0.join(format!("{TABLES_PREFIX}{ABI_VERSION}"))
+        self.tables_of(ABI_VERSION)
+    }
+
+    pub(super) fn tables_of(&self, version: u32) -> PathBuf {
+        self.0.join(format!("{TABLES_PREFIX}{version}"))
+    }
+
+    /// The other ABI versions that there are tables of.
+    pub(super) fn other_versions(&self) -> Result<Vec<u32>, DatapathError> {
+        let names = names_in(&self.0)?;
+        let versions = names.iter().filter_map(|name| name.strip_prefix(TABLES_PREFIX)?.parse().ok());
+        Ok(versions.filter(|version| *version != ABI_VERSION).collect())
+    }
+
+    /// Since which version that one's rows are as they are; nothing if it does not say.
+    pub(super) fn rows_since(&self, version: u32) -> Option<u32> {
+        let names = names_in(&self.tables_of(version)).ok()?;
+        names.iter().find_map(|name| name.strip_prefix(SINCE_PREFIX)?.parse().ok())
+    }
+
+    /// Removes the tables of our own version, if there are any.
+    pub(super) fn remove_own_tables(&self) -> Result<(), DatapathError> {
+        let path = self.tables();
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", &path)(error)),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn link(&self, ifindex: u32) -> PathBuf {
@@ -58,7 +86,8 @@ impl PinDir {
     /// Makes the directories.
     pub(super) fn create(&self) -> Result<(), DatapathError> {
         self.check()?;
-        for path in [self.tables(), self.links()] {
+        let since = self.tables().join(format!("{SINCE_PREFIX}{ROUTING_SINCE}"));
+        for path in [since, self.links()] {
             fs::create_dir_all(&path).map_err(at("make", &path))?;
         }
         Ok(())

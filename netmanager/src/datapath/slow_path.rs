@@ -16,7 +16,7 @@ impl Datapath {
         }
         self.tables.set_slow_path(device.unwrap_or(0))?;
         match std::mem::replace(&mut self.slow_path, device) {
-            Some(before) if Some(before) != device => self.hook.detach(&self.pins, before),
+            Some(before) if Some(before) != device => self.detach(before),
             _ => Ok(()),
         }
     }

@@ -36,7 +36,8 @@ pub struct Tables {
     pub(super) turns: HashMap<MapData, Ip, u32>,
     pub(super) traffic: PerCpuArray<MapData, Traffic>,
     pub(super) health: Array<MapData, Health>,
-    flows: HashMap<MapData, FlowKey, map::Flow>,
+    pub(super) flows: HashMap<MapData, FlowKey, map::Flow>,
+    pub(super) assured: HashMap<MapData, FlowKey, map::Flow>,
     drops: PerCpuArray<MapData, u64>,
     pub(super) slow_path: Array<MapData, u32>,
     punts: PerCpuArray<MapData, u64>,
@@ -67,6 +68,7 @@ impl Tables {
             traffic: open(pins, map::TRAFFIC)?,
             health: open(pins, map::HEALTH)?,
             flows: open(pins, map::FLOWS)?,
+            assured: open(pins, map::ASSURED)?,
             drops: open(pins, map::DROPS)?,
             slow_path: open(pins, map::SLOW_PATH)?,
             punts: open(pins, map::PUNTS)?,
@@ -288,7 +290,7 @@ fn found<K: Pod, V: Pod>(
     }
 }
 
-fn rows<K: Pod, V: Pod>(
+pub(super) fn rows<K: Pod, V: Pod>(
     table: &HashMap<MapData, K, V>,
     name: &'static str,
 ) -> Result<Vec<(K, V)>, DatapathError> {

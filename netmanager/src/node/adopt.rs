@@ -106,6 +106,10 @@ impl Node {
         node.warn_if_translated();
         node.adopt_endpoints().await?;
         node.adopt_services(tables);
+        node.datapath.sweep().map_err(|source| StartError::Datapath {
+            doing: "end what an earlier data plane has left".to_owned(),
+            source,
+        })?;
         if let Err(refusal) = node.apply_rules().await {
             tracing::error!(
                 error = chain(&refusal),
@@ -161,7 +165,7 @@ impl Node {
                 self.datapath.detach_endpoint(endpoint.ns_ip)?;
             }
         }
-        self.datapath.sweep()
+        Ok(())
     }
 
     fn adopt_services(&mut self, tables: Vec<protocol::net::TableResult>) {
