@@ -1,11 +1,13 @@
 //! The network of one worker: containers wired to an overlay whose data plane runs in the kernel.
 //!
 //! Read in this order: [`app`] says what runs; [`node`] is the one task that changes things; [`resolver`], [`table`],
-//! [`ipam`] and [`ports`] decide and do nothing else; [`datapath`], [`net`], [`nft`] and [`listening`] talk to the kernel,
+//! [`ipam`] and [`ports`] decide and do nothing else; [`balance`] keeps new flows away from dead ends;
+//! [`datapath`], [`net`], [`nft`] and [`listening`] talk to the kernel,
 //! [`slowpath`] takes what the kernel's programs cannot finish, [`session`] to the cluster, [`api`] to node-engine; [`state`] is what a restart needs.
 
 pub mod api;
 pub mod app;
+pub mod balance;
 pub mod bench;
 pub mod bpffs;
 pub mod cli;

@@ -25,8 +25,9 @@ use tokio_util::task::TaskTracker;
 pub use self::adopt::StartError;
 pub use self::registration::REGISTER_TIMEOUT;
 pub use self::workload::Refusal;
+use crate::balance::Balance;
 use crate::config::Config;
-use crate::datapath::{self, Datapath, Events};
+use crate::datapath::{self, Datapath, Events, Suspect};
 use crate::error::chain;
 use crate::ipam::Pool;
 use crate::net::{Links, Uplink, Watch};
@@ -71,6 +72,7 @@ pub struct Node {
     /// Nothing where the kernel has no TAP devices.
     slow_path: Option<SlowPath>,
     resolver: Resolver,
+    balance: Balance,
     cluster: Option<Cluster>,
     /// `/register` was answered in this life of the process.
     registered: bool,
@@ -114,6 +116,7 @@ enum Wake {
     Command(Option<Command>),
     Event(Event),
     Miss(IpAddr),
+    Suspect(Suspect),
     /// Links, addresses or routes have changed.
     Links,
     Time,
@@ -132,6 +135,9 @@ impl Node {
                 Wake::Miss(IpAddr::V4(address)) => {
                     let actions = self.resolver.missed(address, now());
                     self.carry_out(actions);
+                }
+                Wake::Suspect(suspect) => {
+                    self.balance.suspected(&mut self.datapath, self.slow_path.as_ref(), suspect, now());
                 }
                 Wake::Links => self.reconcile_due = self.reconcile_due.min(Instant::now() + SETTLE),
                 Wake::Time => {}
@@ -174,7 +180,7 @@ impl Node {
             event = session => Wake::Event(event),
             event = self.kernel.next() => match event {
                 Ok(datapath::Event::Miss(miss)) => Wake::Miss(miss.service_ip),
-                Ok(datapath::Event::Suspect(_)) => Wake::Time,
+                Ok(datapath::Event::Suspect(suspect)) => Wake::Suspect(suspect),
                 Err(error) => {
                     tracing::error!(error = chain(&error), "cannot read what the data plane tells");
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -206,7 +212,8 @@ impl Node {
         let unnamed = self.unnamed.iter().map(|unnamed| unnamed.deadline);
         let subnet = self.cluster.as_ref().and_then(|cluster| cluster.subnet_due);
         let resolver = self.resolver.deadline().map(Instant::from_std);
-        let once = [self.tables_due, subnet, resolver].into_iter().flatten();
+        let balance = self.balance.deadline().map(Instant::from_std);
+        let once = [self.tables_due, subnet, resolver, balance].into_iter().flatten();
         registrations.chain(unnamed).chain(once).fold(self.sweep_due.min(self.reconcile_due), Instant::min)
     }
 
@@ -215,6 +222,7 @@ impl Node {
         let moment = Instant::now();
         let actions = self.resolver.tick(moment.into_std());
         self.carry_out(actions);
+        self.balance.tick(&mut self.datapath, self.slow_path.as_ref(), moment.into_std());
         self.expire_registrations(moment);
         self.answer_unnamed(moment);
         self.ask_for_block_again(moment);

@@ -17,6 +17,7 @@ mod device;
 mod frame;
 mod hold;
 mod icmp_error;
+pub mod probe;
 mod view;
 
 use std::io;
@@ -52,10 +53,17 @@ pub enum SlowPathError {
     Datapath(#[from] DatapathError),
 }
 
+/// What the node wants of the task.
+#[derive(Debug)]
+enum Order {
+    Release(IpAddr),
+    Write(Vec<u8>),
+}
+
 /// The node's end of it. The device ends with the task.
 #[derive(Debug)]
 pub struct SlowPath {
-    settled: mpsc::Sender<IpAddr>,
+    orders: mpsc::Sender<Order>,
     missed: mpsc::Receiver<IpAddr>,
     counters: Arc<Counters>,
 }
@@ -76,13 +84,13 @@ impl SlowPath {
         let ifindex = links.start_tap(device::NAME).await?;
         let tables = datapath.reader()?;
         datapath.set_slow_path(Some(ifindex))?;
-        let (settled, to_release) = mpsc::channel(QUEUE);
+        let (orders, to_do) = mpsc::channel(QUEUE);
         let (to_ask, missed) = mpsc::channel(QUEUE);
         let counters = Arc::new(Counters::default());
         let worker =
             Worker { device, tables, held: Held::default(), to_ask, counters: Arc::clone(&counters) };
-        tasks.spawn(worker.run(to_release, stop));
-        Ok(Self { settled, missed, counters })
+        tasks.spawn(worker.run(to_do, stop));
+        Ok(Self { orders, missed, counters })
     }
 
     /// The next address that packets wait for: a service's, or the NsIP of a container that has no instance address yet.
@@ -98,7 +106,12 @@ impl SlowPath {
     /// The tables have an answer for this address: whatever waits for it may go on.
     pub fn settled(&self, address: IpAddr) {
         // Without room the packets wait in vain and are answered so.
-        self.settled.try_send(address).ok();
+        self.orders.try_send(Order::Release(address)).ok();
+    }
+
+    /// Gives a frame of [`probe`] to the programs. Lost if there is no room, as it may be anywhere on its way.
+    pub fn send(&self, frame: Vec<u8>) {
+        self.orders.try_send(Order::Write(frame)).ok();
     }
 
     /// What has become of the packets that came here since the start.
@@ -117,7 +130,7 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(mut self, mut to_release: mpsc::Receiver<IpAddr>, stop: CancellationToken) {
+    async fn run(mut self, mut orders: mpsc::Receiver<Order>, stop: CancellationToken) {
         loop {
             let deadline = self.held.deadline();
             let expiry = async {
@@ -136,7 +149,10 @@ impl Worker {
                         break;
                     }
                 },
-                Some(address) = to_release.recv() => self.release(address),
+                Some(order) = orders.recv() => match order {
+                    Order::Release(address) => self.release(address),
+                    Order::Write(frame) => self.write(&frame),
+                },
                 () = expiry => self.expire(),
             }
         }

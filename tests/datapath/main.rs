@@ -7,6 +7,7 @@
 mod bed;
 mod commands;
 mod container;
+mod dead_ends;
 mod families;
 mod foreign;
 mod fuzz;

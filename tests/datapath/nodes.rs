@@ -66,11 +66,18 @@ pub(crate) struct Container {
     pub(crate) endpoint: Endpoint,
 }
 
+/// Whether a node is on the underlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cable {
+    In,
+    Out,
+}
+
 /// `count` nodes joined by a bridge in a namespace of its own.
 #[derive(Debug)]
 pub(crate) struct Underlay {
     pub(crate) nodes: Vec<Node>,
-    _switch: Netns,
+    pub(crate) switch: Netns,
 }
 
 impl Underlay {
@@ -100,7 +107,16 @@ impl Underlay {
                 Node::new(netns, number, hook, family)
             })
             .collect();
-        Self { nodes, _switch: switch }
+        Self { nodes, switch }
+    }
+
+    /// Pulls the cable of node `number`, or puts it back.
+    pub(crate) fn cable(switch: &Netns, number: u8, state: Cable) {
+        let state = match state {
+            Cable::Out => "down",
+            Cable::In => "up",
+        };
+        switch.ip(&format!("link set port{number} {state}")).unwrap();
     }
 }
 

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Node, RECONCILE, SWEEP, now};
+use crate::balance::Balance;
 use crate::config::Config;
 use crate::datapath::{Datapath, DatapathError, Options};
 use crate::error::chain;
@@ -77,6 +78,7 @@ impl Node {
         tracing::info!(uplink = uplink.name, address = %uplink.address, "data plane is up");
         state.uplink = Some(uplink.clone());
 
+        let balance = Balance::adopt(&datapath, now());
         let pool = state.pool();
         let mut node = Self {
             config,
@@ -90,6 +92,7 @@ impl Node {
             kernel,
             slow_path: slow_path.ok(),
             resolver: Resolver::default(),
+            balance,
             cluster: None,
             registered: false,
             registrations: Vec::new(),
@@ -173,7 +176,9 @@ impl Node {
             Ok(services) => {
                 for service in services {
                     let IpAddr::V4(address) = service.service_ip else { continue };
-                    let entry = Entry { policy: service.policy, backends: service.backends };
+                    let backends = [service.backends, service.resting].concat();
+                    let entry = Entry { policy: service.policy, backends };
+                    self.balance.adopt_service(address.into(), entry.policy, entry.backends.clone());
                     self.resolver.adopt(address, entry, now());
                 }
             }

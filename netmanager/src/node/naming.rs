@@ -107,7 +107,7 @@ impl Node {
                     let backends = entry.at_most(MAX_BACKENDS_PER_SERVICE, self.uplink.address);
                     let (known, used) = (entry.backends.len(), backends.len());
                     tracing::debug!(%address, known, used, "service published");
-                    match self.datapath.publish_service(address, entry.policy, &backends) {
+                    match self.balance.publish(&mut self.datapath, address.into(), entry.policy, backends) {
                         Ok(()) => {
                             if self.resolver.accepted(address) {
                                 tracing::info!(%address, "service is published after all");
@@ -123,7 +123,7 @@ impl Node {
                     }
                 }
                 Action::Withdraw(address) => {
-                    if let Err(error) = self.datapath.withdraw_service(address) {
+                    if let Err(error) = self.balance.withdraw(&mut self.datapath, address.into()) {
                         tracing::error!(%address, error = chain(&error), "service is not withdrawn");
                     }
                 }

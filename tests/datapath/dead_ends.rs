@@ -1,0 +1,288 @@
+//! Backends that do not answer, noticed by the node that asks them, without the control plane.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use integration::{Netns, eventually};
+use netmanager::balance::Balance;
+use netmanager::datapath::{Backend, Datapath, Event, Policy, Service, Tables};
+use netmanager::net::Links;
+use netmanager::slowpath::SlowPath;
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::nodes::{Cable, Container, Node, Underlay, publish_instances};
+use crate::talk::{PORT, ask, serve};
+
+const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 30, 2, 10);
+/// Of connections that stay open.
+const ECHO_PORT: u16 = 9001;
+/// A busy machine is slow.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs `test` while the node sets backends aside and takes them back, as its daemon does.
+fn watched(node: &mut Node, backends: Vec<Backend>, test: impl FnOnce(&Tables)) {
+    let stop = CancellationToken::new();
+    let tables = Tables::open(node.pins.path()).unwrap();
+    node.within(|datapath| datapath.publish_service(SERVICE, Policy::RoundRobin, &backends)).unwrap();
+    thread::scope(|scope| {
+        let Node { netns, datapath, .. } = node;
+        let stop_too = stop.clone();
+        scope.spawn(move || netns.run(|| watch(datapath, backends, &stop_too)).unwrap());
+        let _stopped = stop.drop_guard();
+        test(&tables);
+    });
+}
+
+fn watch(datapath: &mut Datapath, backends: Vec<Backend>, stop: &CancellationToken) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let tasks = TaskTracker::new();
+        let links = Links::open().unwrap();
+        let slow_path = SlowPath::open(&links, datapath, &tasks, stop.clone()).await.unwrap();
+        let mut events = datapath.events().unwrap();
+        let mut balance = Balance::adopt(datapath, Instant::now());
+        balance.publish(datapath, SERVICE.into(), Policy::RoundRobin, backends).unwrap();
+        while !stop.is_cancelled() {
+            let deadline = balance.deadline().unwrap_or_else(|| Instant::now() + PATIENCE);
+            tokio::select! {
+                () = stop.cancelled() => {}
+                event = events.next() => match event.unwrap() {
+                    Event::Suspect(suspect) => {
+                        balance.suspected(datapath, Some(&slow_path), suspect, Instant::now());
+                    }
+                    Event::Miss(miss) => panic!("{miss:?}"),
+                },
+                () = sleep_until(deadline.into()) => {}
+            }
+            balance.tick(datapath, Some(&slow_path), Instant::now());
+        }
+        datapath.set_slow_path(None).unwrap();
+        tasks.close();
+        tasks.wait().await;
+    });
+}
+
+fn service(tables: &Tables) -> Service {
+    tables.service(SERVICE.into()).unwrap().expect("it is published")
+}
+
+/// Waits until just these backends get no new flows.
+#[track_caller]
+fn resting(tables: &Tables, expected: &[Backend]) {
+    eventually(PATIENCE, "who rests", || {
+        let resting = service(tables).resting;
+        if resting == expected { Ok(()) } else { Err(resting) }
+    })
+    .unwrap();
+}
+
+/// A client on the first node, and a server on each of the two others.
+fn client_and_servers(underlay: &mut Underlay) -> (Container, [Container; 2]) {
+    let client = underlay.nodes[0].container(2);
+    let servers = [1, 2].map(|node| underlay.nodes[node].container(2));
+    publish_instances(&mut underlay.nodes, &[&client, &servers[0], &servers[1]]);
+    servers.iter().for_each(serve);
+    servers.iter().for_each(echo);
+    (client, servers)
+}
+
+/// As [`crate::talk::echo`], on a port of its own.
+fn echo(server: &Container) {
+    let listener = server.netns.run(|| TcpListener::bind(("0.0.0.0", ECHO_PORT)).unwrap()).unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            thread::spawn(move || std::io::copy(&mut stream.try_clone().unwrap(), &mut stream));
+        }
+    });
+}
+
+fn open(client: &Container) -> TcpStream {
+    let stream = client.netns.run(|| TcpStream::connect((SERVICE, ECHO_PORT)).unwrap()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+#[track_caller]
+fn echoes(stream: &mut TcpStream) {
+    let mut back = [0; 4];
+    stream.write_all(b"ping").unwrap();
+    stream.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"ping");
+}
+
+/// A datagram socket whose port stays, and who answered it first.
+fn fixed_port(client: &Container) -> (UdpSocket, Ipv4Addr) {
+    let socket = client.netns.run(|| UdpSocket::bind(("0.0.0.0", 0)).unwrap()).unwrap();
+    socket.connect((SERVICE, PORT)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let by = answered_by(&socket).expect("an answer");
+    (socket, by)
+}
+
+/// Asks once more, without a long wait.
+fn answered_by(socket: &UdpSocket) -> Option<Ipv4Addr> {
+    let mut buffer = [0; 256];
+    // An error may be one that ICMP has brought for an earlier datagram.
+    socket.send(b"who?").ok()?;
+    let length = socket.recv(&mut buffer).ok()?;
+    let text = std::str::from_utf8(&buffer[..length]).expect("text");
+    text.split_whitespace().next()?.parse().ok()
+}
+
+/// Sockets of which one is answered by each of the servers.
+fn one_of_each(client: &Container, servers: &[Container; 2]) -> [UdpSocket; 2] {
+    let found = [fixed_port(client), fixed_port(client)];
+    let [(a, by_a), (b, by_b)] = found;
+    assert_ne!(by_a, by_b, "they take turns");
+    if by_a == servers[0].backend.ns_ip { [a, b] } else { [b, a] }
+}
+
+/// What became of a connection, and when it was begun.
+#[derive(Debug)]
+struct Attempt {
+    begun: Instant,
+    established: bool,
+}
+
+/// Begins a thousand connections a second, each with the time that two retransmissions take.
+fn connections(netns: &Netns, go_on: &AtomicBool) -> Vec<Attempt> {
+    let attempt = || async {
+        let begun = Instant::now();
+        let connect = tokio::net::TcpStream::connect(SocketAddr::from((SERVICE, PORT)));
+        let connected = tokio::time::timeout(Duration::from_millis(3500), connect).await;
+        Attempt { begun, established: connected.is_ok_and(|connected| connected.is_ok()) }
+    };
+    let drive = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut pulse = tokio::time::interval(Duration::from_millis(1));
+            let local = tokio::task::LocalSet::new();
+            let attempts = local.run_until(async {
+                let mut attempts = Vec::new();
+                while go_on.load(Ordering::Relaxed) {
+                    pulse.tick().await;
+                    attempts.push(tokio::task::spawn_local(attempt()));
+                }
+                attempts
+            });
+            let attempts = attempts.await;
+            local.await;
+            let mut done = Vec::new();
+            for attempt in attempts {
+                done.push(attempt.await.unwrap());
+            }
+            done
+        })
+    };
+    netns.run(drive).unwrap()
+}
+
+#[test]
+fn a_node_that_dies_fails_no_new_connection_once_it_is_noticed_and_moves_nobody_elses_flow() {
+    let mut underlay = Underlay::new(3);
+    let (client, servers) = client_and_servers(&mut underlay);
+    let [_, dies] = &servers;
+    let Underlay { nodes, switch } = &mut underlay;
+    let backends = servers.iter().map(|server| server.backend).collect();
+    watched(&mut nodes[0], backends, |tables| {
+        let mut streams = [open(&client), open(&client)];
+        streams.iter_mut().for_each(echoes);
+        let [stays, moves] = one_of_each(&client, &servers);
+        let go_on = AtomicBool::new(true);
+        let (killed, noticed, attempts) = thread::scope(|scope| {
+            let attempts = scope.spawn(|| connections(&client.netns, &go_on));
+            // Not at a moment when nothing is under way.
+            thread::sleep(Duration::from_millis(500));
+            Underlay::cable(switch, 3, Cable::Out);
+            let killed = Instant::now();
+            resting(tables, &[dies.backend]);
+            let noticed = Instant::now();
+            eventually(PATIENCE, "an answer on the fixed port", || {
+                answered_by(&moves).filter(|by| *by == servers[0].backend.ns_ip).ok_or(())
+            })
+            .unwrap();
+            println!(
+                "fixed port: answered again {} ms after the end of the node",
+                killed.elapsed().as_millis()
+            );
+            assert_eq!(answered_by(&stays), Some(servers[0].backend.ns_ip), "nobody else moves");
+            thread::sleep(Duration::from_secs(1));
+            go_on.store(false, Ordering::Relaxed);
+            (killed, noticed, attempts.join().unwrap())
+        });
+        let after_kill = |attempt: &&Attempt| attempt.begun > killed;
+        let failed: Vec<_> = attempts.iter().filter(after_kill).filter(|it| !it.established).collect();
+        let last = failed.iter().map(|attempt| attempt.begun - killed).max().unwrap_or_default();
+        println!(
+            "{} connections, {} of them after the end of the node, which was noticed after {} ms; {} failed, the last begun after {} ms",
+            attempts.len(),
+            attempts.iter().filter(after_kill).count(),
+            (noticed - killed).as_millis(),
+            failed.len(),
+            last.as_millis(),
+        );
+        assert!(last <= noticed - killed, "failed after it was noticed: {failed:?}");
+        assert!(attempts.iter().any(|attempt| attempt.begun > noticed), "some were begun later");
+        assert!(attempts.iter().filter(|attempt| attempt.begun < killed).all(|attempt| attempt.established));
+
+        Underlay::cable(switch, 3, Cable::In);
+        resting(tables, &[]);
+        assert_eq!(service(tables).backends, servers.iter().map(|it| it.backend).collect::<Vec<_>>());
+        let answers: Vec<_> = (0..4).map(|_| ask(&client, SERVICE).by).collect();
+        assert!(servers.iter().all(|server| answers.contains(&server.backend.ns_ip.into())), "{answers:?}");
+        // Connections outlive what was wrong, also those with the node that was away.
+        streams.iter_mut().for_each(echoes);
+    });
+}
+
+#[test]
+fn an_instance_whose_process_has_died_gets_no_new_connections_until_it_listens_again() {
+    let mut underlay = Underlay::new(3);
+    let client = underlay.nodes[0].container(2);
+    let servers = [1, 2].map(|node| underlay.nodes[node].container(2));
+    publish_instances(&mut underlay.nodes, &[&client, &servers[0], &servers[1]]);
+    serve(&servers[0]);
+    let listen = || servers[1].netns.run(|| TcpListener::bind(("0.0.0.0", PORT)).unwrap()).unwrap();
+    let backends = servers.iter().map(|server| server.backend).collect();
+    watched(&mut underlay.nodes[0], backends, |tables| {
+        let listener = listen();
+        let connect = || client.netns.run(|| TcpStream::connect((SERVICE, PORT))).unwrap();
+        for _ in 0..4 {
+            connect().unwrap();
+        }
+        drop(listener);
+        eventually(PATIENCE, "the end of refusals", || {
+            let refused = connect().is_err();
+            let resting = service(tables).resting;
+            if resting == [servers[1].backend] { Ok(()) } else { Err((refused, resting)) }
+        })
+        .unwrap();
+        for _ in 0..8 {
+            connect().unwrap();
+        }
+        let _listener = listen();
+        resting(tables, &[]);
+        for _ in 0..4 {
+            connect().unwrap();
+        }
+    });
+}
+
+#[test]
+fn who_scans_ports_sets_nobody_aside() {
+    let mut underlay = Underlay::new(3);
+    let (client, servers) = client_and_servers(&mut underlay);
+    let backends = servers.iter().map(|server| server.backend).collect();
+    watched(&mut underlay.nodes[0], backends, |tables| {
+        for port in 10_000..10_100 {
+            let refused = client.netns.run(|| TcpStream::connect((SERVICE, port))).unwrap();
+            assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+        }
+        assert_eq!(service(tables).resting, []);
+    });
+}
