@@ -1,16 +1,23 @@
-//! Which backends of a service get new flows: what the resolver knows, without those that are dead ends ([`health`]).
-//! Carries out in the data plane what is decided there, and sends the probes.
+//! Which backends of a service get new flows, and of a closest address which one: what the resolver knows, without those
+//! that are dead ends ([`health`]), by their distance ([`distance`]). Carries out in the data plane what is decided there,
+//! and sends the probes.
 
+pub mod distance;
 pub mod health;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use self::health::{Action, Cause, Health, Probe};
 use crate::datapath::{Backend, Datapath, DatapathError, Policy, Reading, Service, Suspect};
 use crate::error::chain;
 use crate::slowpath::{SlowPath, probe};
+
+/// How often distances are looked at, while there is a closest address with a choice.
+const LOOK: Duration = Duration::from_secs(5);
+/// How old a measurement may be, and the pause between two probes of a node.
+const FRESH: Duration = Duration::from_secs(30);
 
 /// What is behind each address, and how its backends do.
 #[derive(Debug, Default)]
@@ -19,12 +26,18 @@ pub struct Balance {
     health: Health,
     /// Of the last probe.
     number: u16,
+    /// When distances were looked at last.
+    looked: Option<Instant>,
+    /// When the nodes behind closest addresses were probed last.
+    probed: BTreeMap<IpAddr, Instant>,
 }
 
 #[derive(Debug)]
 struct Behind {
     policy: Policy,
     backends: Vec<Backend>,
+    /// The closest one, as long as no other is clearly closer.
+    first: Option<Backend>,
 }
 
 impl Balance {
@@ -40,7 +53,8 @@ impl Balance {
 
     /// Takes over what an earlier run has published.
     pub fn adopt_service(&mut self, service_ip: IpAddr, policy: Policy, backends: Vec<Backend>) {
-        self.services.insert(service_ip, Behind { policy, backends });
+        let first = backends.first().copied();
+        self.services.insert(service_ip, Behind { policy, backends, first });
     }
 
     /// Publishes a service with these backends, of which those get new flows that do well.
@@ -54,7 +68,8 @@ impl Balance {
         policy: Policy,
         backends: Vec<Backend>,
     ) -> Result<(), DatapathError> {
-        let before = self.services.insert(service_ip, Behind { policy, backends });
+        let first = self.services.get(&service_ip).and_then(|behind| behind.first);
+        let before = self.services.insert(service_ip, Behind { policy, backends, first });
         if let Err(error) = self.write(datapath, service_ip) {
             match before {
                 Some(before) => drop(self.services.insert(service_ip, before)),
@@ -101,13 +116,53 @@ impl Balance {
     /// When [`Self::tick`] has something to do next.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.health.deadline()
+        let look = self.has_choice_of_distance().then_some(self.looked).flatten().map(|looked| looked + LOOK);
+        [self.health.deadline(), look].into_iter().flatten().min()
     }
 
     /// Does what is due.
     pub fn tick(&mut self, datapath: &mut Datapath, slow_path: Option<&SlowPath>, now: Instant) {
         let actions = self.health.tick(|backend| read(datapath, backend), slow_path.is_some(), now);
         self.carry_out(datapath, slow_path, actions);
+        let is_due = self.looked.is_none_or(|looked| looked + LOOK <= now);
+        if is_due && self.has_choice_of_distance() {
+            self.looked = Some(now);
+            self.look(datapath, slow_path, now);
+        }
+    }
+
+    fn has_choice_of_distance(&self) -> bool {
+        self.services.values().any(Behind::is_choice_of_distance)
+    }
+
+    /// Puts first who is closest now, and has those probed of whom nothing was heard for long: each node once.
+    fn look(&mut self, datapath: &mut Datapath, slow_path: Option<&SlowPath>, now: Instant) {
+        let (mut changed, mut stale) = (Vec::new(), BTreeMap::new());
+        for (service_ip, behind) in self.services.iter().filter(|(_, it)| it.is_choice_of_distance()) {
+            let order = behind.by_distance(&self.health, datapath).0;
+            if order.first() != behind.first.as_ref() {
+                changed.push(*service_ip);
+            }
+            for backend in order {
+                let heard = read(datapath, &backend).and_then(|reading| reading.heard);
+                if heard.is_none_or(|ago| ago >= FRESH) {
+                    stale.insert(backend.node.ip(), backend);
+                }
+            }
+        }
+        for service_ip in changed {
+            if let Err(error) = self.write(datapath, service_ip) {
+                tracing::error!(%service_ip, error = chain(&error), "new flows go where they went before");
+            }
+        }
+        self.probed.retain(|_, probed| now.saturating_duration_since(*probed) < FRESH);
+        for (node, backend) in stale {
+            if self.probed.contains_key(&node) {
+                continue;
+            }
+            self.probed.insert(node, now);
+            self.probe(datapath, slow_path, &backend, Probe::Echo);
+        }
     }
 
     /// Why a backend gets no new flows; nothing if it does.
@@ -168,13 +223,17 @@ impl Balance {
         }
     }
 
-    fn write(&self, datapath: &mut Datapath, service_ip: IpAddr) -> Result<(), DatapathError> {
-        let Some(Behind { policy, backends }) = self.services.get(&service_ip) else { return Ok(()) };
+    fn write(&mut self, datapath: &mut Datapath, service_ip: IpAddr) -> Result<(), DatapathError> {
+        let Some(behind) = self.services.get_mut(&service_ip) else { return Ok(()) };
+        let policy = behind.policy;
         let (backends, resting) = match policy {
-            Policy::Instance => (backends.clone(), Vec::new()),
-            Policy::RoundRobin | Policy::Closest => self.health.split(backends.clone()),
+            Policy::Instance => (behind.backends.clone(), Vec::new()),
+            Policy::RoundRobin => self.health.split(behind.backends.clone()),
+            Policy::Closest => behind.by_distance(&self.health, datapath),
         };
-        datapath.publish(&Service { service_ip, policy: *policy, backends, resting })?;
+        let first = backends.first().copied();
+        datapath.publish(&Service { service_ip, policy, backends, resting })?;
+        behind.first = first;
         self.move_flows(datapath)
     }
 
@@ -207,6 +266,23 @@ impl Behind {
     /// Whether the address stands for more than one instance by itself.
     fn is_choice(&self) -> bool {
         self.policy != Policy::Instance
+    }
+
+    fn is_choice_of_distance(&self) -> bool {
+        self.policy == Policy::Closest && self.backends.len() > 1
+    }
+
+    /// Those that get new flows, the closest first, and those that rest.
+    fn by_distance(&self, health: &Health, datapath: &Datapath) -> (Vec<Backend>, Vec<Backend>) {
+        let (live, resting) = health.split(self.backends.clone());
+        let measured = |backend: &Backend| read(datapath, backend)?.round_trip;
+        // What is true of one instance on a node is true of the others.
+        let mut nodes: BTreeMap<IpAddr, Duration> = BTreeMap::new();
+        for (node, time) in live.iter().filter_map(|it| Some((it.node.ip(), measured(it)?))) {
+            nodes.entry(node).and_modify(|least| *least = time.min(*least)).or_insert(time);
+        }
+        let ordered = distance::ordered(live, self.first, |backend| nodes.get(&backend.node.ip()).copied());
+        (ordered, resting)
     }
 }
 

@@ -167,6 +167,9 @@ pub struct Backend {
     pub node: SocketAddr,
     /// Whether it runs on this node.
     pub here: bool,
+    /// It keeps the connections that it has and gets no new ones: it was found to be a dead end, or drains.
+    #[serde(default)]
+    pub resting: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -199,11 +202,14 @@ impl Report {
                 backends: service
                     .backends
                     .iter()
-                    .map(|backend| Backend {
+                    .map(|backend| (backend, false))
+                    .chain(service.resting.iter().map(|backend| (backend, true)))
+                    .map(|(backend, resting)| Backend {
                         instance_ip: backend.instance_ip,
                         ns_ip: backend.ns_ip,
                         node: backend.node,
                         here: here(backend.ns_ip),
+                        resting,
                     })
                     .collect(),
             })

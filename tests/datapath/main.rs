@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "figures and what was skipped are for whoever reads the run")]
 
 mod bed;
+mod closest;
 mod commands;
 mod container;
 mod dead_ends;

@@ -38,6 +38,10 @@ struct Backend {
     node: SocketAddr,
     /// Whether it runs on this node.
     here: bool,
+    /// It keeps the connections that it has and gets no new ones: it was found to be a dead end, or drains.
+    resting: bool,
+    /// The time until an answer from it, as measured; microseconds.
+    round_trip_us: Option<u64>,
     /// Connections from this node's containers to the address that it has now.
     flows: usize,
 }
@@ -82,13 +86,20 @@ fn rows(tables: &Tables, names: &Names) -> Result<Vec<Row>> {
             Some(v6) if address.is_ipv6() => IpAddr::V6(v6),
             _ => IpAddr::V4(v4),
         };
-        let backends = service.backends.iter().map(|backend| Backend {
-            instance: names.instance(backend.ns_ip.into()).map(|name| name.number),
-            instance_ip: of_family(backend.instance_ip, backend.instance_ip6),
-            ns_ip: of_family(backend.ns_ip, backend.ns_ip6),
-            node: backend.node,
-            here: here.contains(&backend.ns_ip),
-            flows: flows.get(&(address, backend.ns_ip.into())).copied().unwrap_or_default(),
+        let live = service.backends.iter().map(|backend| (backend, false));
+        let backends = live.chain(service.resting.iter().map(|backend| (backend, true)));
+        let backends = backends.map(|(backend, resting)| {
+            let round_trip = tables.round_trip(backend)?;
+            Ok(Backend {
+                instance: names.instance(backend.ns_ip.into()).map(|name| name.number),
+                instance_ip: of_family(backend.instance_ip, backend.instance_ip6),
+                ns_ip: of_family(backend.ns_ip, backend.ns_ip6),
+                node: backend.node,
+                here: here.contains(&backend.ns_ip),
+                flows: flows.get(&(address, backend.ns_ip.into())).copied().unwrap_or_default(),
+                resting,
+                round_trip_us: round_trip.and_then(|time| time.as_micros().try_into().ok()),
+            })
         });
         rows.push(Row {
             address,
@@ -96,7 +107,7 @@ fn rows(tables: &Tables, names: &Names) -> Result<Vec<Row>> {
             instance: names.instance(address).map(|name| name.number),
             policy: policy(service.policy),
             turns: tables.turns_taken(address)?,
-            backends: backends.collect(),
+            backends: backends.collect::<Result<_>>()?,
         });
     }
     rows.sort_by_key(|row| (row.service.clone(), row.instance, row.address));
@@ -122,18 +133,27 @@ fn write(out: &mut impl Write, rows: &[Row]) -> std::io::Result<()> {
         let turns = if row.backends.len() > 1 { row.turns.to_string() } else { dash() };
         let mut first = vec![name, row.address.to_string(), row.policy.to_owned(), turns];
         if row.backends.is_empty() {
-            first.extend(["none".to_owned(), dash(), dash(), "0".to_owned()]);
+            first.extend(["none".to_owned(), dash(), dash(), dash(), "0".to_owned()]);
             cells.push(first);
             continue;
         }
         for backend in &row.backends {
             let place = if backend.here { "this node".to_owned() } else { backend.node.to_string() };
             let instance = backend.instance.map_or_else(dash, |number| number.to_string());
+            let round_trip = backend.round_trip_us.map_or_else(dash, milliseconds);
+            let flows = match backend.resting {
+                true => format!("{} (no new ones)", backend.flows),
+                false => backend.flows.to_string(),
+            };
             let mut line = std::mem::replace(&mut first, vec![String::new(); 4]);
-            line.extend([instance, backend.ns_ip.to_string(), place, backend.flows.to_string()]);
+            line.extend([instance, backend.ns_ip.to_string(), place, round_trip, flows]);
             cells.push(line);
         }
     }
-    let header = ["SERVICE", "ADDRESS", "CHOOSES", "TURNS", "INSTANCE", "NSIP", "NODE", "FLOWS"];
+    let header = ["SERVICE", "ADDRESS", "CHOOSES", "TURNS", "INSTANCE", "NSIP", "NODE", "RTT", "FLOWS"];
     write_table(out, &header, &cells)
+}
+
+fn milliseconds(microseconds: u64) -> String {
+    format!("{}.{:02}ms", microseconds / 1000, microseconds % 1000 / 10)
 }

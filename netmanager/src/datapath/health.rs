@@ -7,7 +7,7 @@ use netmanager_common::map;
 use netmanager_common::wire::{self, Be16};
 
 use super::tables::{monotonic, table};
-use super::{Backend, Datapath, DatapathError, Reading, Suspect};
+use super::{Backend, Datapath, DatapathError, Reading, Suspect, Tables};
 
 impl Datapath {
     /// What is noted of a backend; nothing if the tables do not have it.
@@ -39,6 +39,15 @@ impl Datapath {
     /// The backends that are set aside.
     pub fn aside(&self) -> impl Iterator<Item = Backend> {
         self.registry.aside()
+    }
+}
+
+impl Tables {
+    /// The time until a first answer of the backend, smoothed, if it was measured.
+    pub fn round_trip(&self, backend: &Backend) -> Result<Option<Duration>, DatapathError> {
+        let Some(number) = self.number_of(backend)? else { return Ok(None) };
+        let noted = self.health.get(&number, 0).map_err(table("read", map::HEALTH))?;
+        Ok(read(&noted, 0).round_trip)
     }
 }
 

@@ -55,6 +55,15 @@ impl Tables {
         Ok(row.filter(|row| row.in_use()).map(|row| row.mtu))
     }
 
+    /// The number under which the tables have this backend.
+    pub(in crate::datapath) fn number_of(&self, backend: &Backend) -> Result<Option<u32>, DatapathError> {
+        let Some(number) = found(&self.hosts, &ip(backend.ns_ip.into()), map::HOSTS)? else {
+            return Ok(None);
+        };
+        let row = self.backend(number)?;
+        Ok((row.in_use() && from_backend(&row) == *backend).then_some(number))
+    }
+
     /// Whether a node with this address is known.
     pub fn knows_peer(&self, node: IpAddr) -> Result<bool, DatapathError> {
         Ok(found(&self.peers, &map::Peer::node(ip(node)), map::PEERS)?.is_some())
