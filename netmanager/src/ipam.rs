@@ -64,6 +64,11 @@ impl Block6 {
         if belongs { Ok(Self(bits)) } else { Err(InvalidBlock6(first)) }
     }
 
+    #[must_use]
+    pub fn first(self) -> Ipv6Addr {
+        Ipv6Addr::from_bits(self.0)
+    }
+
     /// The containers' gateway: the first host.
     #[must_use]
     pub fn gateway(self) -> Ipv6Addr {

@@ -1,6 +1,6 @@
 //! Host ports: who reaches them, as whom the container sees them, and who may not have one.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -23,28 +23,33 @@ struct Server {
 impl Server {
     fn start(container: &Container) -> Result<Self> {
         let (listener, socket) = container.netns.run(|| {
-            Ok::<_, std::io::Error>((TcpListener::bind("0.0.0.0:80")?, UdpSocket::bind("0.0.0.0:5353")?))
+            Ok::<_, std::io::Error>((TcpListener::bind("[::]:80")?, UdpSocket::bind("[::]:5353")?))
         })??;
         socket.set_read_timeout(Some(PATIENCE))?;
         Ok(Self { listener, socket })
     }
 
     /// Who comes when `client` dials these host ports of `address`, by TCP and by UDP: both must see the same.
-    fn seen(&self, client: &Netns, address: Ipv4Addr, tcp: u16, udp: u16) -> Result<IpAddr> {
+    fn seen(&self, client: &Netns, address: IpAddr, tcp: u16, udp: u16) -> Result<IpAddr> {
         let target = SocketAddr::from((address, tcp));
         let _stream = client
             .run(|| TcpStream::connect_timeout(&target, PATIENCE))?
             .with_context(|| format!("connect to {target}"))?;
-        let by_tcp = self.listener.accept()?.1.ip();
+        let by_tcp = self.listener.accept()?.1.ip().to_canonical();
 
-        let asking = client.run(|| UdpSocket::bind("0.0.0.0:0"))??;
+        let asking = client.run(|| UdpSocket::bind("[::]:0"))??;
         asking.set_read_timeout(Some(PATIENCE))?;
-        asking.connect((address, udp))?;
+        let mapped = match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        asking.connect((mapped, udp))?;
         asking.send(b"who?")?;
         let (_, peer) = self.socket.recv_from(&mut [0; 64]).context("hear a datagram")?;
         self.socket.send_to(b"you", peer)?;
         asking.recv(&mut [0; 64]).context("hear the answer")?;
-        ensure!(peer.ip() == by_tcp, "{by_tcp} by TCP, {peer} by UDP");
+        let peer = peer.ip().to_canonical();
+        ensure!(peer == by_tcp, "{by_tcp} by TCP, {peer} by UDP");
         Ok(by_tcp)
     }
 }
@@ -57,7 +62,7 @@ fn a_host_port_is_reached_from_everywhere_and_the_container_sees_by_whom() -> Re
     ensure!(status == 200, "{said}");
     bed.attached(&other, 1)?;
     let server = Server::start(&web)?;
-    let seen = |client: &Netns, address| server.seen(client, address, 8080, 5353);
+    let seen = |client: &Netns, address: Ipv4Addr| server.seen(client, address.into(), 8080, 5353);
 
     let lan = &bed.cluster.broker.recipe().netns;
     assert_eq!(seen(lan, NODE_ADDRESS)?, cluster::ADDRESS, "from the LAN");
@@ -66,6 +71,31 @@ fn a_host_port_is_reached_from_everywhere_and_the_container_sees_by_whom() -> Re
     assert_eq!(seen(&other.netns, NODE_ADDRESS)?, GATEWAY, "from another container");
     assert_eq!(seen(&web.netns, NODE_ADDRESS)?, GATEWAY, "from the container itself");
 
+    assert_eq!(bed.status()?["drops"], serde_json::json!([]));
+    Ok(())
+}
+
+#[test]
+fn a_host_port_is_reached_by_ipv6_and_containers_reach_the_world_by_it() -> Result<()> {
+    let bed = Bed::registered()?;
+    let lan = &bed.cluster.broker.recipe().netns;
+    let (node, other_host): (Ipv6Addr, Ipv6Addr) = ("2001:db8::31".parse()?, "2001:db8::20".parse()?);
+    let gateway: IpAddr = "fc00::101".parse()?;
+    bed.node.ip(&format!("addr add {node}/64 dev up0 nodad"))?;
+    lan.ip(&format!("addr add {other_host}/64 dev up0 nodad"))?;
+    let (web, other) = (Container::new("web")?, Container::new("other")?);
+    let (status, said) = bed.attach(&web, 0, "8080:80/tcp;5353/udp")?;
+    ensure!(status == 200, "{said}");
+    bed.attached(&other, 1)?;
+    let server = Server::start(&web)?;
+    let seen = |client: &Netns| server.seen(client, node.into(), 8080, 5353);
+
+    assert_eq!(seen(lan)?, other_host, "from the LAN");
+    assert_eq!(seen(&bed.node)?, node, "from the node");
+    assert_eq!(seen(&other.netns)?, gateway, "from another container");
+    assert_eq!(seen(&web.netns)?, gateway, "from the container itself");
+    // The LAN has no route to the overlay: only masqueraded packets are answered.
+    other.netns.output("ping", &["-6", "-c", "1", "-W", "2", &other_host.to_string()])?;
     assert_eq!(bed.status()?["drops"], serde_json::json!([]));
     Ok(())
 }

@@ -49,7 +49,7 @@ pub async fn run(paths: &Paths, out: &mut impl Write) -> Result<()> {
         writeln!(out, "There was nothing to remove.")?;
     } else {
         // Others may have come to rely on it, and nobody can tell.
-        writeln!(out, "net.ipv4.ip_forward is left as it is.")?;
+        writeln!(out, "IP forwarding and accept_ra are left as they are.")?;
     }
     Ok(())
 }
@@ -67,8 +67,8 @@ async fn links() -> Result<Vec<String>> {
 }
 
 async fn rules() -> Result<Vec<String>> {
-    let there_was_one = nft::remove().await?;
-    Ok(there_was_one.then(|| format!("nftables table ip {}", nft::TABLE)).into_iter().collect())
+    let removed = nft::remove().await?;
+    Ok(removed.into_iter().map(|family| format!("nftables table {family} {}", nft::TABLE)).collect())
 }
 
 fn pins(paths: &Paths) -> Result<Vec<String>> {

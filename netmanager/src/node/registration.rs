@@ -12,6 +12,7 @@ use super::{Cluster, Node, Refusal, Reply, answer};
 use crate::config::is_host;
 use crate::error::chain;
 use crate::ipam::{Block, Block6, Pool};
+use crate::net::sysctl;
 use crate::nft;
 use crate::report::SessionState;
 use crate::session::{Session, Target};
@@ -164,11 +165,27 @@ impl Node {
             .endpoints
             .iter()
             .flat_map(|endpoint| {
-                let ns_ip = endpoint.ns_ip;
-                endpoint.ports.iter().map(move |mapping| nft::Forward { mapping: *mapping, ns_ip })
+                let (ns_ip, ns_ip6) = (endpoint.ns_ip, endpoint.ns_ip6);
+                endpoint.ports.iter().map(move |mapping| nft::Forward { mapping: *mapping, ns_ip, ns_ip6 })
             })
             .collect();
-        nft::apply(pool.block(), &forwards).await.map_err(Refusal::Rules)
+        nft::apply(pool.block(), &forwards).await.map_err(Refusal::Rules)?;
+        if let Some(block) = self.state.subnet6.and_then(|first| Block6::new(first).ok())
+            && sysctl::has_ipv6()
+        {
+            // Containers do without IPv6 rather than not at all.
+            if let Err(error) = nft::apply6(block, &forwards).await {
+                let error = chain(&error);
+                tracing::warn!(
+                    error,
+                    "by IPv6 containers do not reach the world, and nobody their host ports"
+                );
+            }
+            if let Err(error) = sysctl::enable_forwarding6() {
+                tracing::warn!(error = chain(&error), "containers do not reach the world by IPv6");
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn save(&mut self) -> Result<(), Refusal> {
