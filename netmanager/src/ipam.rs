@@ -125,6 +125,12 @@ impl Pool {
         self.free.pop_front()
     }
 
+    /// Takes this very address. Says whether it was free.
+    pub fn take(&mut self, address: Ipv4Addr) -> bool {
+        let place = self.free.iter().position(|free| *free == address);
+        place.and_then(|place| self.free.remove(place)).is_some()
+    }
+
     /// Gives an address back. One that is not of this block, or free already, is ignored.
     pub fn release(&mut self, address: Ipv4Addr) {
         if self.block.containers().any(|own| own == address) && !self.free.contains(&address) {
@@ -190,6 +196,15 @@ mod tests {
             (pool.allocate(), pool.allocate(), pool.allocate()),
             (Some(given[9]), Some(given[3]), None)
         );
+    }
+
+    #[test]
+    fn an_address_that_is_free_can_be_taken_once() {
+        let mut pool = Pool::new(block());
+        let address = Ipv4Addr::new(10, 18, 0, 70);
+        assert!(pool.take(address));
+        assert!(!pool.take(address) && !pool.take(Ipv4Addr::new(10, 18, 0, 65)));
+        assert!(std::iter::from_fn(|| pool.allocate()).all(|given| given != address));
     }
 
     #[derive(Debug, Clone)]

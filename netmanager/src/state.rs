@@ -39,8 +39,19 @@ pub struct Node {
     pub free: Vec<Ipv4Addr>,
     #[serde(default)]
     pub endpoints: Vec<Attachment>,
+    /// Who had the free addresses last, at most one for each. An instance that comes back has its own again: after a
+    /// reboot with no cluster in reach, other nodes still send there.
+    #[serde(default)]
+    pub former: Vec<Former>,
     /// As found last; for `status` while no daemon runs.
     pub uplink: Option<Uplink>,
+}
+
+/// An instance that is not connected any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Former {
+    pub instance: InstanceName,
+    pub ns_ip: Ipv4Addr,
 }
 
 /// A container that is connected.
@@ -207,7 +218,7 @@ fn write<T: Serialize>(path: &Path, content: &T) -> Result<(), StateError> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use super::{Attachment, Node, StateError, Store};
+    use super::{Attachment, Former, Node, StateError, Store};
 
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
@@ -237,6 +248,10 @@ mod tests {
             subnet6: Some("fc00::100".parse().unwrap()),
             free: vec!["10.18.0.67".parse().unwrap()],
             endpoints: vec![attachment],
+            former: vec![Former {
+                instance: "a.b.c.d.instance.1".parse().unwrap(),
+                ns_ip: "10.18.0.67".parse().unwrap(),
+            }],
             uplink: None,
         }
     }

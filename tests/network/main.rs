@@ -9,6 +9,7 @@ mod host_ports;
 mod life;
 mod naming;
 mod neighbour;
+mod outage;
 mod refusal;
 mod repair;
 mod restart;

@@ -51,6 +51,7 @@ impl Node {
             tracing::info!(%known, %id, "node has another id now; its block is given up");
             self.state.subnet = None;
             self.state.subnet6 = None;
+            self.state.former.clear();
             self.pool = None;
         }
         let asked =

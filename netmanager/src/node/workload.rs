@@ -19,7 +19,7 @@ use crate::net::{NetError, Netns, Wiring, Wiring6, sysctl};
 use crate::nft::NftError;
 use crate::ports::{self, HostPort, InvalidMappings, PortMapping};
 use crate::report::SessionState;
-use crate::state::{Attachment, StateError};
+use crate::state::{Attachment, Former, StateError};
 
 /// How long an attached container waits for its ServiceIP, so that its first packet finds everything in place.
 const NAMING: Duration = Duration::from_secs(1);
@@ -103,9 +103,11 @@ impl Node {
         let held = before.as_ref().map_or(&[][..], |before| &before.ports);
         refuse_listened_on(&ports, held)?;
         let netns = Netns::of_process(pid).map_err(links_failed)?;
-        let ns_ip = match &before {
-            Some(before) => before.ns_ip,
-            None => pool.allocate().ok_or(Refusal::Full)?,
+        let former = self.state.former.iter().find(|former| former.instance == *instance);
+        let ns_ip = match (&before, former) {
+            (Some(before), _) => before.ns_ip,
+            (None, Some(former)) if pool.take(former.ns_ip) => former.ns_ip,
+            (None, _) => pool.allocate().ok_or(Refusal::Full)?,
         };
         let gateway = pool.block().gateway();
         let wiring = Wiring::new(instance, ns_ip, gateway, self.wiring6(ns_ip), mtu);
@@ -126,6 +128,7 @@ impl Node {
         };
         match self.set_up(attachment.clone(), &wiring, &netns).await {
             Ok(()) => {
+                self.undeployed.retain(|gone| gone != instance);
                 let ns_ip6 = self.state.endpoint(instance).and_then(|attachment| attachment.ns_ip6);
                 self.tell_without_ipv6(instance, ns_ip6.is_some());
                 Ok(Attached {
@@ -189,6 +192,7 @@ impl Node {
         let ports_before = self.state.endpoint(&instance).map(|it| it.ports.clone()).unwrap_or_default();
         let rules_change = ports_before != attachment.ports;
         self.state.endpoints.retain(|other| other.instance != instance);
+        self.state.former.retain(|former| former.ns_ip != attachment.ns_ip && former.instance != instance);
         self.state.endpoints.push(attachment);
         if rules_change {
             self.apply_rules().await?;
@@ -213,6 +217,8 @@ impl Node {
         }
         if let Some(pool) = &mut self.pool {
             pool.release(*ns_ip);
+            self.state.former.retain(|former| former.ns_ip != *ns_ip && former.instance != *instance);
+            self.state.former.push(Former { instance: instance.clone(), ns_ip: *ns_ip });
         }
         // Logged where it fails; the next operation writes it again.
         self.save().ok();
