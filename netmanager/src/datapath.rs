@@ -163,6 +163,12 @@ impl Datapath {
         self.write_mtus(|backend| backend.node.ip() == node)
     }
 
+    /// What the uplink carries: bytes of IP. As much as can be, while there is none.
+    #[must_use]
+    pub fn uplink_mtu(&self) -> u32 {
+        self.paths.uplink_mtu()
+    }
+
     /// The nodes to which the underlay carries less than the uplink, and how much.
     #[must_use]
     pub fn narrow_paths(&self) -> Vec<(IpAddr, u16)> {

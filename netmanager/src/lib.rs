@@ -3,7 +3,8 @@
 //! Read in this order: [`app`] says what runs; [`node`] is the one task that changes things; [`resolver`], [`table`],
 //! [`ipam`] and [`ports`] decide and do nothing else; [`balance`] keeps new flows away from dead ends;
 //! [`datapath`], [`net`], [`nft`] and [`listening`] talk to the kernel,
-//! [`slowpath`] takes what the kernel's programs cannot finish, [`session`] to the cluster, [`api`] to node-engine; [`state`] is what a restart needs.
+//! [`slowpath`] takes what the kernel's programs cannot finish, [`pathmtu`] learns what the
+//! underlay carries, [`session`] to the cluster, [`api`] to node-engine; [`state`] is what a restart needs.
 
 pub mod api;
 pub mod app;
@@ -23,6 +24,7 @@ pub mod lock;
 pub mod net;
 pub mod nft;
 pub mod node;
+pub mod pathmtu;
 pub mod ports;
 pub mod remedy;
 pub mod report;

@@ -31,6 +31,7 @@ use crate::datapath::{self, Datapath, Events, Suspect};
 use crate::error::chain;
 use crate::ipam::Pool;
 use crate::net::{Links, Uplink, Watch};
+use crate::pathmtu::{PathMtus, TooBig};
 use crate::report::{Report, SessionState};
 use crate::resolver::{Resolver, is_use};
 use crate::session::{Event, Session};
@@ -71,6 +72,8 @@ pub struct Node {
     kernel: Events,
     /// Nothing where the kernel has no TAP devices.
     slow_path: Option<SlowPath>,
+    /// Nothing where the kernel refuses raw sockets.
+    path_mtus: Option<PathMtus>,
     resolver: Resolver,
     balance: Balance,
     cluster: Option<Cluster>,
@@ -117,6 +120,8 @@ enum Wake {
     Event(Event),
     Miss(IpAddr),
     Suspect(Suspect),
+    /// A router could not forward a packet.
+    TooBig(TooBig),
     /// Links, addresses or routes have changed.
     Links,
     Time,
@@ -139,6 +144,7 @@ impl Node {
                 Wake::Suspect(suspect) => {
                     self.balance.suspected(&mut self.datapath, self.slow_path.as_ref(), suspect, now());
                 }
+                Wake::TooBig(report) => self.hear_of_path(&report),
                 Wake::Links => self.reconcile_due = self.reconcile_due.min(Instant::now() + SETTLE),
                 Wake::Time => {}
             }
@@ -174,6 +180,12 @@ impl Node {
                 None => std::future::pending().await,
             }
         };
+        let path_mtus = async {
+            match &mut self.path_mtus {
+                Some(path_mtus) => path_mtus.next().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = self.stop.cancelled() => Wake::Stop,
             command = commands.recv() => Wake::Command(command),
@@ -188,6 +200,7 @@ impl Node {
                 }
             },
             address = slow_path => Wake::Miss(address),
+            report = path_mtus => Wake::TooBig(report),
             () = self.watch.changed() => Wake::Links,
             () = tokio::time::sleep_until(deadline) => Wake::Time,
         }
@@ -213,7 +226,8 @@ impl Node {
         let subnet = self.cluster.as_ref().and_then(|cluster| cluster.subnet_due);
         let resolver = self.resolver.deadline().map(Instant::from_std);
         let balance = self.balance.deadline().map(Instant::from_std);
-        let once = [self.tables_due, subnet, resolver, balance].into_iter().flatten();
+        let path_mtus = self.path_mtus.as_ref().and_then(PathMtus::deadline).map(Instant::from_std);
+        let once = [self.tables_due, subnet, resolver, balance, path_mtus].into_iter().flatten();
         registrations.chain(unnamed).chain(once).fold(self.sweep_due.min(self.reconcile_due), Instant::min)
     }
 
@@ -225,6 +239,7 @@ impl Node {
         self.balance.tick(&mut self.datapath, self.slow_path.as_ref(), moment.into_std());
         self.expire_registrations(moment);
         self.answer_unnamed(moment);
+        self.try_paths_again(moment);
         self.ask_for_block_again(moment);
         if self.tables_due.is_some_and(|due| due <= moment) {
             self.save_tables();

@@ -120,6 +120,53 @@ impl Underlay {
     }
 }
 
+/// Two nodes, each behind a router of its own. The link between the routers is `mid` in both.
+#[derive(Debug)]
+pub(crate) struct Routed {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) routers: Vec<Netns>,
+}
+
+impl Routed {
+    /// The nodes have addresses of this family only.
+    pub(crate) fn new(family: Family) -> Self {
+        let (prefix, gateway, forwarding) = match family {
+            Family::V4 => ("32", "192.0.2.254", "net.ipv4.ip_forward=1"),
+            Family::V6 => ("128", "2001:db8::fe", "net.ipv6.conf.all.forwarding=1"),
+        };
+        let routers: Vec<_> = (1..=2).map(|n| Netns::new(&format!("router{n}")).unwrap()).collect();
+        integration::netns::connect((&routers[0], "mid"), (&routers[1], "mid")).unwrap();
+        let quiet = if family == Family::V6 { "nodad" } else { "" };
+        let nodes: Vec<_> = (1..=2)
+            .zip(&routers)
+            .map(|(number, router)| {
+                let netns = Netns::new(&format!("node{number}")).unwrap();
+                integration::netns::connect((&netns, "up0"), (router, "near")).unwrap();
+                sysctl(router, forwarding);
+                let node = Node::new(netns, number, hook(), family);
+                let address = node.address();
+                // The nodes are no neighbours: there is a router, and nothing else, on the link of each.
+                node.netns.ip("addr flush dev up0 scope global").unwrap();
+                node.netns.ip(&format!("addr add {address}/{prefix} dev up0 {quiet}")).unwrap();
+                node.netns.ip(&format!("route add {gateway}/{prefix} dev up0")).unwrap();
+                node.netns.ip(&format!("route add default via {gateway} dev up0")).unwrap();
+                router.ip(&format!("addr add {gateway}/{prefix} dev near {quiet}")).unwrap();
+                router.ip(&format!("route add {address}/{prefix} dev near")).unwrap();
+                node
+            })
+            .collect();
+        for (number, router) in (1..=2).zip(&routers) {
+            let (own, far) = match family {
+                Family::V4 => (format!("198.51.100.{number}/24"), format!("198.51.100.{}", 3 - number)),
+                Family::V6 => (format!("2001:db8:1::{number}/64"), format!("2001:db8:1::{}", 3 - number)),
+            };
+            router.ip(&format!("addr add {own} dev mid {quiet}")).unwrap();
+            router.ip(&format!("route add default via {far} dev mid")).unwrap();
+        }
+        Self { nodes, routers }
+    }
+}
+
 impl Node {
     fn new(netns: Netns, number: u8, hook: Hook, underlay: Family) -> Self {
         sysctl(&netns, "net.ipv4.ip_forward=1");

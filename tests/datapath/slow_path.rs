@@ -2,105 +2,17 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::sync::mpsc as std_mpsc;
-use std::thread;
 use std::time::Duration;
 
 use integration::{eventually, retransmission};
-use netmanager::datapath::{Backend, Datapath, Policy};
-use netmanager::net::Links;
-use netmanager::slowpath::{Counts, SlowPath};
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use netmanager::datapath::{Backend, Policy};
 
-use crate::nodes::{Container, Node, Underlay, publish_instances};
+use crate::nodes::{Container, Underlay, publish_instances};
+use crate::running::run;
 use crate::talk::{Answer, PORT, ask, ask_by_datagram, connect, echo, exchange, ping, serve};
 
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 30, 2, 10);
 const EHOSTUNREACH: i32 = 113;
-
-type Work = Box<dyn FnOnce(&mut Datapath, &SlowPath) + Send>;
-
-/// Nodes whose slow paths run. What they miss is answered as the cluster would.
-struct Running(Vec<mpsc::UnboundedSender<Work>>);
-
-impl Running {
-    /// Acts on a node's data plane.
-    fn within<T: Send + 'static>(
-        &self,
-        node: usize,
-        work: impl FnOnce(&mut Datapath, &SlowPath) -> T + Send + 'static,
-    ) -> T {
-        let (give, take) = std_mpsc::channel();
-        let work = move |datapath: &mut Datapath, slow_path: &SlowPath| {
-            give.send(work(datapath, slow_path)).unwrap();
-        };
-        assert!(self.0[node].send(Box::new(work)).is_ok(), "node {node} runs");
-        take.recv().unwrap()
-    }
-
-    fn counts(&self, node: usize) -> Counts {
-        self.within(node, |_, slow_path| slow_path.counts())
-    }
-}
-
-/// Runs `test` while every node has a slow path. `cluster` says what is behind an address that a node asks for; `None`:
-/// it does not answer.
-fn run(
-    nodes: &mut [Node],
-    cluster: impl Fn(IpAddr) -> Option<(Policy, Vec<Backend>)> + Send + Sync,
-    test: impl FnOnce(&Running),
-) {
-    let stop = CancellationToken::new();
-    let (ready, is_ready) = std_mpsc::channel();
-    thread::scope(|scope| {
-        let mut running = Vec::new();
-        for node in nodes {
-            let (give, take) = mpsc::unbounded_channel();
-            running.push(give);
-            let (cluster, stop, ready) = (&cluster, stop.clone(), ready.clone());
-            let Node { netns, datapath, .. } = node;
-            scope.spawn(move || netns.run(|| drive(datapath, cluster, take, &ready, &stop)).unwrap());
-        }
-        let _stopped = stop.clone().drop_guard();
-        for _ in &running {
-            is_ready.recv_timeout(Duration::from_secs(10)).expect("the slow path starts");
-        }
-        test(&Running(running));
-    });
-}
-
-fn drive(
-    datapath: &mut Datapath,
-    cluster: &impl Fn(IpAddr) -> Option<(Policy, Vec<Backend>)>,
-    mut work: mpsc::UnboundedReceiver<Work>,
-    ready: &std_mpsc::Sender<()>,
-    stop: &CancellationToken,
-) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let tasks = TaskTracker::new();
-        let links = Links::open().unwrap();
-        let mut slow_path = SlowPath::open(&links, datapath, &tasks, stop.clone()).await.unwrap();
-        ready.send(()).unwrap();
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => break,
-                address = slow_path.missed() => {
-                    if let Some((policy, backends)) = cluster(address) {
-                        datapath.publish_service(address, policy, &backends).unwrap();
-                        slow_path.settled(address);
-                    }
-                }
-                Some(work) = work.recv() => work(datapath, &slow_path),
-            }
-        }
-        datapath.set_slow_path(None).unwrap();
-        tasks.close();
-        tasks.wait().await;
-    });
-}
 
 fn client_and_server(underlay: &mut Underlay) -> (Container, Container) {
     let client = underlay.nodes[0].container(2);

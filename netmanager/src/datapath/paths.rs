@@ -26,6 +26,10 @@ impl Paths {
         self.uplink_mtu = mtu;
     }
 
+    pub(super) fn uplink_mtu(&self) -> u32 {
+        self.uplink_mtu
+    }
+
     /// The underlay carries packets of `mtu` bytes to `node`; `None`: as large ones as the uplink.
     pub(super) fn set(&mut self, node: IpAddr, mtu: Option<u16>) {
         match mtu {

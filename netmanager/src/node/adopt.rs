@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::datapath::{Datapath, DatapathError, Options};
 use crate::error::chain;
 use crate::net::{Links, NetError, Netns, Watch, sysctl};
+use crate::pathmtu::PathMtus;
 use crate::resolver::Resolver;
 use crate::slowpath::SlowPath;
 use crate::state::{Attachment, StateError, Store};
@@ -75,6 +76,9 @@ impl Node {
                  further; is the kernel module tun loaded?"
             );
         });
+        let path_mtus = PathMtus::open(&datapath, &tasks, &stop).inspect_err(|error| {
+            tracing::warn!(%error, "packets that are too large for the way to another node are lost, since no raw socket may be opened to hear of it");
+        });
         tracing::info!(uplink = uplink.name, address = %uplink.address, "data plane is up");
         state.uplink = Some(uplink.clone());
 
@@ -91,6 +95,7 @@ impl Node {
             datapath,
             kernel,
             slow_path: slow_path.ok(),
+            path_mtus: path_mtus.ok(),
             resolver: Resolver::default(),
             balance,
             cluster: None,

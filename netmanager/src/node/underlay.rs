@@ -6,9 +6,12 @@
 
 use std::net::Ipv4Addr;
 
-use super::Node;
+use tokio::time::Instant;
+
+use super::{Node, now};
 use crate::error::chain;
 use crate::nft;
+use crate::pathmtu::TooBig;
 
 impl Node {
     /// The address under which the other nodes reach this one.
@@ -42,6 +45,22 @@ impl Node {
                 "the policy of chain {chain} drops what containers send to the world and what comes to host ports; \
                  to let it through: {remedy}"
             );
+        }
+    }
+
+    /// The path to another node carries less than the uplink.
+    pub(super) fn hear_of_path(&mut self, report: &TooBig) {
+        let Some(path_mtus) = &mut self.path_mtus else { return };
+        if let Err(error) = path_mtus.hear(report, &mut self.datapath, now()) {
+            tracing::warn!(error = chain(&error), "the data plane is not told what a path carries");
+        }
+    }
+
+    /// A path that carried less may carry more by now.
+    pub(super) fn try_paths_again(&mut self, moment: Instant) {
+        let Some(path_mtus) = &mut self.path_mtus else { return };
+        if let Err(error) = path_mtus.tick(&mut self.datapath, moment.into_std()) {
+            tracing::warn!(error = chain(&error), "the data plane is not told what a path may carry");
         }
     }
 

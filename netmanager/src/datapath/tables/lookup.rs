@@ -1,6 +1,6 @@
 //! Single entries, as the programs look them up.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use netmanager_common::flow::{self, Ports};
 use netmanager_common::map::{self, FlowKey};
@@ -67,6 +67,12 @@ impl Tables {
     /// Whether a node with this address is known.
     pub fn knows_peer(&self, node: IpAddr) -> Result<bool, DatapathError> {
         Ok(found(&self.peers, &map::Peer::node(ip(node)), map::PEERS)?.is_some())
+    }
+
+    /// Whether a node's tunnel is known to be there.
+    pub fn listens(&self, node: SocketAddr) -> Result<bool, DatapathError> {
+        let key = map::Peer::listening(ip(node.ip()), Be16::new(node.port()));
+        Ok(found(&self.peers, &key, map::PEERS)?.is_some())
     }
 
     /// The instance address of the container of this node that has this NsIP: `None` if there is no such container,

@@ -1,0 +1,100 @@
+//! Nodes on which netmanager's other tasks run beside the data plane, and a cluster that is a function.
+
+use std::net::IpAddr;
+use std::sync::mpsc as std_mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use netmanager::datapath::{Backend, Datapath, Policy};
+use netmanager::net::Links;
+use netmanager::pathmtu::PathMtus;
+use netmanager::slowpath::{Counts, SlowPath};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::nodes::Node;
+
+type Work = Box<dyn FnOnce(&mut Datapath, &SlowPath) + Send>;
+
+/// Nodes whose slow paths run, and that hear what the underlay does not carry. What they miss is answered as the cluster would.
+pub(crate) struct Running(Vec<mpsc::UnboundedSender<Work>>);
+
+impl Running {
+    /// Acts on a node's data plane.
+    pub(crate) fn within<T: Send + 'static>(
+        &self,
+        node: usize,
+        work: impl FnOnce(&mut Datapath, &SlowPath) -> T + Send + 'static,
+    ) -> T {
+        let (give, take) = std_mpsc::channel();
+        let work = move |datapath: &mut Datapath, slow_path: &SlowPath| {
+            give.send(work(datapath, slow_path)).unwrap();
+        };
+        assert!(self.0[node].send(Box::new(work)).is_ok(), "node {node} runs");
+        take.recv().unwrap()
+    }
+
+    pub(crate) fn counts(&self, node: usize) -> Counts {
+        self.within(node, |_, slow_path| slow_path.counts())
+    }
+}
+
+/// Runs `test` while every node has a slow path. `cluster` says what is behind an address that a node asks for; `None`:
+/// it does not answer.
+pub(crate) fn run(
+    nodes: &mut [Node],
+    cluster: impl Fn(IpAddr) -> Option<(Policy, Vec<Backend>)> + Send + Sync,
+    test: impl FnOnce(&Running),
+) {
+    let stop = CancellationToken::new();
+    let (ready, is_ready) = std_mpsc::channel();
+    thread::scope(|scope| {
+        let mut running = Vec::new();
+        for node in nodes {
+            let (give, take) = mpsc::unbounded_channel();
+            running.push(give);
+            let (cluster, stop, ready) = (&cluster, stop.clone(), ready.clone());
+            let Node { netns, datapath, .. } = node;
+            scope.spawn(move || netns.run(|| drive(datapath, cluster, take, &ready, &stop)).unwrap());
+        }
+        let _stopped = stop.clone().drop_guard();
+        for _ in &running {
+            is_ready.recv_timeout(Duration::from_secs(10)).expect("the slow path starts");
+        }
+        test(&Running(running));
+    });
+}
+
+fn drive(
+    datapath: &mut Datapath,
+    cluster: &impl Fn(IpAddr) -> Option<(Policy, Vec<Backend>)>,
+    mut work: mpsc::UnboundedReceiver<Work>,
+    ready: &std_mpsc::Sender<()>,
+    stop: &CancellationToken,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let tasks = TaskTracker::new();
+        let links = Links::open().unwrap();
+        let mut slow_path = SlowPath::open(&links, datapath, &tasks, stop.clone()).await.unwrap();
+        let mut path_mtus = PathMtus::open(datapath, &tasks, stop).unwrap();
+        ready.send(()).unwrap();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                address = slow_path.missed() => {
+                    if let Some((policy, backends)) = cluster(address) {
+                        datapath.publish_service(address, policy, &backends).unwrap();
+                        slow_path.settled(address);
+                    }
+                }
+                report = path_mtus.next() => path_mtus.hear(&report, datapath, Instant::now()).unwrap(),
+                Some(work) = work.recv() => work(datapath, &slow_path),
+            }
+        }
+        datapath.set_slow_path(None).unwrap();
+        tasks.close();
+        tasks.wait().await;
+    });
+}
