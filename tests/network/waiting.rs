@@ -1,12 +1,15 @@
 //! Packets that cannot go on at once, with the whole daemon.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use integration::retransmission;
 use serde_json::json;
 
 use crate::bed::{Bed, Container};
+use crate::cluster::WEB_ADDRESS;
+use crate::neighbour::Neighbour;
 
 const EHOSTUNREACH: i32 = 113;
 
@@ -34,5 +37,27 @@ fn the_device_ends_with_the_daemon_and_is_there_again_with_the_next() -> Result<
     bed.netmanager.start_again()?;
     bed.wait_until_ready()?;
     ensure!(present(&bed), "made again");
+    Ok(())
+}
+
+#[test]
+fn a_first_connection_repeats_no_packet_though_the_servers_node_knows_nothing_of_the_client() -> Result<()> {
+    let bed = Bed::registered()?;
+    let neighbour = Neighbour::join(&bed)?;
+    let (client, server) = (Container::new("client")?, Container::new("server")?);
+    bed.attached(&client, 0)?;
+    neighbour.serve(&bed, &server)?;
+    let listener = server.netns.run(|| TcpListener::bind("0.0.0.0:80"))??;
+    let clients = |payload: &serde_json::Value| payload["sip"] == "10.30.0.0";
+    ensure!(bed.cluster.heard("net/tablequery/request", clients) == 0, "known before");
+
+    let target = SocketAddr::from((WEB_ADDRESS, 80));
+    client.netns.run(|| TcpStream::connect_timeout(&target, Duration::from_secs(10)))?.context("connect")?;
+    ensure!(listener.accept()?.1.ip() == Ipv4Addr::new(10, 30, 0, 0), "the client's own address");
+    ensure!(bed.cluster.heard("net/tablequery/request", clients) > 0, "the server's node has not asked");
+    for end in [&client, &server] {
+        let repeated = retransmission::read(&end.netns.output("cat", &["/proc/net/snmp"])?)?;
+        ensure!(repeated == 0, "{repeated} segments were sent again in {}", end.netns.name());
+    }
     Ok(())
 }
