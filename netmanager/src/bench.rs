@@ -13,6 +13,7 @@ mod connect;
 mod cpu;
 mod datagrams;
 mod distribution;
+mod flows;
 mod request;
 mod round_trip;
 mod serve;
@@ -27,6 +28,7 @@ pub use self::connect::connections;
 pub use self::cpu::{busy_seconds, pin};
 pub use self::datagrams::{Datagrams, datagrams};
 pub use self::distribution::{Distribution, QUANTILES};
+pub use self::flows::{MAX_FLOWS, flows};
 pub use self::round_trip::{Transport, round_trips};
 pub use self::serve::Server;
 
@@ -107,7 +109,7 @@ mod tests {
     use std::net::{Ipv4Addr, UdpSocket};
     use std::time::Duration;
 
-    use super::{Peer, Server, Transport, bulk, connections, datagrams, round_trips};
+    use super::{Peer, Server, Transport, bulk, connections, datagrams, flows, round_trips};
 
     const SHORT: Duration = Duration::from_millis(20);
 
@@ -137,6 +139,11 @@ mod tests {
     #[test]
     fn connections_end_well() {
         served(|peer| assert!(connections(peer, SHORT, None).unwrap() > 0.0));
+    }
+
+    #[test]
+    fn every_flow_is_answered() {
+        served(|peer| flows(peer, 100).unwrap());
     }
 
     #[test]

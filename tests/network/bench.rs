@@ -82,6 +82,16 @@ fn a_benchmark_measures_every_variant_and_leaves_nothing_behind() -> Result<()> 
             );
         }
     }
+    for (measure, quantity) in [
+        ("services-10000", "connection-rate"),
+        ("instances-64", "connection-rate"),
+        ("flows-1000", "connection-rate"),
+        ("first-packet", "p50"),
+        ("memory", "memory"),
+    ] {
+        let value = value("superpacket", "hypha-serviceip", measure, quantity);
+        assert!(value.is_some_and(|value| value > 0.0), "{measure} {quantity}: {value:?}");
+    }
     for key in ["kernel", "cpu"] {
         assert!(
             results["machine"][key].as_str().is_some_and(|text| !text.is_empty()),
@@ -98,7 +108,13 @@ fn a_benchmark_measures_every_variant_and_leaves_nothing_behind() -> Result<()> 
         let section = report.split_once(underlay).map(|(_, section)| section).context(underlay)?;
         assert!(section.contains(row), "{section}");
     }
-    for plot in ["throughput-wire", "latency-superpacket", "packets-same-node", "distribution-rr-tcp-wire"] {
+    for plot in [
+        "throughput-wire",
+        "latency-superpacket",
+        "packets-same-node",
+        "distribution-rr-tcp-wire",
+        "connections-by-flows",
+    ] {
         let svg = fs::read_to_string(folder.path().join(format!("{plot}.svg"))).context(plot)?;
         assert!(svg.starts_with("<svg") && svg.contains("hypha-serviceip"), "{plot}.svg");
         let png = fs::read(folder.path().join(format!("{plot}.png"))).context(plot)?;

@@ -17,7 +17,9 @@ pub struct Distribution {
 }
 
 impl Distribution {
-    pub(super) fn of(mut times: Vec<Duration>) -> Option<Self> {
+    /// Of no time, nothing.
+    #[must_use]
+    pub fn of(mut times: Vec<Duration>) -> Option<Self> {
         times.sort_unstable();
         (!times.is_empty()).then_some(Self { count: times.len(), sorted: times })
     }

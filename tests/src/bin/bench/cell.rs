@@ -6,19 +6,23 @@ mod hypha;
 mod nebula;
 mod pair;
 mod plain;
+mod resolving;
 mod running;
 mod vxlan;
 mod xdp_pass;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use integration::Netns;
 use netmanager::bench::{PORT, Peer, Server};
+use netmanager::datapath::{Backend, Datapath, DatapathError};
 
 use crate::arguments::Extra;
 use crate::subject::{Underlay, Variant};
 
+pub(crate) use hypha::{Hypha, SERVICE};
 pub(crate) use pair::Pair;
 
 /// Two containers that reach each other, and a server in the second.
@@ -55,9 +59,7 @@ pub(crate) enum Overlay {
     Xdp {
         _attached: [xdp_pass::Attached; 2],
     },
-    Hypha {
-        _datapaths: Box<[hypha::Pinned; 2]>,
-    },
+    Hypha(Box<Hypha>),
 }
 
 /// The CPUs of the two ends of a latency measurement, if there are two.
@@ -116,6 +118,50 @@ impl Cell {
     pub(crate) fn client<T: Send>(&self, work: impl FnOnce(Peer) -> T + Send) -> Result<T> {
         let peer = self.peer();
         self.bed.client.run(|| work(peer))
+    }
+
+    /// The server as an instance of Hypha.
+    pub(crate) fn backend(&self) -> Result<Backend> {
+        Ok(self.hypha()?.backend)
+    }
+
+    /// Where the client's node has its data plane pinned.
+    pub(crate) fn pins(&self) -> Result<&Path> {
+        Ok(self.hypha()?.datapaths[0].folder())
+    }
+
+    /// Acts on the data plane of a node of Hypha.
+    pub(crate) fn change_node<T: Send>(
+        &mut self,
+        node: usize,
+        work: impl FnOnce(&mut Datapath) -> Result<T, DatapathError> + Send,
+    ) -> Result<T> {
+        let Overlay::Hypha(hypha) = &mut self.bed.overlay else { bail!("{} is not Hypha", self.variant) };
+        hypha.datapaths[node].within(&self.bed.pair.nodes[node], work)
+    }
+
+    /// Gives the server one more address, as if it were another instance.
+    pub(crate) fn add_instance(&mut self, number: u8) -> Result<Backend> {
+        let Overlay::Hypha(hypha) = &mut self.bed.overlay else { bail!("{} is not Hypha", self.variant) };
+        hypha.add_instance(&self.bed.pair.nodes[1], &self.bed.server, number)
+    }
+
+    /// Runs `work` with the client's namespace, while the client's node answers for services that it does not know.
+    pub(crate) fn resolving<T: Send>(
+        &mut self,
+        known: impl Fn(IpAddr) -> Vec<Backend> + Send,
+        work: impl FnOnce(&Netns) -> Result<T>,
+    ) -> Result<T> {
+        let Overlay::Hypha(hypha) = &mut self.bed.overlay else { bail!("{} is not Hypha", self.variant) };
+        let (node, client) = (&self.bed.pair.nodes[0], &self.bed.client);
+        resolving::while_resolving(node, hypha.datapaths[0].datapath(), known, || work(client))
+    }
+
+    fn hypha(&self) -> Result<&Hypha> {
+        match &self.bed.overlay {
+            Overlay::Hypha(hypha) => Ok(hypha),
+            _ => bail!("{} is not Hypha", self.variant),
+        }
     }
 
     fn wait_until_connected(&self) -> Result<()> {

@@ -40,7 +40,11 @@ pub(crate) fn charts(results: &Results, summary: &Summary) -> Vec<Chart> {
         for (name, what, vertical, quantities) in bars {
             let keys: Vec<_> = summary
                 .keys_of(underlay)
-                .filter(|key| quantities.contains(&key.quantity) && !key.measure.ends_with("loaded"))
+                .filter(|key| {
+                    quantities.contains(&key.quantity)
+                        && !key.measure.ends_with("loaded")
+                        && !is_of_scale(&key.measure)
+                })
                 .collect();
             charts.extend(bar_chart(summary, underlay, &keys).map(|content| Chart {
                 name: format!("{name}-{}", underlay.id()),
@@ -54,7 +58,39 @@ pub(crate) fn charts(results: &Results, summary: &Summary) -> Vec<Chart> {
             charts.extend(distribution(results, summary, underlay, transport));
         }
     }
+    charts.extend(["services", "instances", "flows"].into_iter().filter_map(|what| scale(summary, what)));
     charts
+}
+
+/// What has a chart of its own, or none.
+fn is_of_scale(measure: &str) -> bool {
+    ["services-", "instances-", "flows-", "first-packet"].iter().any(|name| measure.starts_with(name))
+}
+
+/// Connections a second, by how much of something there is.
+#[expect(clippy::cast_precision_loss, reason = "counts below a million")]
+fn scale(summary: &Summary, what: &str) -> Option<Chart> {
+    let underlay = Underlay::Superpacket;
+    let line = |variant: &Variant| {
+        let points = Measure::ALL.into_iter().filter_map(|measure| {
+            let count = match measure {
+                Measure::Services { count } if what == "services" => count as usize,
+                Measure::Instances { count } if what == "instances" => count.into(),
+                Measure::Flows { count } if what == "flows" => count,
+                _ => return None,
+            };
+            let key = Key { underlay, measure: measure.id(), quantity: Quantity::ConnectionRate };
+            Some((count as f64, summary.spread(&key, variant)?.median))
+        });
+        points.collect()
+    };
+    let series = lines(summary, underlay, line)?;
+    Some(Chart {
+        name: format!("connections-by-{what}"),
+        title: format!("Connect, request, close, by the number of {what}"),
+        vertical: "1/s".to_owned(),
+        content: Content::Lines { horizontal: what.to_owned(), logarithmic: true, series },
+    })
 }
 
 fn bar_chart(summary: &Summary, underlay: Underlay, keys: &[&Key]) -> Option<Content> {

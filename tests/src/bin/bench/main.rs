@@ -17,6 +17,7 @@ mod progress;
 mod report;
 mod results;
 mod run;
+mod scale;
 mod subject;
 mod summary;
 mod table;

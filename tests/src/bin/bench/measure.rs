@@ -11,6 +11,7 @@ use netmanager::bench::{
 use serde::{Deserialize, Serialize};
 
 use crate::cell::{Cell, Places};
+use crate::scale;
 use crate::subject::{Underlay, Variant};
 
 /// Bytes of a question and of its answer.
@@ -29,6 +30,16 @@ pub(crate) enum Measure {
     Connections,
     /// UDP packets that fill Ethernet frames of this size.
     Datagrams { frame: usize },
+    /// [`Self::Connections`] to one of so many services.
+    Services { count: u32 },
+    /// [`Self::Connections`] to a service of so many instances.
+    Instances { count: u8 },
+    /// [`Self::Connections`] beside so many flows that the nodes remember.
+    Flows { count: usize },
+    /// Connecting to services that the node does not know yet.
+    FirstPacket,
+    /// Of the tables in the kernel.
+    Memory,
 }
 
 /// A number that a measure gives.
@@ -43,6 +54,7 @@ pub(crate) enum Quantity {
     P999,
     ConnectionRate,
     PacketRate,
+    Memory,
 }
 
 /// What came of it.
@@ -55,7 +67,7 @@ pub(crate) struct Taken {
 
 impl Measure {
     /// In the order in which they are taken and shown.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Tcp { streams: 1 },
         Self::Tcp { streams: 4 },
         Self::Tcp { streams: 16 },
@@ -69,6 +81,16 @@ impl Measure {
         Self::Datagrams { frame: 512 },
         Self::Datagrams { frame: 1024 },
         Self::Datagrams { frame: 1280 },
+        Self::Services { count: 1 },
+        Self::Services { count: 100 },
+        Self::Services { count: 10_000 },
+        Self::Instances { count: 1 },
+        Self::Instances { count: 64 },
+        Self::Flows { count: 1 },
+        Self::Flows { count: 1000 },
+        Self::Flows { count: 50_000 },
+        Self::FirstPacket,
+        Self::Memory,
     ];
 
     /// Of [`Self::ALL`], what a quick run takes.
@@ -82,9 +104,21 @@ impl Measure {
         )
     }
 
+    /// However short the measuring itself is.
+    pub(crate) fn is_slow_to_set_up(self) -> bool {
+        matches!(self, Self::Flows { count } if count > 1000)
+    }
+
     /// Whether it says anything of the variant on this underlay.
-    pub(crate) fn applies_to(self, _variant: &Variant, _underlay: Underlay) -> bool {
-        true
+    pub(crate) fn applies_to(self, variant: &Variant, underlay: Underlay) -> bool {
+        match self {
+            Self::Services { .. }
+            | Self::Instances { .. }
+            | Self::Flows { .. }
+            | Self::FirstPacket
+            | Self::Memory => *variant == Variant::ServiceIp && underlay == Underlay::Superpacket,
+            _ => true,
+        }
     }
 
     pub(crate) fn id(self) -> String {
@@ -96,6 +130,11 @@ impl Measure {
             }
             Self::Connections => "crr".to_owned(),
             Self::Datagrams { frame } => format!("udp-{frame}"),
+            Self::Services { count } => format!("services-{count}"),
+            Self::Instances { count } => format!("instances-{count}"),
+            Self::Flows { count } => format!("flows-{count}"),
+            Self::FirstPacket => "first-packet".to_owned(),
+            Self::Memory => "memory".to_owned(),
         }
     }
 
@@ -110,10 +149,15 @@ impl Measure {
             }
             Self::Connections => "TCP connect, request, close".to_owned(),
             Self::Datagrams { frame } => format!("UDP, frames of {frame} bytes"),
+            Self::Services { count } => format!("Connect, request, close, one of {count} services"),
+            Self::Instances { count } => format!("Connect, request, close, {count} instances in turn"),
+            Self::Flows { count } => format!("Connect, request, close, beside {count} flows"),
+            Self::FirstPacket => "Connect to a service that is not known yet".to_owned(),
+            Self::Memory => "Kernel memory of a node's tables".to_owned(),
         }
     }
 
-    pub(crate) fn take(self, cell: &mut Cell, duration: Duration, places: Places) -> Result<Taken> {
+    pub(crate) fn take(self, cell: &Cell, duration: Duration, places: Places) -> Result<Taken> {
         match self {
             Self::Tcp { streams } => {
                 let carried = cell.client(|peer| bulk(peer, streams, duration))??;
@@ -139,6 +183,11 @@ impl Measure {
                 let sent = cell.client(|peer| datagrams(peer, payload, duration, places.client))??;
                 Ok(Taken::numbers(&[(Quantity::PacketRate, sent.rate() / 1e3)]))
             }
+            Self::Services { count } => scale::services(cell.underlay, count, duration, places),
+            Self::Instances { count } => scale::instances(cell.underlay, count, duration, places),
+            Self::Flows { count } => scale::beside_flows(cell.underlay, count, duration, places),
+            Self::FirstPacket => scale::first_packets(cell.underlay, places),
+            Self::Memory => scale::memory(cell),
         }
     }
 }
@@ -183,13 +232,14 @@ impl Quantity {
             Self::P50 | Self::P90 | Self::P99 | Self::P999 => "us",
             Self::ConnectionRate => "1/s",
             Self::PacketRate => "kpps",
+            Self::Memory => "MB",
         }
     }
 
     /// What tells it from the other numbers of its measure, for people.
     pub(crate) fn title(self) -> &'static str {
         match self {
-            Self::Throughput | Self::ConnectionRate | Self::PacketRate => "",
+            Self::Throughput | Self::ConnectionRate | Self::PacketRate | Self::Memory => "",
             Self::CpuPerGigabyte => "CPU of both nodes",
             Self::P50 => "p50",
             Self::P90 => "p90",
@@ -204,11 +254,11 @@ impl Quantity {
 }
 
 impl Taken {
-    fn numbers(numbers: &[(Quantity, f64)]) -> Self {
+    pub(crate) fn numbers(numbers: &[(Quantity, f64)]) -> Self {
         Self { numbers: numbers.to_vec(), distribution: None }
     }
 
-    fn times(times: &Distribution) -> Self {
+    pub(crate) fn times(times: &Distribution) -> Self {
         let micros = |part| times.quantile(part).as_secs_f64() * 1e6;
         let numbers = [
             (Quantity::P50, micros(0.5)),

@@ -16,7 +16,7 @@ const OVERHEAD: Duration = Duration::from_millis(100);
 /// Fills `results`. Ctrl-C ends it after the measure that is under way.
 pub(crate) fn run(plan: &Plan, results: &mut Results) -> Result<()> {
     let places = Places::choose();
-    let mut cells = build(plan, places, results)?;
+    let cells = build(plan, places, results)?;
     let per_round: usize = cells.iter().map(|cell| measures_of(plan, cell)).sum();
     let mut progress = Progress::new(per_round * plan.rounds as usize, plan.duration + OVERHEAD);
     progress.say(&format!(
@@ -32,7 +32,7 @@ pub(crate) fn run(plan: &Plan, results: &mut Results) -> Result<()> {
             let first = round as usize % cells.len().max(1);
             let count = cells.len();
             for offset in 0..count {
-                let cell = &mut cells[(first + offset) % count];
+                let cell = &cells[(first + offset) % count];
                 if !measure.applies_to(&cell.variant, cell.underlay) {
                     continue;
                 }

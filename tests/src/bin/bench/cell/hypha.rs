@@ -1,7 +1,7 @@
 //! Hypha's data plane, attached by netmanager's own code.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
@@ -26,6 +26,27 @@ pub(super) enum Dial {
 /// The service of the server.
 pub(crate) const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 30, 2, 10);
 
+/// The data planes of both nodes.
+#[derive(Debug)]
+pub(crate) struct Hypha {
+    pub(super) datapaths: [Pinned; 2],
+    /// The server as an instance.
+    pub(super) backend: Backend,
+    server: Endpoint,
+}
+
+impl Hypha {
+    /// Another address of the server, on the link that it has. Its node must be the second.
+    pub(super) fn add_instance(&mut self, node: &Netns, server: &Netns, number: u8) -> Result<Backend> {
+        let ns_ip = Ipv4Addr::new(10, 18, 1, 66 + number);
+        let instance_ip = Ipv4Addr::new(10, 30, 110, number);
+        server.ip(&format!("addr add {ns_ip}/32 dev eth0"))?;
+        let endpoint = Endpoint { ns_ip, instance_ip: Some(instance_ip), ..self.server };
+        self.datapaths[1].within(node, |datapath| datapath.attach_endpoint(&endpoint))?;
+        Ok(Backend { ns_ip, instance_ip, ..self.backend })
+    }
+}
+
 /// A data plane and where it is pinned; taken away when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Pinned {
@@ -45,13 +66,21 @@ impl Pinned {
     }
 
     /// Acts on the data plane inside of its node's namespace.
-    pub(crate) fn within<T: Send>(
+    pub(super) fn within<T: Send>(
         &mut self,
         node: &Netns,
         work: impl FnOnce(&mut Datapath) -> Result<T, DatapathError> + Send,
     ) -> Result<T> {
         let datapath = &mut self.datapath;
         node.run(|| work(datapath))?.context("change the data plane")
+    }
+
+    pub(super) fn datapath(&mut self) -> &mut Datapath {
+        &mut self.datapath
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
     }
 }
 
@@ -96,7 +125,7 @@ pub(super) fn build(pair: Pair, underlay: Underlay, dial: Dial) -> Result<Bed> {
         Dial::NsIp => backend.ns_ip,
         Dial::ServiceIp => SERVICE,
     };
-    let overlay = Overlay::Hypha { _datapaths: Box::new(datapaths) };
+    let overlay = Overlay::Hypha(Box::new(Hypha { datapaths, backend, server: server_end }));
     Ok(Bed { target, overlay, client, server, pair })
 }
 
