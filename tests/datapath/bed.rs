@@ -153,16 +153,16 @@ impl Bed {
     }
 
     /// As [`Self::container_sends`] of many frames. Gives the verdicts only.
-    pub(crate) fn container_sends_all(&mut self, frames: impl IntoIterator<Item = Vec<u8>>) -> Vec<i32> {
-        let (netns, program) = (&self.netns, classifier(&mut self.programs, FROM_CONTAINER));
+    pub(crate) fn container_sends_all(&self, frames: impl IntoIterator<Item = Vec<u8>>) -> Vec<i32> {
+        let (netns, program) = (&self.netns, loaded(&self.programs, FROM_CONTAINER));
         let frames: Vec<_> = frames.into_iter().collect();
         let send = || frames.iter().map(|frame| verdict(program, frame)).collect();
         netns.run(send).unwrap()
     }
 
     /// As [`Self::uplink_receives`] of many frames. Gives the verdicts only.
-    pub(crate) fn uplink_receives_all(&mut self, frames: impl IntoIterator<Item = Vec<u8>>) -> Vec<i32> {
-        let (netns, program) = (&self.netns, classifier(&mut self.programs, FROM_UPLINK));
+    pub(crate) fn uplink_receives_all(&self, frames: impl IntoIterator<Item = Vec<u8>>) -> Vec<i32> {
+        let (netns, program) = (&self.netns, loaded(&self.programs, FROM_UPLINK));
         let frames: Vec<_> = frames.into_iter().collect();
         let send = || frames.iter().map(|frame| verdict(program, frame)).collect();
         netns.run(send).unwrap()
@@ -234,6 +234,10 @@ impl Outcome {
         assert_eq!((self.verdict, self.dropped.as_slice()), (REDIRECT, [].as_slice()));
         &self.frame
     }
+}
+
+fn loaded<'a>(programs: &'a Ebpf, name: &str) -> &'a SchedClassifier {
+    programs.program(name).expect(name).try_into().expect(name)
 }
 
 fn verdict(program: &SchedClassifier, frame: &[u8]) -> i32 {

@@ -30,6 +30,7 @@ mod recycled;
 mod repair;
 mod restart;
 mod running;
+mod shares;
 mod six;
 mod slow_path;
 mod talk;

@@ -142,9 +142,21 @@ fn who_waits_in_vain_for_the_cluster_is_told() {
 fn an_established_connection_is_reset_at_once_when_its_instance_is_gone() {
     let mut underlay = Underlay::new(2);
     let (client, server) = client_and_server(&mut underlay);
-    echo(&server);
-    run(&mut underlay.nodes, knowing(&[&server], &[&client, &server]), |nodes| {
-        let mut stream = connect(&client, SERVICE);
+    is_reset_when_its_instance_goes(&mut underlay, &client, &server);
+}
+
+#[test]
+fn an_established_connection_to_an_instance_of_this_node_is_reset_likewise() {
+    let mut underlay = Underlay::new(1);
+    let client = underlay.nodes[0].container(2);
+    let server = underlay.nodes[0].container(3);
+    is_reset_when_its_instance_goes(&mut underlay, &client, &server);
+}
+
+fn is_reset_when_its_instance_goes(underlay: &mut Underlay, client: &Container, server: &Container) {
+    echo(server);
+    run(&mut underlay.nodes, knowing(&[server], &[client, server]), |nodes| {
+        let mut stream = connect(client, SERVICE);
         exchange(&mut stream, 1);
         let instance_ip = server.backend.instance_ip;
         nodes.within(0, move |datapath, _| {
