@@ -169,6 +169,17 @@ impl Datapath {
         self.paths.uplink_mtu()
     }
 
+    /// The largest packet that is sent to `node`, were the way to there as wide as the uplink: bytes of IP.
+    #[must_use]
+    pub fn largest_to(&self, node: IpAddr) -> u16 {
+        self.paths.largest_to(node)
+    }
+
+    /// The nodes that the tables lead to.
+    pub fn peers(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.registry.nodes()
+    }
+
     /// The nodes to which the underlay carries less than the uplink, and how much.
     #[must_use]
     pub fn narrow_paths(&self) -> Vec<(IpAddr, u16)> {

@@ -31,7 +31,7 @@ use crate::datapath::{self, Datapath, Events, Suspect};
 use crate::error::chain;
 use crate::ipam::Pool;
 use crate::net::{Links, Uplink, Watch};
-use crate::pathmtu::{PathMtus, TooBig};
+use crate::pathmtu::{Heard, PathMtus};
 use crate::report::{Report, SessionState};
 use crate::resolver::{Resolver, is_use};
 use crate::session::{Event, Session};
@@ -120,8 +120,8 @@ enum Wake {
     Event(Event),
     Miss(IpAddr),
     Suspect(Suspect),
-    /// A router could not forward a packet.
-    TooBig(TooBig),
+    /// News of the path to another node.
+    Path(Heard),
     /// Links, addresses or routes have changed.
     Links,
     Time,
@@ -144,7 +144,7 @@ impl Node {
                 Wake::Suspect(suspect) => {
                     self.balance.suspected(&mut self.datapath, self.slow_path.as_ref(), suspect, now());
                 }
-                Wake::TooBig(report) => self.hear_of_path(&report),
+                Wake::Path(heard) => self.hear_of_path(heard),
                 Wake::Links => self.reconcile_due = self.reconcile_due.min(Instant::now() + SETTLE),
                 Wake::Time => {}
             }
@@ -200,7 +200,7 @@ impl Node {
                 }
             },
             address = slow_path => Wake::Miss(address),
-            report = path_mtus => Wake::TooBig(report),
+            heard = path_mtus => Wake::Path(heard),
             () = self.watch.changed() => Wake::Links,
             () = tokio::time::sleep_until(deadline) => Wake::Time,
         }
@@ -239,7 +239,7 @@ impl Node {
         self.balance.tick(&mut self.datapath, self.slow_path.as_ref(), moment.into_std());
         self.expire_registrations(moment);
         self.answer_unnamed(moment);
-        self.try_paths_again(moment);
+        self.tend_paths(moment);
         self.ask_for_block_again(moment);
         if self.tables_due.is_some_and(|due| due <= moment) {
             self.save_tables();

@@ -1,33 +1,55 @@
-//! What the underlay carries to each other node, learned from the routers that say so (RFC 1191, RFC 8201).
+//! What the underlay carries to each other node.
 //!
-//! Outer packets are never split on their way: a router that cannot forward one tells this node. The data plane is told
-//! in turn, which refuses what is larger, and so whoever sends it hears of it. After some time it is tried again.
+//! Outer packets are never split on their way: a router that cannot forward one tells this node (RFC 1191, RFC 8201). The
+//! data plane is told in turn, which refuses what is larger, and so whoever sends it hears of it. Where routers are silent,
+//! padded pings show it: to each node when it becomes known, and then every few minutes. After some time a larger packet is
+//! tried again.
 
 mod icmp;
 mod learned;
+mod probe;
+mod search;
 mod socket;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::icmp::TooBig;
-use self::learned::Learned;
+use self::learned::{Learned, least};
 use self::socket::IcmpSocket;
 use crate::datapath::{Datapath, DatapathError};
 
 /// Reports on their way to the node. One that finds no room is said again with the next packet.
 const QUEUE: usize = 64;
+/// How often a path is measured: before what was found the last time is forgotten.
+const INTERVAL: Duration = Duration::from_secs(540);
+/// How many paths are measured at one time.
+const AT_ONCE: usize = 4;
+
+/// News of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// A router says that a packet was too large. Anybody can write such a report.
+    TooBig(TooBig),
+    /// Pings of `mtu` bytes to `node` come back, larger ones do not.
+    Narrow { node: IpAddr, mtu: u16 },
+}
 
 /// The node's end of it.
 #[derive(Debug)]
 pub struct PathMtus {
-    reports: mpsc::Receiver<TooBig>,
+    news: mpsc::Receiver<Heard>,
     learned: Learned,
+    /// When each path is to be measured (again).
+    due: BTreeMap<IpAddr, Instant>,
+    prober: Prober,
 }
 
 impl PathMtus {
@@ -36,75 +58,120 @@ impl PathMtus {
     /// # Errors
     /// When the kernel refuses a raw socket.
     pub fn open(datapath: &Datapath, tasks: &TaskTracker, stop: &CancellationToken) -> io::Result<Self> {
-        let (found, reports) = mpsc::channel(QUEUE);
+        let (found, news) = mpsc::channel(QUEUE);
         tasks.spawn(listen(IcmpSocket::v4()?, found.clone(), stop.clone()));
         match IcmpSocket::v6() {
-            Ok(socket) => drop(tasks.spawn(listen(socket, found, stop.clone()))),
+            Ok(socket) => drop(tasks.spawn(listen(socket, found.clone(), stop.clone()))),
             // Kernels can be had without it; then nothing of it arrives.
             Err(error) => tracing::debug!(%error, "no ICMPv6"),
         }
         let mut learned = Learned::default();
         for (node, mtu) in datapath.narrow_paths() {
-            learned.adopt(node, mtu, Instant::now());
+            learned.narrow(node, mtu, Instant::now());
         }
-        Ok(Self { reports, learned })
+        let permits = Arc::new(Semaphore::new(AT_ONCE));
+        let prober = Prober { found, permits, tasks: tasks.clone(), stop: stop.clone() };
+        Ok(Self { news, learned, due: BTreeMap::new(), prober })
     }
 
-    /// What a router says next. Anybody can write such a packet: it is to be judged by [`Self::hear`]. Cancel safe.
-    pub async fn next(&mut self) -> TooBig {
-        match self.reports.recv().await {
-            Some(report) => report,
-            // Both tasks have ended; so does the node.
+    /// What is heard next, to be judged by [`Self::hear`]. Cancel safe.
+    pub async fn next(&mut self) -> Heard {
+        match self.news.recv().await {
+            Some(heard) => heard,
+            // Cannot be: the prober holds a sender.
             None => std::future::pending().await,
         }
     }
 
-    /// Tells the data plane, if the report is about a packet of this node to another one's tunnel, and says less than what
-    /// is known.
+    /// Tells the data plane, if this is about the path to another node's tunnel, and less than what is known.
     ///
     /// # Errors
     /// When the tables cannot be read or written.
-    pub fn hear(
-        &mut self,
-        report: &TooBig,
-        datapath: &mut Datapath,
-        now: Instant,
-    ) -> Result<(), DatapathError> {
-        let tables = datapath.tables();
-        let Some(node) = tables.node()? else { return Ok(()) };
-        let addresses = [node.addresses.v4.map(IpAddr::from), node.addresses.v6.map(IpAddr::from)];
-        if !addresses.contains(&Some(report.sender)) || !tables.listens(report.receiver)? {
-            return Ok(());
-        }
-        let peer = report.receiver.ip();
-        let Some(mtu) = self.learned.hear(report, datapath.uplink_mtu(), now) else { return Ok(()) };
+    pub fn hear(&mut self, heard: Heard, datapath: &mut Datapath, now: Instant) -> Result<(), DatapathError> {
+        let (peer, narrow) = match heard {
+            Heard::TooBig(report) => {
+                let tables = datapath.tables();
+                let Some(node) = tables.node()? else { return Ok(()) };
+                let addresses = [node.addresses.v4.map(IpAddr::from), node.addresses.v6.map(IpAddr::from)];
+                if !addresses.contains(&Some(report.sender)) || !tables.listens(report.receiver)? {
+                    return Ok(());
+                }
+                (report.receiver.ip(), self.learned.hear(&report, datapath.uplink_mtu(), now))
+            }
+            Heard::Narrow { node, mtu } => (node, self.learned.narrow(node, mtu, now)),
+        };
+        let Some(mtu) = narrow else { return Ok(()) };
         tracing::info!(%peer, mtu, "the path to a node carries less than the uplink");
         datapath.set_path_mtu(peer, Some(mtu))
     }
 
-    /// When [`Self::tick`] has something to do.
+    /// When [`Self::tick`] has something to do, but for nodes that become known.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.learned.deadline()
+        self.due.values().copied().chain(self.learned.deadline()).min()
     }
 
-    /// Tries again what was too large a while ago.
+    /// Tries again what was too large a while ago, and measures the paths to nodes that have become known.
     ///
     /// # Errors
     /// When the tables cannot be written.
     pub fn tick(&mut self, datapath: &mut Datapath, now: Instant) -> Result<(), DatapathError> {
+        let peers: BTreeSet<_> = datapath.peers().collect();
+        self.due.retain(|node, _| peers.contains(node));
+        for node in peers {
+            if self.due.get(&node).is_none_or(|due| *due <= now) {
+                self.due.insert(node, now + INTERVAL);
+                self.prober.measure(node, datapath.largest_to(node));
+            }
+        }
         self.learned.expire(now).into_iter().try_for_each(|peer| datapath.set_path_mtu(peer, None))
     }
 }
 
-async fn listen(mut socket: IcmpSocket, found: mpsc::Sender<TooBig>, stop: CancellationToken) {
+/// Measures paths in tasks of their own.
+#[derive(Debug)]
+struct Prober {
+    found: mpsc::Sender<Heard>,
+    permits: Arc<Semaphore>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Prober {
+    /// Finds out whether packets of `most` bytes reach `node`, and if not, which do.
+    fn measure(&self, node: IpAddr, most: u16) {
+        let least = least(node);
+        if most <= least {
+            return;
+        }
+        let (found, permits, stop) = (self.found.clone(), Arc::clone(&self.permits), self.stop.clone());
+        self.tasks.spawn(async move {
+            let measured = async {
+                let _permit = permits.acquire().await.map_err(io::Error::other)?;
+                probe::measure(node, least, most).await
+            };
+            let measured = tokio::select! {
+                () = stop.cancelled() => return,
+                measured = measured => measured,
+            };
+            match measured {
+                Ok(Some(mtu)) if mtu < most => found.send(Heard::Narrow { node, mtu }).await.unwrap_or(()),
+                Ok(Some(_)) => tracing::debug!(%node, most, "the path carries what containers send"),
+                Ok(None) => tracing::debug!(%node, "no ping is answered: the path cannot be measured"),
+                Err(error) => tracing::debug!(%node, %error, "the path cannot be measured"),
+            }
+        });
+    }
+}
+
+async fn listen(mut socket: IcmpSocket, found: mpsc::Sender<Heard>, stop: CancellationToken) {
     loop {
         let read = tokio::select! {
             () = stop.cancelled() => return,
             read = socket.read() => read,
         };
         match read {
-            Ok(Some(report)) => drop(found.try_send(report)),
+            Ok(Some(report)) => drop(found.try_send(Heard::TooBig(report))),
             Ok(None) => {}
             Err(error) => {
                 tracing::error!(%error, "cannot read ICMP: paths that carry less than the uplink lose packets");

@@ -153,6 +153,50 @@ fn each_mtu_is_found(inner: Family, outer: Family) {
     assert_eq!(fragments(&underlay.routers), 0, "no router had to split a packet");
 }
 
+/// Between routers that say nothing.
+fn what_is_carried_is_measured(outer: Family) {
+    if outer == Family::V6 && !kernel_has_ipv6() {
+        println!("skipped: this kernel has no IPv6");
+        return;
+    }
+    let mut underlay = Routed::new(outer);
+    for router in &underlay.routers {
+        let silence = "table inet silence { chain out { type filter hook output priority 0; \
+                       icmp type destination-unreachable drop; icmpv6 type packet-too-big drop; }; }";
+        router.output("nft", &[silence]).unwrap();
+    }
+    set_between(&underlay.routers, 1391);
+    let [client, server] = [0, 1].map(|node: usize| underlay.nodes[node].container(2));
+    publish_instances(&mut underlay.nodes, &[&client, &server]);
+    echo(&server);
+    let peers = [server.backend.node.ip(), client.backend.node.ip()];
+    run(
+        &mut underlay.nodes,
+        |_| None,
+        |nodes| {
+            for (node, peer) in peers.into_iter().enumerate() {
+                eventually(Duration::from_secs(20), "the path to be measured", || {
+                    let known = nodes.within(node, |datapath, _| datapath.narrow_paths());
+                    if known == [(peer, 1391)] { Ok(()) } else { Err(known) }
+                })
+                .unwrap();
+            }
+            exchange(&mut connect(&client, server.backend.instance_ip), 4);
+        },
+    );
+    assert_eq!(fragments(&underlay.routers), 0, "no router had to split a packet");
+}
+
+#[test]
+fn what_a_path_of_silent_routers_carries_is_measured() {
+    what_is_carried_is_measured(Family::V4);
+}
+
+#[test]
+fn what_a_path_of_silent_routers_over_ipv6_carries_is_measured() {
+    what_is_carried_is_measured(Family::V6);
+}
+
 #[test]
 fn what_a_path_carries_is_learned_from_its_routers() {
     each_mtu_is_found(Family::V4, Family::V4);

@@ -81,6 +81,7 @@ fn drive(
         let mut path_mtus = PathMtus::open(datapath, &tasks, stop).unwrap();
         ready.send(()).unwrap();
         loop {
+            path_mtus.tick(datapath, Instant::now()).unwrap();
             tokio::select! {
                 () = stop.cancelled() => break,
                 address = slow_path.missed() => {
@@ -89,7 +90,7 @@ fn drive(
                         slow_path.settled(address);
                     }
                 }
-                report = path_mtus.next() => path_mtus.hear(&report, datapath, Instant::now()).unwrap(),
+                heard = path_mtus.next() => path_mtus.hear(heard, datapath, Instant::now()).unwrap(),
                 Some(work) = work.recv() => work(datapath, &slow_path),
             }
         }

@@ -30,6 +30,11 @@ impl Paths {
         self.uplink_mtu
     }
 
+    /// The largest outer packet to `node`, but for the path.
+    pub(super) fn largest_to(&self, node: IpAddr) -> u16 {
+        inner_mtu(self.uplink_mtu, overhead(node)) + overhead(node)
+    }
+
     /// The underlay carries packets of `mtu` bytes to `node`; `None`: as large ones as the uplink.
     pub(super) fn set(&mut self, node: IpAddr, mtu: Option<u16>) {
         match mtu {

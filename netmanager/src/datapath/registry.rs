@@ -136,6 +136,11 @@ impl Registry {
         steps
     }
 
+    /// The nodes behind which there is an instance.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.peers.keys().filter(|peer| peer.port() == 0).map(SocketAddr::ip)
+    }
+
     /// The rows that stand for an instance.
     pub(super) fn in_use(&self) -> impl Iterator<Item = Row> + '_ {
         self.backends.iter().map(|(&number, in_use)| {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{Node, now};
 use crate::error::chain;
 use crate::nft;
-use crate::pathmtu::TooBig;
+use crate::pathmtu::Heard;
 
 impl Node {
     /// The address under which the other nodes reach this one.
@@ -49,15 +49,15 @@ impl Node {
     }
 
     /// The path to another node carries less than the uplink.
-    pub(super) fn hear_of_path(&mut self, report: &TooBig) {
+    pub(super) fn hear_of_path(&mut self, heard: Heard) {
         let Some(path_mtus) = &mut self.path_mtus else { return };
-        if let Err(error) = path_mtus.hear(report, &mut self.datapath, now()) {
+        if let Err(error) = path_mtus.hear(heard, &mut self.datapath, now()) {
             tracing::warn!(error = chain(&error), "the data plane is not told what a path carries");
         }
     }
 
-    /// A path that carried less may carry more by now.
-    pub(super) fn try_paths_again(&mut self, moment: Instant) {
+    /// A path that carried less may carry more by now, and of a new one nothing is known.
+    pub(super) fn tend_paths(&mut self, moment: Instant) {
         let Some(path_mtus) = &mut self.path_mtus else { return };
         if let Err(error) = path_mtus.tick(&mut self.datapath, moment.into_std()) {
             tracing::warn!(error = chain(&error), "the data plane is not told what a path may carry");

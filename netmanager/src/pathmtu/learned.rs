@@ -16,6 +16,11 @@ const PLATEAUS: [u16; 4] = [1492, 1400, 1006, LEAST];
 /// Nodes of which something is known at one time.
 const MOST: usize = 4096;
 
+/// The least that a path to this address carries.
+pub(super) const fn least(node: IpAddr) -> u16 {
+    if node.is_ipv4() { LEAST } else { LEAST_V6 }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Learned {
     paths: BTreeMap<IpAddr, Path>,
@@ -36,11 +41,15 @@ impl Learned {
             0 => *PLATEAUS.iter().find(|plateau| **plateau < report.length)?,
             mtu => mtu,
         };
-        let least = if node.is_ipv4() { LEAST } else { LEAST_V6 };
         // Whoever has truly dropped the packet carries less than it was long.
-        if mtu < least || mtu >= report.length || u32::from(mtu) >= uplink_mtu {
+        if mtu < least(node) || mtu >= report.length || u32::from(mtu) >= uplink_mtu {
             return None;
         }
+        self.narrow(node, mtu, now)
+    }
+
+    /// The path to `node` carries `mtu` bytes and no more. Gives what it is to be taken for, if that has changed.
+    pub(super) fn narrow(&mut self, node: IpAddr, mtu: u16, now: Instant) -> Option<u16> {
         let until = now + LIFETIME;
         match self.paths.get_mut(&node) {
             Some(path) if path.mtu < mtu => None,
@@ -56,11 +65,6 @@ impl Learned {
                 Some(mtu)
             }
         }
-    }
-
-    /// Takes over what an earlier process has learned; when, is not known.
-    pub(super) fn adopt(&mut self, node: IpAddr, mtu: u16, now: Instant) {
-        self.paths.insert(node, Path { mtu, until: now + LIFETIME });
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
