@@ -18,6 +18,7 @@ pub mod header;
 pub mod health;
 pub mod life;
 pub mod map;
+pub mod outside;
 pub mod packet;
 pub mod punt;
 pub mod tunnel;

@@ -60,6 +60,8 @@ pub const BUDGETS: &str = "BUDGETS";
 /// Who sends through the tunnel from where nothing is known: [`Ip`] on the underlay to [`crate::budget::Budget`]. Least
 /// recently used fall out, which only makes the budget full again. Uplink writes.
 pub const SENDERS: &str = "SENDERS";
+/// What the XDP program at the uplink has done, per CPU, by [`Early`]. It writes, user reads.
+pub const EARLY: &str = "EARLY";
 /// Packets given to the slow path, per CPU, by [`crate::event::DropReason`]. All programs write, user reads.
 pub const PUNTS: &str = "PUNTS";
 
@@ -95,6 +97,8 @@ pub const MAX_TURN_LOCKS: u32 = 1024;
 pub const MAX_MISSES: u32 = 4096;
 /// Addresses on the underlay that are kept an eye on at a time.
 pub const MAX_SENDERS: u32 = 4096;
+/// Numbers of [`Early`].
+pub const MAX_EARLY: u32 = 2;
 /// Bytes: a power of two and a multiple of any page size.
 pub const EVENTS_SIZE: u32 = 65_536;
 /// Instances that one service address can stand for. A power of two.
@@ -428,6 +432,36 @@ pub struct Traffic {
 }
 
 const _: () = assert!(size_of::<Traffic>() == 8 + 8 + 8 + 8);
+
+/// What the XDP program at the uplink puts before a frame whose outer headers it has taken off, as the kernel's metadata:
+/// no sender can. It is the same for all packets of a connection, else the kernel would not merge them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Unwrapped {
+    /// [`Self::MARK`].
+    pub mark: u32,
+    /// Where the packet is to go: its receiver was looked up when it was checked.
+    pub receiver: Veth,
+}
+
+const _: () = assert!(size_of::<Unwrapped>() == 4 + size_of::<Veth>());
+// What the kernel has room for, and compares word by word.
+const _: () = assert!(size_of::<Unwrapped>() <= 32 && size_of::<Unwrapped>().is_multiple_of(4));
+
+impl Unwrapped {
+    /// Programs of another ABI version do not understand each other.
+    pub const MARK: u32 = 0x4859_0000 | crate::ABI_VERSION;
+}
+
+/// Index into [`EARLY`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Early {
+    /// The outer headers were taken off.
+    Unwrapped = 0,
+    /// They were left on, since the driver gives no room for [`Unwrapped`].
+    NoMetadata = 1,
+}
 
 #[cfg(feature = "user")]
 mod pod {

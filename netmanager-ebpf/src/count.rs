@@ -2,8 +2,9 @@
 
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use netmanager_common::event::DropReason;
+use netmanager_common::map::Early;
 
-use crate::maps::{DROPS, PUNTS, TRAFFIC};
+use crate::maps::{DROPS, EARLY, PUNTS, TRAFFIC};
 
 /// From here on a number stands for a drop, and its reason.
 const DROPPED: i32 = 0x100;
@@ -38,6 +39,15 @@ pub(crate) fn drop(reason: u32) -> i32 {
 #[inline(always)]
 pub(crate) fn punted(reason: u32) {
     if let Some(count) = PUNTS.get_ptr_mut(reason) {
+        // SAFETY: the counter is this CPU's own.
+        unsafe { *count += 1 };
+    }
+}
+
+/// Counts what was done early at the uplink.
+#[inline(always)]
+pub(crate) fn early(event: Early) {
+    if let Some(count) = EARLY.get_ptr_mut(event as u32) {
         // SAFETY: the counter is this CPU's own.
         unsafe { *count += 1 };
     }

@@ -2,10 +2,10 @@
 
 use aya_ebpf::bindings::BPF_ANY;
 use netmanager_common::budget::{self, Budget};
-use netmanager_common::map::STRANGERS_BUDGET;
+use netmanager_common::map::{Backend, Peer, STRANGERS_BUDGET};
 use netmanager_common::wire::Ip;
 
-use crate::maps::{self, BUDGETS, SENDERS};
+use crate::maps::{self, BACKENDS, BUDGETS, HOSTS, PEERS, SENDERS};
 use crate::select;
 
 /// Whether a packet between these addresses, at the uplink and outside of the tunnel, must not come in: one of them is a
@@ -20,6 +20,45 @@ pub(crate) fn is_inner(source: Ip, destination: Ip) -> bool {
 #[inline(always)]
 fn is_container_here(address: Ip) -> bool {
     address.is_container() && maps::veth(&address).is_some()
+}
+
+/// What is known of whoever sends through the tunnel with some inner source.
+pub(crate) enum Sender {
+    /// The table has the source at this very node, as this instance's.
+    Owner(&'static Backend),
+    /// The table has it elsewhere, or it is none of the overlay's.
+    Impostor,
+    /// The table does not have it. `is_node`: it has the node.
+    New { is_node: bool },
+}
+
+/// Who `peer`, an address of the underlay, is to a packet with the inner source `source`.
+#[inline(always)]
+pub(crate) fn sender(peer: Ip, source: Ip) -> Sender {
+    // SAFETY: one aligned word. If it is another address's by now, the backend that it leads to says so.
+    if let Some(&number) = unsafe { HOSTS.get(&source) } {
+        return match BACKENDS.get(number) {
+            Some(backend) if backend.node == peer && backend.in_use() && backend.owns(source) => {
+                Sender::Owner(backend)
+            }
+            _ => Sender::Impostor,
+        };
+    }
+    if !source.is_service() && !source.is_container() {
+        return Sender::Impostor;
+    }
+    // SAFETY: only whether there is an entry matters.
+    Sender::New { is_node: unsafe { PEERS.get(&Peer::node(peer)) }.is_some() }
+}
+
+/// Whether [`may_be_new`] would refuse a packet of a stranger. Takes nothing.
+#[inline(always)]
+pub(crate) fn is_over_budget(stranger: &Ip) -> bool {
+    let now = select::now_ns();
+    // SAFETY: read at once; what it says is only a moment early or late.
+    let own = unsafe { SENDERS.get(stranger) };
+    own.is_some_and(|budget| budget.is_used_up(budget::UNKNOWN_SOURCE, now))
+        || BUDGETS.get(STRANGERS_BUDGET).is_some_and(|budget| budget.is_used_up(budget::STRANGERS, now))
 }
 
 /// Whether one more packet through the tunnel from `sender`, an address of the underlay, may be looked into although its

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   container A            host                       uplink              other node
-//!     eth0 ---- veth [from_container] --encapsulate---> eth0 ~~~ UDP ~~~> [from_uplink] --> container B
+//!     eth0 ---- veth [from_container] --encapsulate---> eth0 ~~~ UDP ~~~> ([uplink_xdp]) [from_uplink] --> container B
 //!                          |                             ^
 //!                          +--redirect_peer--> container on this node
 //! ```
@@ -15,8 +15,9 @@
 //! What a program cannot finish alone goes to netmanager and comes back at `from_slow_path`.
 //!
 //! This file is the table of attach points. Reading order: [`container`] and [`uplink`], the two paths from top to
-//! bottom; [`slow`], the way of the rest; then what they use: [`guard`], [`select`], [`follow`], [`health`],
-//! [`deliver`], [`segment`], [`host`], [`miss`], [`maps`], [`skb`]; and of `netmanager-common`, which user space shares, `header` and `packet`.
+//! bottom; [`early`], what of the second may be done sooner; [`slow`], the way of the rest; then what they use:
+//! [`guard`], [`select`], [`follow`], [`health`], [`deliver`], [`segment`], [`host`], [`miss`], [`maps`], [`skb`],
+//! [`raw`]; and of `netmanager-common`, which user space shares, `header` and `packet`.
 
 #![no_std]
 #![no_main]
@@ -28,6 +29,7 @@
 mod container;
 mod count;
 mod deliver;
+mod early;
 mod follow;
 mod fragment;
 mod guard;
@@ -35,16 +37,18 @@ mod health;
 mod host;
 mod maps;
 mod miss;
+mod raw;
 mod segment;
 mod select;
 mod skb;
 mod slow;
 mod uplink;
 
-use aya_ebpf::macros::classifier;
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
 use netmanager_common::punt::Origin;
 
+use crate::raw::Raw;
 use crate::skb::Skb;
 
 /// tcx ingress of the host side of a container's veth.
@@ -59,6 +63,19 @@ pub(crate) fn from_container(context: TcContext) -> i32 {
 pub(crate) fn from_uplink(context: TcContext) -> i32 {
     let skb = Skb::new(&context);
     slow::finish(&skb, Origin::Uplink, count::end(uplink::handle(&skb)))
+}
+
+/// XDP of the uplink, in the driver, where that costs nothing else: before the kernel has a packet, so that it merges
+/// what comes out of the tunnel.
+#[xdp]
+pub(crate) fn uplink_xdp(context: XdpContext) -> u32 {
+    early::handle(&Raw::<false>::new(&context))
+}
+
+/// The same where a frame may be longer than the driver's buffers (Linux 5.18).
+#[xdp(frags)]
+pub(crate) fn uplink_xdp_long(context: XdpContext) -> u32 {
+    early::handle(&Raw::<true>::new(&context))
 }
 
 /// tcx ingress of the slow path's TAP device: what netmanager has held, made or translated.

@@ -10,8 +10,8 @@ use netmanager_common::event::{DROP_REASONS, DropReason};
 use netmanager_common::health::Health;
 use netmanager_common::map::{
     Backend, EVENTS_SIZE, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, MAX_ASSURED, MAX_BACKENDS,
-    MAX_BUDGETS, MAX_ENDPOINTS, MAX_FLOWS, MAX_FRAGMENTS, MAX_HOSTS, MAX_MISSES, MAX_PEERS, MAX_SENDERS,
-    MAX_SERVICES, MAX_TURN_LOCKS, Node, Peer, Service, Traffic, Veth,
+    MAX_BUDGETS, MAX_EARLY, MAX_ENDPOINTS, MAX_FLOWS, MAX_FRAGMENTS, MAX_HOSTS, MAX_MISSES, MAX_PEERS,
+    MAX_SENDERS, MAX_SERVICES, MAX_TURN_LOCKS, Node, Peer, Service, Traffic, Veth,
 };
 use netmanager_common::wire::Ip;
 
@@ -74,6 +74,9 @@ pub(crate) static BUDGETS: Array<Budget> = Array::pinned(MAX_BUDGETS, 0);
 
 #[map]
 pub(crate) static SENDERS: LruHashMap<Ip, Budget> = LruHashMap::pinned(MAX_SENDERS, 0);
+
+#[map]
+pub(crate) static EARLY: PerCpuArray<u64> = PerCpuArray::pinned(MAX_EARLY, 0);
 
 #[map]
 pub(crate) static PUNTS: PerCpuArray<u64> = PerCpuArray::pinned(DROP_REASONS, 0);

@@ -5,7 +5,7 @@
 //! bounds that a newer LLVM may rearrange until an older verifier loses them, and nothing is invalidated when the
 //! packet's memory moves.
 
-use core::mem::MaybeUninit;
+use core::mem::{MaybeUninit, size_of};
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
@@ -22,6 +22,7 @@ use netmanager_common::checksum::Difference;
 use netmanager_common::event::DropReason;
 use netmanager_common::flow::Ports;
 use netmanager_common::header::{self, Header, Transport};
+use netmanager_common::map::{Unwrapped, Veth};
 use netmanager_common::packet::Frame;
 use netmanager_common::tunnel::{OVERHEAD, OVERHEAD6};
 use netmanager_common::wire::{self, ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_LEN, IPV6_LEN, Wire};
@@ -81,6 +82,21 @@ impl Skb {
         const NUMBER: u32 = 0x0fff;
         // SAFETY: as in `new`.
         self.is_tagged() && unsafe { (*self.raw).vlan_tci } & NUMBER != 0
+    }
+
+    /// Where the frame is to go, if its outer headers were taken off before the kernel had it.
+    #[inline(always)]
+    pub(crate) fn unwrapped(&self) -> Option<Veth> {
+        // SAFETY: as in `new`.
+        let start = unsafe { (*self.raw).data_meta as usize };
+        // SAFETY: as in `new`. The kernel lets programs read what lies between these two, after they have compared them.
+        let end = unsafe { (*self.raw).data as usize };
+        if start + size_of::<Unwrapped>() > end {
+            return None;
+        }
+        // SAFETY: within the bounds just compared, and aligned as the kernel demands of whoever writes there.
+        let Unwrapped { mark, receiver } = unsafe { *core::ptr::with_exposed_provenance::<Unwrapped>(start) };
+        (mark == Unwrapped::MARK).then_some(receiver)
     }
 
     /// Copies out what lies at `offset`; nothing when the frame ends before.
@@ -195,6 +211,9 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn close_tunnel_room<H: Header>(&self, outer: Family) -> Result<(), DropReason> {
         let mut overhead = outer.overhead();
+        if overhead == 0 {
+            return Ok(());
+        }
         if outer.ethertype() != H::ETHERTYPE {
             // The kernel keeps beside the packet what it is, and would give it to the wrong half of the container's IP
             // stack. Converting the outer header says it, on kernels that have no flag of `adjust_room` for this (below
@@ -202,7 +221,7 @@ impl Skb {
             self.change_family(H::ETHERTYPE)?;
             overhead = match outer {
                 Family::V4 => overhead + (IPV6_LEN - IPV4_LEN),
-                Family::V6 => overhead - (IPV6_LEN - IPV4_LEN),
+                _ => overhead - (IPV6_LEN - IPV4_LEN),
             };
         }
         self.adjust_room(-i32::from(overhead), BPF_F_ADJ_ROOM_FIXED_GSO)
@@ -253,6 +272,8 @@ impl Frame for Skb {
 /// Of the outer headers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
+    /// There are none any more.
+    None,
     V4,
     V6,
 }
@@ -262,6 +283,7 @@ impl Family {
     #[inline(always)]
     pub(crate) const fn overhead(self) -> u16 {
         match self {
+            Self::None => 0,
             Self::V4 => OVERHEAD,
             Self::V6 => OVERHEAD6,
         }
@@ -271,7 +293,7 @@ impl Family {
     const fn ethertype(self) -> wire::Be16 {
         match self {
             Self::V4 => ETHERTYPE_IPV4,
-            Self::V6 => ETHERTYPE_IPV6,
+            Self::None | Self::V6 => ETHERTYPE_IPV6,
         }
     }
 }

@@ -3,28 +3,33 @@
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use netmanager_common::event::DropReason;
 use netmanager_common::header::Header;
-use netmanager_common::map::{Backend, Node, Peer};
+use netmanager_common::map::{Backend, Node, Veth};
+use netmanager_common::outside::Outside;
 use netmanager_common::packet::Packet;
 use netmanager_common::tunnel::{Outer, Outer6};
 use netmanager_common::wire::{
-    ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, FRAGMENT_OFFSET, IPV4_LEN, IPV4_WITHOUT_OPTIONS,
-    Ip, Ipv4, Ipv6, UDP, UDP_LEN, Udp,
+    ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, IPV4_LEN, Ip, Ipv4, Ipv6,
 };
 
-use crate::maps::{self, BACKENDS, HOSTS, NODE, PEERS};
+use crate::guard::Sender;
+use crate::maps::{self, NODE};
 use crate::skb::{Family, Skb};
 use crate::{deliver, guard, miss, segment};
 
-/// A packet on the tunnel port.
+/// A packet of the tunnel.
 struct Arrived {
+    /// The address on the underlay that it came from.
     peer: Ip,
+    /// Set if [`crate::early`] has checked it and taken its outer headers off: `peer` means nothing then.
+    receiver: Option<Veth>,
     outer: Family,
     /// Bytes of the inner packet, on which all lengths agree.
     available: u32,
 }
 
 /// The verdict on a frame that has arrived at the uplink. What is not the tunnel's is left to other programs and the
-/// host. A warm packet needs three hash lookups: its source, its flow, its receiver.
+/// host. A warm packet needs three hash lookups: its source, its receiver, its flow; of those that were unwrapped in the
+/// driver, where the first two were made, only the last.
 #[inline(always)]
 pub(crate) fn handle(skb: &Skb) -> Result<i32, DropReason> {
     let Some(arrived) = tunnel_packet(skb)? else { return Ok(TC_ACT_UNSPEC) };
@@ -47,8 +52,13 @@ fn deliver<H: Header>(skb: &Skb, arrived: &Arrived, ip: H) -> Result<i32, DropRe
     if !ip.is_of_its_family() || ip.length() != arrived.available {
         return Err(DropReason::Malformed);
     }
-    let receiver = maps::veth(&ip.destination()).ok_or(DropReason::NoEndpoint)?;
-    let sender = check_source(arrived.peer, &ip)?;
+    let (receiver, sender) = match arrived.receiver {
+        Some(receiver) => (receiver, None),
+        None => {
+            let receiver = maps::veth(&ip.destination()).ok_or(DropReason::NoEndpoint)?;
+            (receiver, check_source(arrived.peer, &ip)?)
+        }
+    };
     let parsed = Packet::parse(skb, ip, ETHERNET_LEN + arrived.outer.overhead(), arrived.available);
     let mut packet = match parsed {
         // By NsIP, so that nothing is to be translated.
@@ -69,36 +79,35 @@ fn deliver<H: Header>(skb: &Skb, arrived: &Arrived, ip: H) -> Result<i32, DropRe
 /// What came to this node's tunnel port, and of no VLAN: those are other networks, whoever sends there is not our peer.
 #[inline(always)]
 fn tunnel_packet(skb: &Skb) -> Result<Option<Arrived>, DropReason> {
+    let unwrapped = skb.unwrapped();
     if skb.is_of_vlan() {
-        return Ok(None);
+        // The program in the driver may not have seen the tag.
+        return if unwrapped.is_some() { Err(DropReason::ForeignTunnel) } else { Ok(None) };
+    }
+    if unwrapped.is_some() {
+        let available = skb.len().wrapping_sub(u32::from(ETHERNET_LEN));
+        return Ok(Some(Arrived { peer: Ip::NONE, receiver: unwrapped, outer: Family::None, available }));
     }
     let (Some(ethernet), Some(node)) = (skb.load::<Ethernet>(0), NODE.get(0)) else { return Ok(None) };
     match ethernet.ethertype {
-        ETHERTYPE_IPV4 => over_ipv4(skb, node),
-        ETHERTYPE_IPV6 => over_ipv6(skb, node),
+        ETHERTYPE_IPV4 => over::<Outer>(skb, node, Family::V4),
+        ETHERTYPE_IPV6 => over::<Outer6>(skb, node, Family::V6),
         _ => Ok(None),
     }
 }
 
 #[inline(always)]
-fn over_ipv4(skb: &Skb, node: &Node) -> Result<Option<Arrived>, DropReason> {
-    let Some(Outer { ip, udp }) = skb.load(ETHERNET_LEN) else {
-        return bare(&skb.load::<Ipv4>(ETHERNET_LEN));
-    };
-    let is_ours = ip.version_and_length == IPV4_WITHOUT_OPTIONS
-        && ip.protocol == UDP
-        && ip.fragment.get() & FRAGMENT_OFFSET == 0
-        && udp.destination == node.tunnel_port
-        && ip.destination == node.address
-        && !node.address.is_none();
-    if !is_ours {
-        return bare(&Some(ip));
+fn over<O: Outside>(skb: &Skb, node: &Node, family: Family) -> Result<Option<Arrived>, DropReason> {
+    let Some(outer) = skb.load::<O>(ETHERNET_LEN) else { return bare(&skb.load::<O::Ip>(ETHERNET_LEN)) };
+    if !outer.is_to(node) {
+        return bare(&Some(*outer.ip()));
     }
-    if ip.is_fragment() {
+    if outer.is_fragment() {
         return Err(DropReason::Fragment);
     }
-    let available = inner_length(skb, ip.length(), IPV4_LEN, &udp)?;
-    Ok(Some(Arrived { peer: ip.source(), outer: Family::V4, available }))
+    let frame = skb.len().wrapping_sub(u32::from(ETHERNET_LEN));
+    let available = outer.inner_length(frame).ok_or(DropReason::Malformed)?;
+    Ok(Some(Arrived { peer: outer.ip().source(), receiver: None, outer: family, available }))
 }
 
 /// A packet outside of the tunnel is left to others, but for one that claims to be of a container, or wants into one.
@@ -108,37 +117,6 @@ fn bare<H: Header>(ip: &Option<H>) -> Result<Option<Arrived>, DropReason> {
         Some(ip) if guard::is_inner(ip.source(), ip.destination()) => Err(DropReason::BareInner),
         _ => Ok(None),
     }
-}
-
-/// Without extension headers: no node of the overlay sends any, and a fragment has one.
-#[inline(always)]
-fn over_ipv6(skb: &Skb, node: &Node) -> Result<Option<Arrived>, DropReason> {
-    let Some(Outer6 { ip, udp }) = skb.load(ETHERNET_LEN) else {
-        return bare(&skb.load::<Ipv6>(ETHERNET_LEN));
-    };
-    let is_ours = ip.version_class_flow[0] >> 4 == 6
-        && ip.next_header == UDP
-        && udp.destination == node.tunnel_port
-        && ip.destination == node.address6
-        && !node.address6.is_none();
-    if !is_ours {
-        return bare(&Some(ip));
-    }
-    let available = inner_length(skb, ip.length(), Ipv6::LEN, &udp)?;
-    Ok(Some(Arrived { peer: ip.source(), outer: Family::V6, available }))
-}
-
-/// Bytes of the inner packet, on which all lengths agree: `total` of the outer one, `header` of its IP header.
-#[inline(always)]
-fn inner_length(skb: &Skb, total: u32, header: u16, udp: &Udp) -> Result<u32, DropReason> {
-    let udp = u32::from(udp.length.get());
-    if total != udp + u32::from(header)
-        || udp < u32::from(UDP_LEN)
-        || skb.len() < total + u32::from(ETHERNET_LEN)
-    {
-        return Err(DropReason::Malformed);
-    }
-    Ok(udp - u32::from(UDP_LEN))
 }
 
 /// Checks that the node at `peer` may send a packet with this inner source. Gives the instance that has the source, if
@@ -152,30 +130,21 @@ fn inner_length(skb: &Skb, total: u32, header: u16, udp: &Udp) -> Result<u32, Dr
 #[inline(always)]
 fn check_source<H: Header>(peer: Ip, ip: &H) -> Result<Option<&'static Backend>, DropReason> {
     let source = ip.source();
-    // SAFETY: one aligned word. If it is another address's by now, the backend that it leads to says so.
-    if let Some(&number) = unsafe { HOSTS.get(&source) } {
-        return match BACKENDS.get(number) {
-            Some(backend) if backend.node == peer && backend.in_use() && backend.owns(source) => {
-                Ok(Some(backend))
-            }
-            _ => Err(DropReason::ForeignSource),
-        };
-    }
-    // SAFETY: only whether there is an entry matters.
-    let known = unsafe { PEERS.get(&Peer::node(peer)) }.is_some();
+    let is_node = match guard::sender(peer, source) {
+        Sender::Owner(backend) => return Ok(Some(backend)),
+        Sender::Impostor => return Err(DropReason::ForeignSource),
+        Sender::New { is_node } => is_node,
+    };
     let is_service = source.is_service();
-    if !is_service && !source.is_container() {
-        return Err(DropReason::ForeignSource);
-    }
-    if known && !is_service {
+    if is_node && !is_service {
         return Ok(None);
     }
-    if guard::may_be_new(&peer, known) {
+    if guard::may_be_new(&peer, is_node) {
         if is_service {
             miss::report(&source, &ip.destination());
         }
-    } else if !known {
+    } else if !is_node {
         return Err(DropReason::OverBudget);
     }
-    if known { Ok(None) } else { Err(DropReason::UnknownPeer) }
+    if is_node { Ok(None) } else { Err(DropReason::UnknownPeer) }
 }

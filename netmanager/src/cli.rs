@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::app::Paths;
+use crate::datapath::Decapsulation;
 
 /// Connects the containers of this worker to the overlay network.
 ///
@@ -36,6 +37,10 @@ pub struct DaemonArgs {
         default_value = "/etc/netmanager/netcfg.json"
     )]
     pub config: PathBuf,
+    /// Where the outer headers of arriving packets are taken off: tc, xdp (in the uplink's driver, where that has it), or
+    /// auto, by what is better for the uplink. Overrides Decapsulation in the configuration.
+    #[arg(long = "decap", value_name = "PLACE", env = "NETMANAGER_DECAP")]
+    pub decapsulation: Option<Decapsulation>,
     #[command(flatten)]
     pub places: Places,
 }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use protocol::port;
 use serde_json::{Map, Value};
 
+use crate::datapath::Decapsulation;
+
 /// The file's content, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -21,6 +23,8 @@ pub struct Config {
     pub cluster_mqtt_port: u16,
     /// The uplink; `None`: the interface of the default route.
     pub default_interface: Option<String>,
+    /// Where the outer headers of arriving packets are taken off.
+    pub decapsulation: Decapsulation,
     pub debug: bool,
     /// Keys that mean nothing to us: most likely typing errors, so the daemon warns of them.
     pub unknown_keys: Vec<String>,
@@ -67,6 +71,7 @@ const ADDRESS: &str = "an IPv4 address in quotes (\"0.0.0.0\" = the uplink's)";
 const PORT: &str = "a port from 1 to 65535 in quotes";
 const HOST: &str = "a host name or address in quotes (\"0.0.0.0\" = as the node-engine says)";
 const INTERFACE: &str = "the name of a network interface in quotes, 1 to 15 characters";
+const PLACE: &str = "\"auto\", \"tc\" or \"xdp\"";
 const FLAG: &str = "true or false";
 const NO_TLS: &str = "\"\": this build speaks plain MQTT only";
 
@@ -102,6 +107,7 @@ impl Config {
         let cluster = reader.required("ClusterUrl", HOST, host);
         let cluster_mqtt_port = reader.required("ClusterMqttPort", PORT, port_number);
         let default_interface = reader.optional("DefaultInterface", INTERFACE, interface).flatten();
+        let decapsulation = reader.optional("Decapsulation", PLACE, place).unwrap_or_default();
         let debug = reader.optional("Debug", FLAG, Value::as_bool).unwrap_or(false);
         reader.optional("MqttCert", NO_TLS, empty);
         reader.optional("MqttKey", NO_TLS, empty);
@@ -116,6 +122,7 @@ impl Config {
             cluster: cluster.flatten(),
             cluster_mqtt_port: cluster_mqtt_port.unwrap_or(port::CLUSTER_MQTT),
             default_interface,
+            decapsulation,
             debug,
             unknown_keys: fields.keys().filter(unknown).cloned().collect(),
         })
@@ -192,6 +199,10 @@ fn interface(value: &Value) -> Option<Option<String>> {
     valid.then(|| (!name.is_empty()).then(|| name.to_owned()))
 }
 
+fn place(value: &Value) -> Option<Decapsulation> {
+    value.as_str()?.parse().ok()
+}
+
 fn empty(value: &Value) -> Option<()> {
     value.as_str()?.is_empty().then_some(())
 }
@@ -202,7 +213,7 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::{Config, Problem};
+    use super::{Config, Decapsulation, Problem};
 
     fn check(value: &Value) -> Result<Config, Vec<Problem>> {
         Config::check(value.as_object().unwrap())
@@ -236,7 +247,7 @@ mod tests {
     fn every_wrong_field_is_reported_at_once() {
         let problems = check(&json!({
             "NodePublicAddress": "here", "NodePublicPort": 50103, "ClusterMqttPort": "0", "DefaultInterface": "a-name-of-seventeen",
-            "Debug": "yes", "MqttCert": "/etc/cert.pem",
+            "Decapsulation": "generic", "Debug": "yes", "MqttCert": "/etc/cert.pem",
         }))
         .unwrap_err();
         let fields: Vec<_> = problems.iter().map(|problem| problem.field).collect();
@@ -248,12 +259,21 @@ mod tests {
                 "ClusterUrl",
                 "ClusterMqttPort",
                 "DefaultInterface",
+                "Decapsulation",
                 "Debug",
                 "MqttCert"
             ]
         );
         assert!(problems[1].to_string().contains("got 50103"), "{}", problems[1]);
         assert!(problems[2].to_string().contains("missing"), "{}", problems[2]);
+    }
+
+    #[test]
+    fn the_place_of_decapsulation_is_left_to_us_unless_it_is_given() {
+        assert_eq!(check(&guide()).unwrap().decapsulation, Decapsulation::Auto);
+        let mut fields = guide();
+        fields["Decapsulation"] = json!("xdp");
+        assert_eq!(check(&fields).unwrap().decapsulation, Decapsulation::Xdp);
     }
 
     #[test]

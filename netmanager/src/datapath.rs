@@ -4,6 +4,7 @@
 //! and [`Datapath::open`] takes it over again without disturbing a flow.
 
 mod attach;
+mod decapsulation;
 mod error;
 mod events;
 mod health;
@@ -34,12 +35,13 @@ use netmanager_common::tunnel::{OVERHEAD, OVERHEAD6, inner_mtu};
 use netmanager_common::wire::Be16;
 
 pub use attach::Hook;
+pub use decapsulation::{Decapsulation, Place, Placement, UnknownDecapsulation, Why};
 pub use error::DatapathError;
 pub use events::Events;
-pub use load::{FROM_CONTAINER, FROM_SLOW_PATH, FROM_UPLINK, OBJECT, PROGRAMS};
+pub use load::{FROM_CONTAINER, FROM_SLOW_PATH, FROM_UPLINK, OBJECT, PROGRAMS, UPLINK_XDP, UPLINK_XDP_LONG};
 pub use model::{
-    Addresses, Backend, Counters, Endpoint, EndpointCounters, Event, Flow, Miss, Node, Reading, Service,
-    Suspect, Transport,
+    Addresses, Backend, Counters, Early, Endpoint, EndpointCounters, Event, Flow, Miss, Node, Reading,
+    Service, Suspect, Transport,
 };
 pub use programs::{Program, Programs, at_tcx};
 pub use repair::Repair;
@@ -151,7 +153,11 @@ impl Datapath {
         self.write_node(addresses.into(), uplink_ifindex)?;
         self.attach(FROM_UPLINK, uplink_ifindex)?;
         match before {
-            Some(node) if node.uplink_ifindex != uplink_ifindex => self.detach(node.uplink_ifindex),
+            Some(node) if node.uplink_ifindex != uplink_ifindex => {
+                // First: what it has taken the outer headers off, only the other one knows.
+                attach::xdp::detach(&self.pins, node.uplink_ifindex)?;
+                self.detach(node.uplink_ifindex)
+            }
             _ => Ok(()),
         }
     }
@@ -184,6 +190,37 @@ impl Datapath {
     #[must_use]
     pub fn narrow_paths(&self) -> Vec<(IpAddr, u16)> {
         self.paths.narrow().collect()
+    }
+
+    /// Takes the outer headers off in the place that is `wanted`, or best for the uplink as it is; nothing before
+    /// [`Self::set_node`], nor while another version's programs run. To be called again whenever the uplink may have changed, and now and then, since a driver shows
+    /// only under way that it cannot do it.
+    ///
+    /// No packet is lost by it: what the XDP program lets pass, unwrapped or not, the program at the ingress takes both
+    /// ways. (Some drivers reset their queues when an XDP program comes or goes; that is theirs.)
+    pub fn decapsulate(&mut self, wanted: Decapsulation) -> Result<Option<Placement>, DatapathError> {
+        let node = if matches!(self.takeover, Takeover::Filling(_)) { None } else { self.tables.node()? };
+        let Some(node) = node else { return Ok(None) };
+        let ifindex = node.uplink_ifindex;
+        for other in self.pins.xdp_interfaces()? {
+            if other != ifindex {
+                attach::xdp::detach(&self.pins, other)?;
+            }
+        }
+        let interface = interface::name(ifindex)?;
+        let driver = interface::driver(&interface);
+        let (place, why) = match decapsulation::choose(wanted, driver.as_deref()) {
+            (Place::Xdp, _) if self.tables.early()?.is_in_vain() => (Place::Tc, Why::NoMetadata),
+            (Place::Xdp, why) => match attach::xdp::attach(&self.pins, &mut self.ebpf, ifindex) {
+                Ok(()) => (Place::Xdp, why),
+                Err(why) => (Place::Tc, why),
+            },
+            tc => tc,
+        };
+        if place == Place::Tc {
+            attach::xdp::detach(&self.pins, ifindex)?;
+        }
+        Ok(Some(Placement { interface, driver, place, why }))
     }
 
     /// Makes a container reachable, then lets it send. Idempotent; a changed endpoint is updated.
@@ -344,6 +381,16 @@ impl Datapath {
             match self.write_node(node.addresses, node.uplink_ifindex) {
                 Err(DatapathError::NoInterface { .. }) => {}
                 result => result?,
+            }
+        }
+        let early = if matches!(self.takeover, Takeover::Filling(_)) {
+            Vec::new()
+        } else {
+            self.pins.xdp_interfaces()?
+        };
+        for ifindex in early {
+            if attach::xdp::attach(&self.pins, &mut self.ebpf, ifindex).is_err() {
+                attach::xdp::detach(&self.pins, ifindex)?;
             }
         }
         for (ifindex, name) in self.attached()? {

@@ -27,7 +27,7 @@ pub use self::registration::REGISTER_TIMEOUT;
 pub use self::workload::Refusal;
 use crate::balance::Balance;
 use crate::config::Config;
-use crate::datapath::{self, Datapath, Events, Suspect};
+use crate::datapath::{self, Datapath, Events, Placement, Suspect};
 use crate::error::chain;
 use crate::ipam::Pool;
 use crate::net::{Links, Uplink, Watch};
@@ -62,6 +62,8 @@ pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 pub struct Node {
     config: Config,
     uplink: Uplink,
+    /// Where the uplink's packets are unwrapped, as last seen.
+    placement: Option<Placement>,
     store: Store,
     state: state::Node,
     /// The free addresses; `None` until the cluster has given a block.

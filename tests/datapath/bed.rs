@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use aya::maps::{HashMap, Map, MapData};
-use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use aya::programs::{Program, ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use integration::Netns;
 use netmanager::app::Paths;
@@ -142,13 +142,15 @@ impl Bed {
     }
 
     /// All programs of the object, loaded, by name.
-    pub(crate) fn programs(&mut self) -> impl Iterator<Item = (String, &mut SchedClassifier)> {
+    pub(crate) fn programs(&mut self) -> impl Iterator<Item = (String, ProgramInfo)> {
         self.programs.programs_mut().map(|(name, program)| {
-            let program: &mut SchedClassifier = program.try_into().expect(name);
-            if program.fd().is_err() {
-                program.load().expect(name);
+            let is_loaded = program.fd().is_ok();
+            match program {
+                Program::SchedClassifier(program) if !is_loaded => program.load().expect(name),
+                Program::Xdp(program) if !is_loaded => program.load().expect(name),
+                _ => assert!(is_loaded, "{name}"),
             }
-            (name.to_owned(), program)
+            (name.to_owned(), program.info().expect(name))
         })
     }
 
@@ -168,18 +170,32 @@ impl Bed {
         netns.run(send).unwrap()
     }
 
+    /// A frame as the driver has it: the verdict of XDP, and all that is left from its metadata on.
+    pub(crate) fn driver_receives(&mut self, name: &str, frame: &[u8]) -> Outcome {
+        let program: &mut Xdp = self.programs.program_mut(name).expect(name).try_into().expect(name);
+        if program.fd().is_err() {
+            program.load().expect(name);
+        }
+        self.run(name, frame)
+    }
+
     pub(crate) fn run(&mut self, name: &str, frame: &[u8]) -> Outcome {
         let before = self.drops();
         let mut out = vec![0; frame.len() + 256];
-        let program = classifier(&mut self.programs, name);
+        let program = self.programs.program_mut(name).expect(name);
         let result = self
             .netns
             .run(|| {
-                program.test_run(TestRunOptions {
+                let options = TestRunOptions {
                     data_in: Some(frame),
                     data_out: Some(&mut out),
                     ..TestRunOptions::new()
-                })
+                };
+                match program {
+                    Program::SchedClassifier(program) => program.test_run(options),
+                    Program::Xdp(program) => program.test_run(options),
+                    _ => panic!("{name} is of another kind"),
+                }
             })
             .unwrap()
             .expect("the kernel runs the program");

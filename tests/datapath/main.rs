@@ -9,6 +9,8 @@ mod closest;
 mod commands;
 mod container;
 mod dead_ends;
+mod decapsulation;
+mod early;
 mod families;
 mod foreign;
 mod fuzz;

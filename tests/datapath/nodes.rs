@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use integration::{Netns, eventually};
-use netmanager::datapath::{Addresses, Backend, Datapath, Endpoint, Hook, Options, Policy};
+use netmanager::datapath::{
+    Addresses, Backend, Datapath, Decapsulation, Endpoint, Hook, Options, Place, Policy,
+};
 use nix::net::if_::{if_nameindex, if_nametoindex};
 
 use crate::pins::Pins;
@@ -25,6 +27,17 @@ pub(crate) fn hook() -> Hook {
         Ok("clsact") => Hook::Clsact,
         Ok(other) => panic!("{HOOK}={other}: expected clsact"),
         Err(_unset) => Hook::probe(),
+    }
+}
+
+/// In the environment: `xdp` makes all nodes take outer headers off in the driver, tc and no XDP program otherwise.
+const DECAPSULATION: &str = "HYPHA_DECAP";
+
+/// Where nodes take outer headers off where a test does not care.
+pub(crate) fn decapsulation() -> Decapsulation {
+    match std::env::var(DECAPSULATION) {
+        Ok(place) => place.parse().unwrap(),
+        Err(_unset) => Decapsulation::Tc,
     }
 }
 
@@ -177,6 +190,7 @@ impl Node {
         }
         let (addresses, uplink) = (node.addresses(), node.ifindex("up0"));
         node.within(|datapath| datapath.set_node(addresses, uplink)).unwrap();
+        node.decapsulate(decapsulation());
         node
     }
 
@@ -198,6 +212,14 @@ impl Node {
     pub(crate) fn within<T: Send>(&mut self, work: impl FnOnce(&mut Datapath) -> T + Send) -> T {
         let datapath = &mut self.datapath;
         self.netns.run(|| work(datapath)).unwrap()
+    }
+
+    /// Takes outer headers off in this place, and in no other.
+    #[track_caller]
+    pub(crate) fn decapsulate(&mut self, wanted: Decapsulation) {
+        let placement = self.within(|datapath| datapath.decapsulate(wanted)).unwrap().unwrap();
+        let expected = if wanted == Decapsulation::Xdp { Place::Xdp } else { Place::Tc };
+        assert_eq!(placement.place, expected, "{placement:?}");
     }
 
     /// The daemon is gone. Whatever it would do at a clean end is not done.

@@ -4,6 +4,7 @@
 //! between them. Before, it is a filter of the clsact qdisc, which outlives us by itself and is replaced in place.
 
 mod orphan;
+pub(super) mod xdp;
 
 use std::io;
 

@@ -16,7 +16,12 @@ pub const FROM_UPLINK: &str = "from_uplink";
 
 /// The program at the slow path's TAP device.
 pub const FROM_SLOW_PATH: &str = "from_slow_path";
-/// All of them.
+/// The program in the uplink's driver.
+pub const UPLINK_XDP: &str = "uplink_xdp";
+/// The same for frames that may be longer than a buffer of the driver's. Needs Linux 5.18.
+pub const UPLINK_XDP_LONG: &str = "uplink_xdp_long";
+
+/// Those of tc. The other two are loaded only where one is wanted.
 pub const PROGRAMS: [&str; 3] = [FROM_CONTAINER, FROM_UPLINK, FROM_SLOW_PATH];
 
 /// Loads all programs. They use the tables that are pinned already, and make those that are not.

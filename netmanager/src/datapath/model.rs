@@ -127,6 +127,22 @@ pub struct Suspect {
     pub(super) generation: u32,
 }
 
+/// What the XDP program at the uplink has done since the tables were made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Early {
+    /// Packets whose outer headers it has taken off.
+    pub unwrapped: u64,
+    /// Packets on which it left them, since the driver gave no room for its mark.
+    pub no_metadata: u64,
+}
+
+impl Early {
+    /// Whether the driver has never let the program do what it is there for.
+    pub(super) const fn is_in_vain(self) -> bool {
+        self.no_metadata > 0 && self.unwrapped == 0
+    }
+}
+
 /// A packet needed a service address that the table does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Miss {

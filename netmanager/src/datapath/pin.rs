@@ -4,6 +4,7 @@
 //! <pin_dir>/abi-2/NODE, ENDPOINTS, ...   the tables of this ABI version
 //! <pin_dir>/abi-2/since-1                an empty directory: their rows are as in version 1, for a downgrade to that
 //! <pin_dir>/links/ingress-7              the attachment at the ingress of interface 7 (tcx; clsact needs no pin)
+//! <pin_dir>/links/xdp-7                  the attachment in the driver of interface 7
 //! ```
 
 use std::fs;
@@ -19,6 +20,7 @@ use super::DatapathError;
 const TABLES_PREFIX: &str = "abi-";
 const SINCE_PREFIX: &str = "since-";
 const LINK_PREFIX: &str = "ingress-";
+const XDP_PREFIX: &str = "xdp-";
 
 /// The directory that everything is pinned under.
 #[derive(Debug, Clone)]
@@ -68,10 +70,23 @@ impl PinDir {
         self.links().join(format!("{LINK_PREFIX}{ifindex}"))
     }
 
-    /// The interfaces that have a pinned attachment.
+    pub(super) fn xdp_link(&self, ifindex: u32) -> PathBuf {
+        self.links().join(format!("{XDP_PREFIX}{ifindex}"))
+    }
+
+    /// The interfaces that have a pinned attachment at their ingress.
     pub(super) fn linked_interfaces(&self) -> Result<Vec<u32>, DatapathError> {
+        self.interfaces_with(LINK_PREFIX)
+    }
+
+    /// The interfaces that have a pinned attachment in their driver.
+    pub(super) fn xdp_interfaces(&self) -> Result<Vec<u32>, DatapathError> {
+        self.interfaces_with(XDP_PREFIX)
+    }
+
+    fn interfaces_with(&self, prefix: &str) -> Result<Vec<u32>, DatapathError> {
         let names = names_in(&self.links())?;
-        Ok(names.iter().filter_map(|name| name.strip_prefix(LINK_PREFIX)?.parse().ok()).collect())
+        Ok(names.iter().filter_map(|name| name.strip_prefix(prefix)?.parse().ok()).collect())
     }
 
     /// Whether the tables are where they were pinned.

@@ -22,7 +22,8 @@ use super::paths::Paths;
 use super::pin::PinDir;
 use super::registry::{Held, Row};
 use super::{
-    Addresses, Backend, Counters, DatapathError, Endpoint, EndpointCounters, Flow, Node, Service, Transport,
+    Addresses, Backend, Counters, DatapathError, Early, Endpoint, EndpointCounters, Flow, Node, Service,
+    Transport,
 };
 
 /// The tables pinned under one directory, for `netmanager status` and `flows`, whether or not a daemon runs.
@@ -41,6 +42,7 @@ pub struct Tables {
     drops: PerCpuArray<MapData, u64>,
     pub(super) slow_path: Array<MapData, u32>,
     punts: PerCpuArray<MapData, u64>,
+    early: PerCpuArray<MapData, u64>,
 }
 
 // aya's tables have no `Debug`, and what they hold is not ours to print.
@@ -72,6 +74,7 @@ impl Tables {
             drops: open(pins, map::DROPS)?,
             slow_path: open(pins, map::SLOW_PATH)?,
             punts: open(pins, map::PUNTS)?,
+            early: open(pins, map::EARLY)?,
         })
     }
 
@@ -185,6 +188,15 @@ impl Tables {
         endpoints.sort_by_key(|endpoint| endpoint.ns_ip);
         let drops = by_reason(&self.drops, map::DROPS)?;
         Ok(Counters { endpoints, drops, punts: by_reason(&self.punts, map::PUNTS)? })
+    }
+
+    /// What was done before the kernel had a packet.
+    pub fn early(&self) -> Result<Early, DatapathError> {
+        let count = |event: map::Early| {
+            let per_cpu = self.early.get(&(event as u32), 0).map_err(reading(map::EARLY))?;
+            Ok::<u64, DatapathError>(per_cpu.iter().sum())
+        };
+        Ok(Early { unwrapped: count(map::Early::Unwrapped)?, no_metadata: count(map::Early::NoMetadata)? })
     }
 
     /// Everything that the registry is made from.

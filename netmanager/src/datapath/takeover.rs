@@ -11,6 +11,7 @@ use netmanager_common::ABI_VERSION;
 use netmanager_common::map::{self, FlowKey, ROUTING_SINCE};
 use netmanager_common::wire::Ip;
 
+use super::attach::xdp;
 use super::pin::PinDir;
 use super::tables::{Tables, rows, table};
 use super::{Datapath, DatapathError};
@@ -138,6 +139,11 @@ impl Datapath {
         let Takeover::Filling(older) = std::mem::take(&mut self.takeover) else { return Ok(()) };
         if let Some(older) = &older {
             older.copy_flows(&mut self.tables)?;
+        }
+        // Ours do not understand what another version's leave with a packet, nor the other way round. Until there is one of
+        // ours again, packets arrive as they were sent.
+        for ifindex in self.pins.xdp_interfaces()? {
+            xdp::detach(&self.pins, ifindex)?;
         }
         self.replace_programs()?;
         older.map_or(Ok(()), |older| older.copy_flows(&mut self.tables))

@@ -87,6 +87,7 @@ impl Node {
         let mut node = Self {
             config,
             uplink,
+            placement: None,
             store,
             state,
             pool,
@@ -118,6 +119,7 @@ impl Node {
             doing: "end what an earlier data plane has left".to_owned(),
             source,
         })?;
+        node.place_decapsulation();
         if let Err(refusal) = node.apply_rules().await {
             tracing::error!(
                 error = chain(&refusal),

@@ -118,6 +118,7 @@ impl Node {
                 for repair in repairs {
                     tracing::warn!("{repair}");
                 }
+                self.place_decapsulation();
             }
             Err(error) => tracing::error!(error = chain(&error), "the data plane cannot be repaired"),
         }

@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use tokio::time::Instant;
 
 use super::{Node, now};
+use crate::datapath::{Decapsulation, Place, Placement};
 use crate::error::chain;
 use crate::nft;
 use crate::pathmtu::Heard;
@@ -62,6 +63,32 @@ impl Node {
         if let Err(error) = path_mtus.tick(&mut self.datapath, moment.into_std()) {
             tracing::warn!(error = chain(&error), "the data plane is not told what a path may carry");
         }
+    }
+
+    /// Sees to it that the uplink's packets are unwrapped where it is best, or where it is wanted.
+    pub(super) fn place_decapsulation(&mut self) {
+        let placement = match self.datapath.decapsulate(self.config.decapsulation) {
+            Ok(placement) => placement,
+            Err(error) => {
+                tracing::error!(
+                    error = chain(&error),
+                    "cannot tell where the uplink's packets are unwrapped"
+                );
+                return;
+            }
+        };
+        if placement == self.placement {
+            return;
+        }
+        if let Some(Placement { interface, driver, place, why }) = &placement {
+            let driver = driver.as_deref().unwrap_or("unknown");
+            if self.config.decapsulation == Decapsulation::Xdp && *place == Place::Tc {
+                tracing::warn!(uplink = interface, driver, %place, %why, "decapsulation is not where it is wanted");
+            } else {
+                tracing::info!(uplink = interface, driver, %place, %why, "decapsulation");
+            }
+        }
+        self.placement = placement;
     }
 
     /// Looks where the uplink is now. While there is none, the data plane keeps the last one: it may come back.

@@ -10,6 +10,10 @@ use crate::workspace::{self, SELECTION};
 
 /// Tells the datapath tests how to attach programs: `tests/datapath/nodes.rs`.
 const HOOK: &str = "HYPHA_HOOK";
+/// Tells them where to take outer headers off, likewise.
+const DECAPSULATION: &str = "HYPHA_DECAP";
+/// Those of them that carry packets between nodes, and do not look for other XDP programs themselves.
+const CARRYING: [&str; 4] = ["live::", "restart::", "slow_path::", "six::"];
 
 /// From the cheapest to the dearest; a failure is best understood at the first kind that shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -20,6 +24,8 @@ pub(crate) enum Kind {
     Datapath,
     /// The same with the programs attached as on kernels without tcx
     Clsact,
+    /// Those that carry packets between nodes once more, unwrapped in the driver
+    Xdp,
     /// netmanager in network namespaces
     Network,
     /// node-engine with a containerd of its own
@@ -32,8 +38,8 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Those that run when none is named. The virtual machine takes some minutes, and a distribution that has its kernel.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Unit, Self::Datapath, Self::Clsact, Self::Network, Self::Engine, Self::E2e];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Unit, Self::Datapath, Self::Clsact, Self::Xdp, Self::Network, Self::Engine, Self::E2e];
 
     /// Needs root of the machine.
     pub(crate) fn is_privileged(self) -> bool {
@@ -50,7 +56,7 @@ impl Kind {
     fn target(self) -> Option<&'static str> {
         match self {
             Self::Unit | Self::Vm => None,
-            Self::Datapath | Self::Clsact => Some("datapath"),
+            Self::Datapath | Self::Clsact | Self::Xdp => Some("datapath"),
             Self::Network => Some("network"),
             Self::Engine => Some("engine"),
             Self::E2e => Some("e2e"),
@@ -62,6 +68,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Clsact => "clsact",
+            Self::Xdp => "xdp",
             Self::Vm => "vm",
             _ => self.target().unwrap_or("unit"),
         })
@@ -91,7 +98,15 @@ pub(crate) fn command(kind: Kind, filter: Option<&str>, harness: &[String]) -> P
     if kind == Kind::Clsact {
         process = process.env(HOOK, "clsact");
     }
-    process.args(filter).arg("--").args(threads).args(harness)
+    let mut filters: Vec<_> = filter.into_iter().collect();
+    if kind == Kind::Xdp {
+        process = process.env(DECAPSULATION, "xdp");
+        if filters.is_empty() {
+            filters.extend(CARRYING);
+        }
+    }
+    // cargo takes one filter, the tests themselves take any number.
+    process.arg("--").args(threads).args(filters).args(harness)
 }
 
 fn cargo_test() -> Process {

@@ -20,6 +20,7 @@ const MOST: usize = 64;
 
 const PROG_QUERY: libc::c_long = 16;
 const OBJ_PIN: libc::c_long = 6;
+const OBJ_GET: libc::c_long = 7;
 const LINK_GET_FD_BY_ID: libc::c_long = 30;
 const LINK_DETACH: libc::c_long = 34;
 const TCX_INGRESS: u32 = 46;
@@ -148,6 +149,16 @@ fn open(link: u32) -> io::Result<OwnedFd> {
 fn pin(link: &OwnedFd, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     call(OBJ_PIN, &mut Pin { path: address(path.as_ptr()), fd: number(link), file_flags: 0 }).map(drop)
+}
+
+/// Ends the link that is pinned at `path`; the pin stays.
+pub(super) fn detach_pinned(path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let fd = call(OBJ_GET, &mut Pin { path: address(path.as_ptr()), fd: 0, file_flags: 0 })?;
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: as in `open`.
+    let link = unsafe { OwnedFd::from_raw_fd(fd) };
+    call(LINK_DETACH, &mut Detach { link: number(&link) }).map(drop)
 }
 
 /// As the kernel wants pointers.

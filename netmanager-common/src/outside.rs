@@ -1,0 +1,96 @@
+//! The outer headers of a packet that arrives: whether it is for this node's tunnel, and whether its lengths agree.
+
+use crate::header::Header;
+use crate::map::Node;
+use crate::tunnel::{OVERHEAD, OVERHEAD6, Outer, Outer6};
+use crate::wire::{FRAGMENT_OFFSET, IPV4_WITHOUT_OPTIONS, Ip, Ipv4, Ipv6, UDP, UDP_LEN, Udp, Wire};
+
+/// Both outer headers.
+pub trait Outside: Wire {
+    /// The outer IP header.
+    type Ip: Header;
+    /// Bytes of both.
+    const OVERHEAD: u16;
+
+    /// The outer IP header.
+    fn ip(&self) -> &Self::Ip;
+
+    /// Whether the packet is for the tunnel of `node`. Not if it is a later fragment, or has options or extension
+    /// headers: no node of the overlay sends any.
+    fn is_to(&self, node: &Node) -> bool;
+
+    /// Whether what follows is only a part of a datagram.
+    fn is_fragment(&self) -> bool;
+
+    /// Bytes of the inner packet, on which all lengths agree; nothing if they do not, or if the frame has fewer than
+    /// the outer header says. `available`: bytes of the frame from the outer header on.
+    fn inner_length(&self, available: u32) -> Option<u32>;
+}
+
+impl Outside for Outer {
+    type Ip = Ipv4;
+    const OVERHEAD: u16 = OVERHEAD;
+
+    #[inline(always)]
+    fn ip(&self) -> &Ipv4 {
+        &self.ip
+    }
+
+    #[inline(always)]
+    fn is_to(&self, node: &Node) -> bool {
+        self.ip.version_and_length == IPV4_WITHOUT_OPTIONS
+            && self.ip.protocol == UDP
+            && self.ip.fragment.get() & FRAGMENT_OFFSET == 0
+            && self.udp.destination == node.tunnel_port
+            && self.ip.destination == node.address
+            && !node.address.is_none()
+    }
+
+    #[inline(always)]
+    fn is_fragment(&self) -> bool {
+        self.ip.is_fragment()
+    }
+
+    #[inline(always)]
+    fn inner_length(&self, available: u32) -> Option<u32> {
+        inner_length(&self.ip, &self.udp, available)
+    }
+}
+
+impl Outside for Outer6 {
+    type Ip = Ipv6;
+    const OVERHEAD: u16 = OVERHEAD6;
+
+    #[inline(always)]
+    fn ip(&self) -> &Ipv6 {
+        &self.ip
+    }
+
+    #[inline(always)]
+    fn is_to(&self, node: &Node) -> bool {
+        self.ip.version_class_flow[0] >> 4 == 6
+            && self.ip.next_header == UDP
+            && self.udp.destination == node.tunnel_port
+            && self.ip.destination == node.address6
+            && node.address6 != Ip::NONE
+    }
+
+    #[inline(always)]
+    fn is_fragment(&self) -> bool {
+        // It would have an extension header.
+        false
+    }
+
+    #[inline(always)]
+    fn inner_length(&self, available: u32) -> Option<u32> {
+        inner_length(&self.ip, &self.udp, available)
+    }
+}
+
+#[inline(always)]
+fn inner_length<H: Header>(ip: &H, udp: &Udp, available: u32) -> Option<u32> {
+    let length = u32::from(udp.length.get());
+    let total = ip.length();
+    let agree = total == length + u32::from(H::LEN) && length >= u32::from(UDP_LEN) && available >= total;
+    agree.then(|| length - u32::from(UDP_LEN))
+}
