@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`subject`] and [`measure`] say what is measured, [`cell`] builds it, [`run`] takes the numbers in
 //! turns, [`results`] keeps every one of them, [`summary`] and what comes after shows them.
-#![expect(clippy::print_stdout, reason = "it talks to a person")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a person")]
 
 mod arguments;
 mod cell;
@@ -24,8 +24,9 @@ mod table;
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use integration::{interrupt, lab};
 
@@ -38,13 +39,22 @@ use subject::{Underlay, Variant};
 use summary::Summary;
 use table::Table;
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match bench(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(arguments: &Arguments) -> Result<()> {
     if arguments.list {
         list();
         return Ok(());
     }
-    let plan = Plan::new(&arguments)?;
+    let plan = Plan::new(arguments)?;
     let before = arguments.compare.as_deref().map(Results::read).transpose()?;
     interrupt::catch()?;
     integration::netns::require_root()?;
@@ -53,7 +63,12 @@ fn main() -> Result<()> {
     let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("target/bench").join(&started));
     fs::create_dir_all(&out).with_context(|| format!("make {}", out.display()))?;
     let mut results = Results::new(&plan, Machine::look()?, started, commit);
-    run::run(&plan, &mut results)?;
+    let measured = run::run(&plan, &mut results);
+    // What was measured before Ctrl-C is worth keeping.
+    if results.samples.is_empty() {
+        measured?;
+        bail!("nothing was measured");
+    }
     let summary = Summary::of(&results);
     results.write(&out.join("results.json"))?;
     let report = out.join("report.md");
@@ -70,8 +85,7 @@ fn main() -> Result<()> {
         print!("{}", marks::check(&summary)?.text());
     }
     println!("{}", report.display());
-    ensure!(!results.samples.is_empty(), "nothing was measured");
-    Ok(())
+    measured
 }
 
 fn show(results: &Results, summary: &Summary) {
