@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use integration::Netns;
-use netmanager::datapath::{EndpointCounters, Policy};
+use netmanager::datapath::{Backend, EndpointCounters, Policy};
 
 use crate::nodes::{Container, Family, Node, Underlay, kernel_has_ipv6, publish_instances};
 use crate::talk::{Answer, ask, ask_by_datagram, connect, echo, exchange, ping, serve};
@@ -26,12 +26,33 @@ fn service(family: Family) -> IpAddr {
     }
 }
 
-/// A client on the first node, which knows one server; all nodes know all instances.
+fn closest(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(10, 30, 2, 11).into(),
+        Family::V6 => Ipv6Addr::new(0xfdff, 0x1000, 0, 0, 0, 0, 0, 9).into(),
+    }
+}
+
+/// An instance that is on no node.
+fn missing(like: Backend) -> Backend {
+    Backend {
+        ns_ip: Ipv4Addr::new(10, 18, 200, 9),
+        ns_ip6: Some(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0x20, 9)),
+        instance_ip: Ipv4Addr::new(10, 30, 200, 9),
+        instance_ip6: Some(Ipv6Addr::new(0xfdff, 0, 0, 0, 0, 0, 0x20, 9)),
+        ..like
+    }
+}
+
+/// A client on the first node, which knows one server, and of the closest address a second one that is further; all nodes
+/// know all instances.
 fn publish(underlay: &mut Underlay, client: &Container, server: &Container) {
     publish_instances(&mut underlay.nodes, &[client, server]);
     for family in [Family::V4, Family::V6] {
         let publish = |node: &mut Node| {
             node.within(|datapath| {
+                let further = missing(server.backend);
+                datapath.publish_service(closest(family), Policy::Closest, &[server.backend, further])?;
                 datapath.publish_service(service(family), Policy::RoundRobin, &[server.backend])
             })
         };
@@ -46,26 +67,43 @@ fn assert_nothing_dropped(underlay: &Underlay) {
     }
 }
 
+/// Connections and datagrams of each cell: a closest address must not take turns.
+const TRIES: usize = 3;
+
+/// Prints each cell, so that a failure shows how far it got.
 #[test]
 fn tcp_udp_and_ping_reach_each_kind_of_address_on_this_node_and_on_another() {
     for (inner, outer) in combinations() {
-        for server_node in [0, 1] {
+        for (server_node, place) in [(0, "same node"), (1, "other node")] {
             let mut underlay = Underlay::of(outer, 2);
             let client = underlay.nodes[0].container(2);
             let server = underlay.nodes[server_node].container(3);
             publish(&mut underlay, &client, &server);
             serve(&server);
             let translated = Answer::over(inner, &server, &client);
-            let direct = || Answer { asked_by: client.ns_ip(inner), ..Answer::over(inner, &server, &client) };
-            for (address, expected) in [
-                (service(inner), &translated),
-                (server.instance_ip(inner), &translated),
-                (server.ns_ip(inner), &direct()),
+            let direct = Answer { asked_by: client.ns_ip(inner), ..Answer::over(inner, &server, &client) };
+            for (kind, address, expected) in [
+                ("round robin", service(inner), &translated),
+                ("closest", closest(inner), &translated),
+                ("instance", server.instance_ip(inner), &translated),
+                ("NsIP", server.ns_ip(inner), &direct),
             ] {
-                let case = format!("{inner:?} over {outer:?}, node {server_node}, {address}");
-                assert_eq!(ask(&client, address), *expected, "TCP, {case}");
-                let answer = ask_by_datagram(&client, address).unwrap_or_else(|e| panic!("UDP, {case}: {e}"));
-                assert_eq!(answer, *expected, "UDP, {case}");
+                let cell = |protocol| {
+                    let cell =
+                        format!("{inner:?} over {outer:?}, {protocol:<4} to {kind:<11} {address}, {place}");
+                    println!("{cell}");
+                    cell
+                };
+                let tcp = cell("TCP");
+                for _ in 0..TRIES {
+                    assert_eq!(ask(&client, address), *expected, "{tcp}");
+                }
+                let udp = cell("UDP");
+                for _ in 0..TRIES {
+                    let answer = ask_by_datagram(&client, address).unwrap_or_else(|e| panic!("{udp}: {e}"));
+                    assert_eq!(answer, *expected, "{udp}");
+                }
+                cell("ICMP");
                 ping(&client, address);
             }
             assert_nothing_dropped(&underlay);

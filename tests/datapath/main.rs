@@ -36,6 +36,7 @@ mod shares;
 mod six;
 mod slow_path;
 mod talk;
+mod turns;
 mod upgrade;
 mod uplink;
 mod verifier;
