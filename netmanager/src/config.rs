@@ -2,9 +2,10 @@
 //! who edits it by hand needs: every wrong field is named at once.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use protocol::address::can_be_host;
 use protocol::port;
 use serde_json::{Map, Value};
 
@@ -14,7 +15,7 @@ use crate::datapath::Decapsulation;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The address under which other nodes reach this one's tunnel. `None` (`0.0.0.0` in the file): the uplink's.
-    pub public_address: Option<Ipv4Addr>,
+    pub public_address: Option<IpAddr>,
     /// The tunnel's UDP port, as other nodes reach it. This node itself listens on [`port::TUNNEL`], as Oakestra's do;
     /// another number here is that of a port forwarding.
     pub public_port: u16,
@@ -67,7 +68,7 @@ fn list(path: &Path, problems: &[Problem]) -> String {
     problems.iter().map(|problem| format!("{}: {problem}", path.display())).collect::<Vec<_>>().join("\n")
 }
 
-const ADDRESS: &str = "an IPv4 address in quotes (\"0.0.0.0\" = the uplink's)";
+const ADDRESS: &str = "an IP address in quotes (\"0.0.0.0\" = the uplink's)";
 const PORT: &str = "a port from 1 to 65535 in quotes";
 const HOST: &str = "a host name or address in quotes (\"0.0.0.0\" = as the node-engine says)";
 const INTERFACE: &str = "the name of a network interface in quotes, 1 to 15 characters";
@@ -168,10 +169,13 @@ impl Reader<'_> {
 }
 
 /// `Some(None)` is "left to us".
-fn address(value: &Value) -> Option<Option<Ipv4Addr>> {
-    let address: Ipv4Addr = value.as_str()?.parse().ok()?;
-    let usable = !address.is_loopback() && !address.is_multicast() && !address.is_broadcast();
-    usable.then_some((!address.is_unspecified()).then_some(address))
+fn address(value: &Value) -> Option<Option<IpAddr>> {
+    let address: IpAddr = value.as_str()?.parse().ok()?;
+    let address = address.to_canonical();
+    if address.is_unspecified() {
+        return Some(None);
+    }
+    (!address.is_loopback() && can_be_host(address)).then_some(Some(address))
 }
 
 fn port_number(value: &Value) -> Option<u16> {
@@ -209,8 +213,6 @@ fn empty(value: &Value) -> Option<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use serde_json::{Value, json};
 
     use super::{Config, Decapsulation, Problem};
@@ -226,7 +228,7 @@ mod tests {
     #[test]
     fn the_file_of_the_guide_is_taken() {
         let config = check(&guide()).unwrap();
-        assert_eq!(config.public_address, Some(Ipv4Addr::new(192, 0, 2, 31)));
+        assert_eq!(config.public_address, Some("192.0.2.31".parse().unwrap()));
         assert_eq!((config.public_port, config.cluster_mqtt_port), (50103, 10003));
         assert_eq!(config.cluster.as_deref(), Some("192.0.2.20"));
         assert_eq!(config.default_interface, None);
@@ -241,6 +243,21 @@ mod tests {
         .unwrap();
         assert_eq!((config.public_address, config.cluster, config.default_interface), (None, None, None));
         assert!(config.unknown_keys.is_empty());
+    }
+
+    #[test]
+    fn the_nodes_address_may_be_of_either_ip_version_but_must_be_reachable() {
+        let public = |text: &str| {
+            let mut fields = guide();
+            fields["NodePublicAddress"] = json!(text);
+            check(&fields).map(|config| config.public_address).map_err(|problems| problems[0].field)
+        };
+        assert_eq!(public("2001:db8::31"), Ok(Some("2001:db8::31".parse().unwrap())));
+        assert_eq!(public("::ffff:192.0.2.31"), Ok(Some("192.0.2.31".parse().unwrap())));
+        assert_eq!(public("::"), Ok(None));
+        for wrong in ["::1", "127.0.0.1", "fe80::1", "ff02::1", "224.0.0.1", "255.255.255.255"] {
+            assert_eq!(public(wrong), Err("NodePublicAddress"), "{wrong}");
+        }
     }
 
     #[test]

@@ -137,9 +137,7 @@ impl Node {
                 Wake::Stop | Wake::Command(None) => break,
                 Wake::Command(Some(command)) => self.command(command).await,
                 Wake::Event(event) => self.event(event).await,
-                // Tables are asked for by IPv4 addresses only.
-                Wake::Miss(IpAddr::V6(_)) => {}
-                Wake::Miss(IpAddr::V4(address)) => {
+                Wake::Miss(address) => {
                     let actions = self.resolver.missed(address, now());
                     self.carry_out(actions);
                 }
@@ -265,7 +263,7 @@ impl Node {
         };
         let used = flows.iter().filter(|flow| is_use(flow));
         let used: HashSet<_> = used.map(|flow| flow.service.ip()).collect();
-        let actions = self.resolver.sweep(|address| used.contains(&IpAddr::V4(address)), now());
+        let actions = self.resolver.sweep(|address| used.contains(&address), now());
         self.carry_out(actions);
     }
 

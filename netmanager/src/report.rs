@@ -2,7 +2,7 @@
 //! daemon and, when none runs, by the command itself.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::SystemTime;
 
 use protocol::id::Id;
@@ -107,7 +107,7 @@ pub struct Daemon {
     pub pid: u32,
     pub version: String,
     /// Where other nodes are told to reach this one's tunnel.
-    pub tunnel: SocketAddrV4,
+    pub tunnel: SocketAddr,
     pub session: SessionState,
     /// What became of packets that the kernel could not finish alone; nothing where there is no slow path.
     #[serde(default)]
@@ -184,7 +184,7 @@ impl Report {
     pub fn new(
         state: &state::Node,
         kernel: Kernel,
-        owner: impl Fn(Ipv4Addr) -> Option<ServiceName>,
+        owner: impl Fn(IpAddr) -> Option<ServiceName>,
         daemon: Option<Daemon>,
     ) -> Self {
         let here = |ns_ip| state.endpoints.iter().any(|endpoint| endpoint.ns_ip == ns_ip);
@@ -194,10 +194,7 @@ impl Report {
             .into_iter()
             .map(|service| ServiceAddress {
                 address: service.service_ip,
-                service: match service.service_ip {
-                    IpAddr::V4(address) => owner(address),
-                    IpAddr::V6(_) => None,
-                },
+                service: owner(service.service_ip),
                 policy: policy(service.policy).to_owned(),
                 backends: service
                     .backends

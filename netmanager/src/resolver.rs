@@ -13,7 +13,7 @@ mod pending;
 mod published;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use protocol::address;
@@ -25,7 +25,7 @@ use self::pending::{Key, Pending};
 pub use self::published::{NEGATIVE, RETRY};
 use self::published::{Published, publish};
 use crate::datapath::{Flow, Policy, Transport};
-use crate::table::{Entry, Table};
+use crate::table::{Entry, OwnAddress, Table};
 
 /// How long a service stays of interest that nothing here uses.
 pub const IDLE: Duration = Duration::from_secs(600);
@@ -51,13 +51,13 @@ pub enum Action {
     /// Tell the cluster that changes are no longer wanted.
     RemoveInterest(ServiceName),
     Query(TableQuery),
-    Publish(Ipv4Addr, Entry),
-    Withdraw(Ipv4Addr),
-    /// The ServiceIP of an instance that runs here is known, or another one.
+    Publish(IpAddr, Entry),
+    Withdraw(IpAddr),
+    /// The ServiceIPs of an instance that runs here are known, or others.
     Identify {
         service: ServiceName,
         number: u32,
-        instance_ip: Ipv4Addr,
+        own: OwnAddress,
     },
 }
 
@@ -67,8 +67,8 @@ struct Service {
     /// Numbers of its instances on this node.
     local: BTreeSet<u32>,
     last_used: Instant,
-    addresses: BTreeMap<Ipv4Addr, Policy>,
-    instances: BTreeMap<u32, Ipv4Addr>,
+    addresses: BTreeMap<IpAddr, Policy>,
+    instances: BTreeMap<u32, OwnAddress>,
     /// The last answer, to be kept over a restart.
     answer: Option<TableResult>,
 }
@@ -82,14 +82,14 @@ impl Service {
 #[derive(Debug, Default)]
 pub struct Resolver {
     services: BTreeMap<ServiceName, Service>,
-    owners: HashMap<Ipv4Addr, ServiceName>,
-    published: BTreeMap<Ipv4Addr, Published>,
+    owners: HashMap<IpAddr, ServiceName>,
+    published: BTreeMap<IpAddr, Published>,
     pending: Pending,
 }
 
 impl Resolver {
     /// What an earlier run has published and the data plane still holds. It stays until an answer replaces it.
-    pub fn adopt(&mut self, address: Ipv4Addr, entry: Entry, now: Instant) {
+    pub fn adopt(&mut self, address: IpAddr, entry: Entry, now: Instant) {
         let expires = entry.backends.is_empty().then_some(now);
         self.published.insert(address, Published { entry, expires, retry: None });
     }
@@ -115,7 +115,7 @@ impl Resolver {
     }
 
     /// A packet went to an address that the data plane does not know.
-    pub fn missed(&mut self, address: Ipv4Addr, now: Instant) -> Vec<Action> {
+    pub fn missed(&mut self, address: IpAddr, now: Instant) -> Vec<Action> {
         if !address::is_service(address) {
             return Vec::new();
         }
@@ -132,13 +132,13 @@ impl Resolver {
     /// The data plane has not taken [`Action::Publish`]: the address stays as it was there, unknown or with what was
     /// behind it before. It is tried again at the next packet that misses it, or after [`RETRY`]. Says whether this is
     /// news.
-    pub fn refused(&mut self, address: Ipv4Addr, now: Instant) -> bool {
+    pub fn refused(&mut self, address: IpAddr, now: Instant) -> bool {
         let Some(published) = self.published.get_mut(&address) else { return false };
         published.retry.replace(now + RETRY).is_none()
     }
 
     /// The data plane has taken [`Action::Publish`]. Says whether it had refused before.
-    pub fn accepted(&mut self, address: Ipv4Addr) -> bool {
+    pub fn accepted(&mut self, address: IpAddr) -> bool {
         self.published.get_mut(&address).is_some_and(|published| published.retry.take().is_some())
     }
 
@@ -163,7 +163,7 @@ impl Resolver {
         for address in service.addresses.keys() {
             let Some(published) = self.published.get(address) else { continue };
             let mut entry = published.entry.clone();
-            entry.backends.retain(|backend| backend.instance_ip != *gone);
+            entry.backends.retain(|backend| backend.instance_ip != gone.v4);
             publish(&mut self.published, &mut actions, *address, entry, now);
         }
         actions
@@ -180,15 +180,15 @@ impl Resolver {
         }
     }
 
-    /// The ServiceIP of an instance that runs here, as far as it is known.
+    /// The ServiceIPs of an instance that runs here, as far as they are known.
     #[must_use]
-    pub fn instance_ip(&self, name: &ServiceName, number: u32) -> Option<Ipv4Addr> {
+    pub fn own_address(&self, name: &ServiceName, number: u32) -> Option<OwnAddress> {
         self.services.get(name)?.instances.get(&number).copied()
     }
 
     /// The service that an address belongs to, as far as it is known.
     #[must_use]
-    pub fn owner(&self, address: Ipv4Addr) -> Option<&ServiceName> {
+    pub fn owner(&self, address: IpAddr) -> Option<&ServiceName> {
         self.owners.get(&address)
     }
 
@@ -219,7 +219,7 @@ impl Resolver {
 
     /// The kind that the address had when the service had instances. One that was never seen is taken for the
     /// service's own: an instance's address vanishes together with the instance.
-    fn policy_of(&self, name: &ServiceName, address: Ipv4Addr) -> Policy {
+    fn policy_of(&self, name: &ServiceName, address: IpAddr) -> Policy {
         let known = self.services.get(name).and_then(|service| service.addresses.get(&address));
         known.copied().unwrap_or(Policy::RoundRobin)
     }
@@ -233,12 +233,12 @@ impl Resolver {
             .local
             .iter()
             .filter_map(|number| Some((*number, *table.instances.get(number)?)))
-            .filter(|(number, address)| service.instances.get(number) != Some(address))
+            .filter(|(number, own)| service.instances.get(number) != Some(own))
             .collect();
-        actions.extend(identified.into_iter().map(|(number, instance_ip)| Action::Identify {
+        actions.extend(identified.into_iter().map(|(number, own)| Action::Identify {
             service: name.clone(),
             number,
-            instance_ip,
+            own,
         }));
         service.instances = table.instances;
         service.answer = Some(result);
@@ -279,7 +279,7 @@ impl Resolver {
         actions
     }
 
-    fn learn_nobody(&mut self, address: Ipv4Addr, now: Instant) -> Vec<Action> {
+    fn learn_nobody(&mut self, address: IpAddr, now: Instant) -> Vec<Action> {
         let policy = match self.owners.remove(&address).and_then(|name| self.services.get_mut(&name)) {
             Some(service) => service.addresses.remove(&address),
             None => None,
@@ -350,7 +350,7 @@ impl Resolver {
 
     /// Ends the interest in services that nothing here has used for [`IDLE`]. `used` tells of an address whether a
     /// flow to it needs it.
-    pub fn sweep(&mut self, used: impl Fn(Ipv4Addr) -> bool, now: Instant) -> Vec<Action> {
+    pub fn sweep(&mut self, used: impl Fn(IpAddr) -> bool, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         self.services.retain(|name, service| {
             if !service.local.is_empty() || service.addresses.keys().any(|address| used(*address)) {
@@ -378,7 +378,7 @@ impl Resolver {
     }
 
     /// Each address that the data plane holds as it is here, its service where that is known, and what is behind it.
-    pub fn published(&self) -> impl Iterator<Item = (Ipv4Addr, Option<&ServiceName>, &Entry)> {
+    pub fn published(&self) -> impl Iterator<Item = (IpAddr, Option<&ServiceName>, &Entry)> {
         let held = self.published.iter().filter(|(_, it)| it.retry.is_none());
         held.map(|(address, it)| (*address, self.owners.get(address), &it.entry))
     }

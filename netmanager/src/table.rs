@@ -4,7 +4,7 @@
 //! and an instance that does not run yet (its places are `null`) is no backend.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use protocol::address::{self, SUBNET_FIRST, SUBNET_LAST};
 use protocol::name::ServiceName;
@@ -19,34 +19,43 @@ pub struct Table {
     /// The service; `None` when the question was for an address that belongs to none.
     pub service: Option<ServiceName>,
     /// Each ServiceIP that the answer names, with what is behind it now. Also those with nothing behind.
-    pub addresses: BTreeMap<Ipv4Addr, Entry>,
-    /// The own ServiceIP of each instance, running or not.
-    pub instances: BTreeMap<u32, Ipv4Addr>,
+    pub addresses: BTreeMap<IpAddr, Entry>,
+    /// The own ServiceIPs of each instance, running or not.
+    pub instances: BTreeMap<u32, OwnAddress>,
     /// Instances that were left out although they claim to run, and why.
     pub rejected: Vec<(u32, Rejected)>,
+}
+
+/// The ServiceIPs of one instance. It is known by the IPv4 one; the other may be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnAddress {
+    pub v4: Ipv4Addr,
+    pub v6: Option<Ipv6Addr>,
 }
 
 /// How a ServiceIP chooses, and among which instances.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub policy: Policy,
+    /// Under [`Policy::Closest`] as the cluster has listed them: which is closest depends on who asks.
     pub backends: Vec<Backend>,
 }
 
 impl Entry {
-    /// The backends that `node` uses when the data plane takes no more than `limit` for one address. Other nodes use
-    /// others, so that all instances get work; while instances come and go, most of a node's choice stays.
+    /// The backends that `node` uses when the data plane takes no more than `limit` for one address, the closest first
+    /// where that matters: as long as distances are not known, those for which `is_here` before all others.
+    ///
+    /// Nodes that cannot use all instances use different ones, so that all get work; while instances come and go, most
+    /// of a node's choice stays.
     #[must_use]
-    pub fn at_most(&self, limit: usize, node: Ipv4Addr) -> Vec<Backend> {
+    pub fn at_most(&self, limit: usize, node: IpAddr, is_here: impl Fn(&Backend) -> bool) -> Vec<Backend> {
         let mut backends = self.backends.clone();
-        if backends.len() > limit {
-            let [a, b, c, d] = node.octets();
-            backends.sort_by_cached_key(|backend| {
-                let [e, f, g, h] = backend.ns_ip.octets();
-                fnv1a(&[a, b, c, d, e, f, g, h])
-            });
-            backends.truncate(limit);
+        if self.policy == Policy::Closest {
+            backends.sort_by_key(|backend| !is_here(backend));
+        } else if backends.len() > limit {
+            backends.sort_by_cached_key(|backend| fnv1a(format!("{node} {}", backend.ns_ip).as_bytes()));
         }
+        backends.truncate(limit);
         backends
     }
 }
@@ -58,7 +67,7 @@ pub enum Rejected {
     NamespaceIp,
     #[error("instance_ip is not a ServiceIP")]
     InstanceIp,
-    #[error("host_ip is not an IPv4 address to which a tunnel can lead")]
+    #[error("host_ip is not an address to which a tunnel can lead")]
     HostIp,
     #[error("host_port is 0")]
     HostPort,
@@ -79,9 +88,9 @@ impl Table {
 
     fn add(&mut self, instance: &TableInstance) {
         let own = own_address(instance);
+        let own_addresses: Vec<_> = own.iter().flat_map(OwnAddress::both).collect();
         if let Some(own) = own {
             self.instances.insert(instance.instance_number, own);
-            self.entry(own, Policy::Instance);
         }
         let backend = match backend(instance, own) {
             Ok(backend) => backend,
@@ -90,49 +99,62 @@ impl Table {
                 None
             }
         };
-        for (address, policy) in service_addresses(instance) {
-            self.entry(address, policy);
+        for address in &own_addresses {
+            self.entry(*address, Policy::Instance).extend(backend.filter(|it| is_reached_by(it, *address)));
         }
-        let Some(backend) = backend else { return };
-        self.entry(backend.instance_ip, Policy::Instance).push(backend);
         for (address, policy) in service_addresses(instance) {
-            if address == backend.instance_ip {
+            let backends = self.entry(address, policy);
+            let Some(backend) = backend.filter(|it| is_reached_by(it, address)) else { continue };
+            if own_addresses.contains(&address) {
                 continue;
             }
-            let backends = self.entry(address, policy);
             backends.retain(|other| other.ns_ip != backend.ns_ip);
             backends.push(backend);
         }
     }
 
-    fn entry(&mut self, address: Ipv4Addr, policy: Policy) -> &mut Vec<Backend> {
+    fn entry(&mut self, address: IpAddr, policy: Policy) -> &mut Vec<Backend> {
         &mut self.addresses.entry(address).or_insert_with(|| Entry { policy, backends: Vec::new() }).backends
     }
 }
 
-/// The instance's own ServiceIP: the key of its own, or (from version 0.4.2) the entry of that kind in the list.
-fn own_address(instance: &TableInstance) -> Option<Ipv4Addr> {
-    let listed = || {
-        let own = instance.service_ip.iter().find(|address| address.ip_type == IpType::Instance)?;
-        own.address.parse().ok()
-    };
-    instance.instance_ip.or_else(listed).filter(|own| address::is_service(*own))
+impl OwnAddress {
+    fn both(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        [Some(IpAddr::V4(self.v4)), self.v6.map(IpAddr::V6)].into_iter().flatten()
+    }
 }
 
-fn service_addresses(instance: &TableInstance) -> impl Iterator<Item = (Ipv4Addr, Policy)> {
-    instance.service_ip.iter().filter_map(|service_ip| {
-        let address = service_ip.address.parse().ok().filter(|address| address::is_service(*address))?;
+/// Whether the instance has an address of the family of `address`.
+fn is_reached_by(backend: &Backend, address: IpAddr) -> bool {
+    address.is_ipv4() || backend.ns_ip6.is_some()
+}
+
+/// The instance's own ServiceIPs: the keys of their own, or (from version 0.4.2) the entry of that kind in the list.
+fn own_address(instance: &TableInstance) -> Option<OwnAddress> {
+    let listed = instance.service_ip.iter().find(|address| address.ip_type == IpType::Instance);
+    let v4 = instance.instance_ip.or_else(|| listed?.address.parse().ok());
+    let v6 = instance.instance_ip_v6.as_deref().or_else(|| Some(listed?.address_v6.as_str()));
+    let v6: Option<Ipv6Addr> = v6.and_then(|text| text.parse().ok());
+    let v4 = v4.filter(|own| address::is_service((*own).into()))?;
+    Some(OwnAddress { v4, v6: v6.filter(|own| address::is_service((*own).into())) })
+}
+
+fn service_addresses(instance: &TableInstance) -> impl Iterator<Item = (IpAddr, Policy)> {
+    instance.service_ip.iter().flat_map(|service_ip| {
         let policy = match service_ip.ip_type {
-            // The closest instance is one of all, as long as distances are not known.
-            IpType::RoundRobin | IpType::Closest => Policy::RoundRobin,
+            IpType::RoundRobin => Policy::RoundRobin,
+            IpType::Closest => Policy::Closest,
             IpType::Instance => Policy::Instance,
         };
-        Some((address, policy))
+        let v4 = service_ip.address.parse().map(IpAddr::V4).ok();
+        let v6 = service_ip.address_v6.parse().map(IpAddr::V6).ok();
+        let both = [v4, v6].into_iter().flatten().filter(|address| address::is_service(*address));
+        both.map(move |address| (address, policy))
     })
 }
 
 /// `Ok(None)` is an instance that does not run yet.
-fn backend(instance: &TableInstance, own: Option<Ipv4Addr>) -> Result<Option<Backend>, Rejected> {
+fn backend(instance: &TableInstance, own: Option<OwnAddress>) -> Result<Option<Backend>, Rejected> {
     let place = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let (Some(ns_ip), Some(host_ip)) = (place(&instance.namespace_ip), place(&instance.host_ip)) else {
         return Ok(None);
@@ -142,30 +164,44 @@ fn backend(instance: &TableInstance, own: Option<Ipv4Addr>) -> Result<Option<Bac
     if !(SUBNET_FIRST.to_bits()..=last).contains(&ns_ip.to_bits()) {
         return Err(Rejected::NamespaceIp);
     }
-    let host: Ipv4Addr = host_ip.parse().map_err(|_no_address| Rejected::HostIp)?;
-    if host.is_unspecified() || host.is_multicast() || host.is_broadcast() {
+    let host: IpAddr = host_ip.parse().map_err(|_no_address| Rejected::HostIp)?;
+    let host = host.to_canonical();
+    if !address::can_be_host(host) {
         return Err(Rejected::HostIp);
     }
     if instance.host_port == 0 {
         return Err(Rejected::HostPort);
     }
-    let instance_ip = own.ok_or(Rejected::InstanceIp)?;
-    let node = SocketAddr::new(host.into(), instance.host_port);
-    Ok(Some(Backend { ns_ip, ns_ip6: None, instance_ip, instance_ip6: None, node }))
+    let own = own.ok_or(Rejected::InstanceIp)?;
+    // Clusters write some address for a container without IPv6, since Oakestra's workers insist on one.
+    let ns_ip6 = instance.namespace_ip_v6.as_deref().and_then(|text| text.parse().ok());
+    let ns_ip6 = ns_ip6.filter(|ns_ip| address::is_container6(*ns_ip));
+    let (ns_ip6, instance_ip6) = ns_ip6.zip(own.v6).unzip();
+    let node = SocketAddr::new(host, instance.host_port);
+    Ok(Some(Backend { ns_ip, ns_ip6, instance_ip: own.v4, instance_ip6, node }))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddr};
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
     use proptest::prelude::*;
     use protocol::net::TableResult;
     use serde_json::json;
 
-    use super::{Rejected, Table};
+    use super::{OwnAddress, Rejected, Table};
     use crate::datapath::{Backend, Policy};
 
-    const ROUND_ROBIN: Ipv4Addr = Ipv4Addr::new(10, 30, 109, 1);
+    const ROUND_ROBIN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 30, 109, 1));
+    const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 31));
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn elsewhere(_: &Backend) -> bool {
+        false
+    }
 
     fn read(value: serde_json::Value) -> Table {
         Table::read(&serde_json::from_value::<TableResult>(value).unwrap())
@@ -195,17 +231,23 @@ mod tests {
             "query_key": "smp.bed.srv.bed"}));
         let backend = Backend {
             ns_ip: Ipv4Addr::new(10, 18, 0, 66),
-            ns_ip6: None,
+            ns_ip6: Some("fc00::102".parse().unwrap()),
             instance_ip: Ipv4Addr::new(10, 30, 0, 0),
-            instance_ip6: None,
+            instance_ip6: Some("fdff::".parse().unwrap()),
             node: SocketAddr::new(Ipv4Addr::new(192, 0, 2, 32).into(), 50103),
         };
         assert_eq!(table.service.as_ref().unwrap().as_str(), "smp.bed.srv.bed");
-        assert_eq!(table.addresses[&ROUND_ROBIN].policy, Policy::RoundRobin);
-        assert_eq!(table.addresses[&ROUND_ROBIN].backends, [backend]);
-        assert_eq!(table.addresses[&backend.instance_ip].policy, Policy::Instance);
-        assert_eq!(table.addresses[&backend.instance_ip].backends, [backend]);
-        assert_eq!(table.instances[&0], backend.instance_ip);
+        for (text, policy) in [
+            ("10.30.109.1", Policy::RoundRobin),
+            ("fdff:2000::", Policy::RoundRobin),
+            ("10.30.0.0", Policy::Instance),
+            ("fdff::", Policy::Instance),
+        ] {
+            let entry = &table.addresses[&address(text)];
+            assert_eq!((entry.policy, entry.backends.as_slice()), (policy, [backend].as_slice()), "{text}");
+        }
+        assert_eq!(table.addresses.len(), 4);
+        assert_eq!(table.instances[&0], OwnAddress { v4: backend.instance_ip, v6: backend.instance_ip6 });
     }
 
     #[test]
@@ -216,8 +258,8 @@ mod tests {
         waiting["host_port"] = json!(null);
         let table = answer(&[instance(0, "10.18.0.2", "192.0.2.31"), waiting]);
         assert_eq!(table.addresses[&ROUND_ROBIN].backends.len(), 1);
-        assert!(table.addresses[&Ipv4Addr::new(10, 30, 0, 1)].backends.is_empty());
-        assert_eq!(table.instances[&1], Ipv4Addr::new(10, 30, 0, 1));
+        assert!(table.addresses[&address("10.30.0.1")].backends.is_empty());
+        assert_eq!(table.instances[&1], OwnAddress { v4: Ipv4Addr::new(10, 30, 0, 1), v6: None });
         assert!(table.rejected.is_empty());
     }
 
@@ -228,6 +270,7 @@ mod tests {
         let table = answer(&[
             instance(1, "192.168.1.1", "192.0.2.31"),
             instance(2, "10.18.0.2", "224.0.0.1"),
+            instance(5, "10.18.0.2", "fe80::1"),
             instance(3, "not an address", "192.0.2.31"),
             no_port,
         ]);
@@ -238,7 +281,8 @@ mod tests {
                 (1, Rejected::NamespaceIp),
                 (2, Rejected::HostIp),
                 (3, Rejected::NamespaceIp),
-                (4, Rejected::HostPort)
+                (4, Rejected::HostPort),
+                (5, Rejected::HostIp)
             ]
         );
     }
@@ -256,22 +300,83 @@ mod tests {
         let numbers: Vec<_> =
             (0..100).map(|number| instance(number, &format!("10.18.{number}.2"), "192.0.2.31")).collect();
         let entry = answer(&numbers).addresses.remove(&ROUND_ROBIN).unwrap();
-        let (one, other) = (Ipv4Addr::new(192, 0, 2, 31), Ipv4Addr::new(192, 0, 2, 32));
-        let chosen = entry.at_most(64, one);
+        let other = address("2001:db8::32");
+        let chosen = entry.at_most(64, NODE, elsewhere);
         assert_eq!(chosen.len(), 64);
-        assert_ne!(chosen, entry.at_most(64, other));
-        assert_eq!(entry.at_most(100, one), entry.backends);
+        assert_ne!(chosen, entry.at_most(64, other, elsewhere));
+        assert_eq!(entry.at_most(100, NODE, elsewhere), entry.backends);
 
         // One of the hundred goes: at most one of the chosen changes.
-        let fewer = answer(&numbers[1..]).addresses.remove(&ROUND_ROBIN).unwrap().at_most(64, one);
+        let fewer =
+            answer(&numbers[1..]).addresses.remove(&ROUND_ROBIN).unwrap().at_most(64, NODE, elsewhere);
         assert!(fewer.iter().filter(|backend| !chosen.contains(backend)).count() <= 1);
+    }
+
+    /// An instance with everything that there is.
+    fn complete(number: u32, ns_ip6: &str, host_ip: &str) -> serde_json::Value {
+        let mut instance = instance(number, &format!("10.18.0.{}", number + 2), host_ip);
+        instance["namespace_ip_v6"] = json!(ns_ip6);
+        instance["instance_ip_v6"] = json!(format!("fdff::{number}"));
+        instance["service_ip"] = json!([
+            {"IpType": "RR", "Address": "10.30.109.1", "Address_v6": "fdff:2000::1"},
+            {"IpType": "RR", "Address": "10.30.109.2", "Address_v6": ""},
+            {"IpType": "Closest", "Address": "10.30.109.3", "Address_v6": "fdff:1000::1"},
+            {"IpType": "instance_ip", "Address": format!("10.30.0.{number}"), "Address_v6": format!("fdff::{number}")},
+        ]);
+        instance
+    }
+
+    #[test]
+    fn a_service_may_have_several_addresses_of_each_kind_and_family() {
+        let table = answer(&[complete(1, "fc00::2", "192.0.2.31"), complete(2, "fc00::3", "2001:db8::32")]);
+        assert_eq!(table.rejected, []);
+        for (text, policy, instances) in [
+            ("10.30.109.1", Policy::RoundRobin, 2),
+            ("fdff:2000::1", Policy::RoundRobin, 2),
+            ("10.30.109.2", Policy::RoundRobin, 2),
+            ("10.30.109.3", Policy::Closest, 2),
+            ("fdff:1000::1", Policy::Closest, 2),
+            ("10.30.0.1", Policy::Instance, 1),
+            ("fdff::2", Policy::Instance, 1),
+        ] {
+            let entry = &table.addresses[&address(text)];
+            assert_eq!((entry.policy, entry.backends.len()), (policy, instances), "{text}");
+        }
+        assert_eq!(
+            table.addresses[&address("fdff::2")].backends[0].node,
+            "[2001:db8::32]:50103".parse().unwrap()
+        );
+    }
+
+    #[test]
+    fn an_instance_without_ipv6_is_behind_no_ipv6_address() {
+        // As our workers and Oakestra's clusters write "none"; and one that is no container's.
+        for none in ["::ffff:10.18.0.3", "", "2001:db8::1"] {
+            let table = answer(&[complete(1, "fc00::2", "192.0.2.31"), complete(2, none, "192.0.2.31")]);
+            assert_eq!(table.addresses[&ROUND_ROBIN].backends.len(), 2, "{none}");
+            assert_eq!(table.addresses[&address("fdff:2000::1")].backends.len(), 1, "{none}");
+            assert_eq!(table.addresses[&address("fdff::2")].backends, [], "{none}");
+        }
+    }
+
+    #[test]
+    fn of_a_closest_address_the_instances_here_come_first_and_the_others_as_listed() {
+        let numbers: Vec<_> =
+            (1..=3).map(|number| complete(number, "fc00::2", &format!("192.0.2.3{number}"))).collect();
+        let entry = answer(&numbers).addresses.remove(&address("10.30.109.3")).unwrap();
+        let order = |is_here: &dyn Fn(&Backend) -> bool| -> Vec<_> {
+            let chosen = entry.at_most(2, NODE, is_here);
+            chosen.iter().map(|backend| backend.instance_ip.octets()[3]).collect()
+        };
+        assert_eq!(order(&elsewhere), [1, 2]);
+        assert_eq!(order(&|backend| backend.ns_ip == Ipv4Addr::new(10, 18, 0, 5)), [3, 1]);
     }
 
     proptest! {
         #[test]
         fn no_answer_makes_a_backend_that_is_not_wholly_known(
             places in proptest::collection::vec(
-                (0u32..9, "(10\\.(18|30|31)\\.0\\.[0-9]{1,2}|x|)", "(192\\.0\\.2\\.[0-9]|0\\.0\\.0\\.0|)", 0u16..3), 0..9)
+                (0u32..9, "(10\\.(18|30|31)\\.0\\.[0-9]{1,2}|x|)", "(192\\.0\\.2\\.[0-9]|0\\.0\\.0\\.0|2001:db8::[0-9]|fe80::1|::|)", 0u16..3), 0..9)
         ) {
             let instances: Vec<_> = places.iter().map(|(number, ns_ip, host, port)| {
                 let mut instance = instance(*number, ns_ip, host);
@@ -281,7 +386,7 @@ mod tests {
             let table = answer(&instances);
             for (address, entry) in &table.addresses {
                 prop_assert!(protocol::address::is_service(*address));
-                prop_assert!(entry.policy == Policy::RoundRobin || entry.backends.iter().all(|b| b.instance_ip == *address));
+                prop_assert!(entry.policy == Policy::RoundRobin || entry.backends.iter().all(|b| IpAddr::V4(b.instance_ip) == *address));
                 for backend in &entry.backends {
                     prop_assert_eq!(backend.ns_ip.octets()[1], 18);
                     prop_assert!(backend.node.port() != 0 && !backend.node.ip().is_unspecified());

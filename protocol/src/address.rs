@@ -1,6 +1,6 @@
 //! The address plan of the overlay, as Oakestra has it. All ranges are inclusive.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// ServiceIPs: one per service and one per instance, from one pool. Octets three and four stay within 0..=253.
 pub const SERVICE_FIRST: Ipv4Addr = Ipv4Addr::new(10, 30, 0, 0);
@@ -22,11 +22,16 @@ pub const INSTANCE6_FIRST: Ipv6Addr = Ipv6Addr::new(0xfdff, 0, 0, 0, 0, 0, 0, 0)
 /// Round robin addresses, IPv6 (`fdff:2000::/21`).
 pub const ROUND_ROBIN6_FIRST: Ipv6Addr = Ipv6Addr::new(0xfdff, 0x2000, 0, 0, 0, 0, 0, 0);
 
-/// Whether `address` is a ServiceIP (of any kind).
+/// Closest addresses, IPv6: reserved in Oakestra (`fdff:1000::/21`), given out by nobody but us.
+pub const CLOSEST6_FIRST: Ipv6Addr = Ipv6Addr::new(0xfdff, 0x1000, 0, 0, 0, 0, 0, 0);
+
+/// Whether `address` is a ServiceIP (of any kind): 10.30.0.0/16 or fdff::/16.
 #[must_use]
-pub fn is_service(address: Ipv4Addr) -> bool {
-    let [first, second, ..] = address.octets();
-    first == 10 && second == 30
+pub fn is_service(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => matches!(address.octets(), [10, 30, ..]),
+        IpAddr::V6(address) => address.segments()[0] == INSTANCE6_FIRST.segments()[0],
+    }
 }
 
 /// Whether `address` is in the range from which workers' IPv6 blocks are given out. Data planes tell containers from
@@ -34,4 +39,16 @@ pub fn is_service(address: Ipv4Addr) -> bool {
 #[must_use]
 pub fn is_container6(address: Ipv6Addr) -> bool {
     address.octets()[0] == 0xfc
+}
+
+/// Whether `address` can be that of a node on the underlay, for everybody on it: not one that means a group, nobody, or
+/// something on one link only.
+#[must_use]
+pub fn can_be_host(address: IpAddr) -> bool {
+    !address.is_unspecified()
+        && !address.is_multicast()
+        && match address {
+            IpAddr::V4(address) => !address.is_broadcast(),
+            IpAddr::V6(address) => !address.is_unicast_link_local(),
+        }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -20,6 +20,7 @@ use crate::cluster::{self, Cluster};
 
 pub(crate) const NODE: &str = "6b033dc62c1f07cbdcd88440";
 pub(crate) const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 31);
+pub(crate) const NODE_ADDRESS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x31);
 pub(crate) const SERVICE: &str = "smp.bed.srv.bed";
 
 /// Everything of one test. Removed when it is dropped.
@@ -103,6 +104,9 @@ impl Bed {
         node.ip(&format!("addr add {NODE_ADDRESS}/24 dev up0"))?;
         control.ip(&format!("addr add {}/24 dev up0", cluster::ADDRESS))?;
         node.ip(&format!("route add default via {}", cluster::ADDRESS))?;
+        node.ip(&format!("addr add {NODE_ADDRESS6}/64 dev up0 nodad"))?;
+        control.ip(&format!("addr add {}/64 dev up0 nodad", cluster::ADDRESS6))?;
+        node.ip(&format!("-6 route add default via {}", cluster::ADDRESS6))?;
         let places = Places::new()?;
         let cluster = Cluster::start(&control, places.folder())?;
         write_config(&places, config)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
+pub(crate) const ADDRESS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x20);
 pub(crate) const PORT: u16 = protocol::port::CLUSTER_MQTT;
 /// A service with an address that no other one has.
 pub(crate) const WEB: &str = "smp.bed.web.bed";
@@ -161,17 +162,19 @@ impl Drop for Cluster {
     }
 }
 
-/// A table's instance. Number 7 has the ServiceIP 10.30.0.7; the service's own is 10.30.109.1 for all but [`WEB`].
+/// A table's instance. Number 7 has the ServiceIPs 10.30.0.7 and fdff::7; those of the service are 10.30.109.1 and
+/// fdff:2000::1, and for the closest instance 10.30.110.1 and fdff:1000::1. Those of [`WEB`] end in 2.
 fn instance(service: &str, number: u8, ns_ip: Option<&str>) -> Value {
-    let shared = if service == WEB { WEB_ADDRESS } else { Ipv4Addr::new(10, 30, 109, 1) };
-    let own = format!("10.30.0.{number}");
+    let last = if service == WEB { 2 } else { 1 };
+    let (own, own_v6) = (format!("10.30.0.{number}"), format!("fdff::{number}"));
     json!({
-        "instance_number": number, "instance_ip": own, "instance_ip_v6": "fdff::",
-        "namespace_ip": ns_ip, "namespace_ip_v6": ns_ip.map(|_| "fc00::2"),
+        "instance_number": number, "instance_ip": own, "instance_ip_v6": own_v6,
+        "namespace_ip": ns_ip, "namespace_ip_v6": ns_ip.map(|_| format!("fc00::2:{number}")),
         "host_ip": ns_ip.map(|_| "192.0.2.99"), "host_port": ns_ip.map(|_| 50103),
         "service_ip": [
-            {"IpType": "RR", "Address": shared, "Address_v6": "fdff:2000::"},
-            {"IpType": "instance_ip", "Address": own, "Address_v6": "fdff::"},
+            {"IpType": "RR", "Address": format!("10.30.109.{last}"), "Address_v6": format!("fdff:2000::{last}")},
+            {"IpType": "Closest", "Address": format!("10.30.110.{last}"), "Address_v6": format!("fdff:1000::{last}")},
+            {"IpType": "instance_ip", "Address": own, "Address_v6": own_v6},
         ],
     })
 }
@@ -233,7 +236,9 @@ impl Knowledge {
         let has = |instances: &[Value]| {
             let addresses =
                 instances.iter().filter_map(|instance| instance["service_ip"].as_array()).flatten();
-            addresses.into_iter().any(|service_ip| service_ip["Address"] == address)
+            addresses
+                .into_iter()
+                .any(|service_ip| service_ip["Address"] == address || service_ip["Address_v6"] == address)
         };
         let found = self.services.iter().find(|(service, instances)| *service == name || has(instances));
         let key = if name.is_empty() { address } else { name };

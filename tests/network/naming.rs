@@ -1,24 +1,26 @@
 //! From a packet to an unknown ServiceIP to an entry in the kernel, and what becomes of it.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use integration::eventually;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::bed::{Bed, Container};
+use crate::bed::{Bed, Container, SERVICE};
 
 const SERVICE_IP: &str = "10.30.109.1";
+const SERVICE_IP6: &str = "fdff:2000::1";
+const CLOSEST_IP6: &str = "fdff:1000::1";
 const ELSEWHERE: &str = "els.bed.srv.bed";
 
 /// A node with a container that may dial.
 fn client() -> Result<(Bed, Container)> {
     let bed = Bed::registered()?;
-    bed.cluster.schedule(crate::bed::SERVICE, 90);
+    bed.cluster.schedule(SERVICE, 90);
     // Its own service has another address than the one that is dialled.
     for instance in bed.cluster.knows().services.values_mut().flatten() {
-        instance["service_ip"][0]["Address"] = "10.30.50.50".into();
+        instance["service_ip"] = json!([{"IpType": "RR", "Address": "10.30.50.50"}]);
     }
     let container = Container::new("client")?;
     bed.attached(&container, 90)?;
@@ -26,25 +28,43 @@ fn client() -> Result<(Bed, Container)> {
 }
 
 fn dial(container: &Container) -> Result<()> {
+    dial_at(container, SERVICE_IP)
+}
+
+fn dial_at(container: &Container, address: &str) -> Result<()> {
+    let address: IpAddr = address.parse()?;
+    let any: IpAddr =
+        if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     container.netns.run(|| {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        let socket = UdpSocket::bind((any, 0))?;
         // What comes back as an ICMP error is not of interest here.
-        socket.send_to(b"knock", (SERVICE_IP, 7)).ok();
+        socket.send_to(b"knock", (address, 7)).ok();
         Ok(())
     })?
 }
 
 /// The number of backends of the service that is dialled; nothing while it is unknown.
 fn backends(bed: &Bed) -> Result<Option<usize>> {
+    backends_of(bed, SERVICE_IP)
+}
+
+fn service(bed: &Bed, address: &str) -> Result<Option<Value>> {
     let status = bed.status()?;
     let services = status["services"].as_array().cloned().unwrap_or_default();
-    let service = services.into_iter().find(|service| service["address"] == SERVICE_IP);
-    Ok(service.and_then(|service| service["backends"].as_array().map(Vec::len)))
+    Ok(services.into_iter().find(|service| service["address"] == address))
+}
+
+fn backends_of(bed: &Bed, address: &str) -> Result<Option<usize>> {
+    Ok(service(bed, address)?.and_then(|service| service["backends"].as_array().map(Vec::len)))
 }
 
 fn wait_for_backends(bed: &Bed, wanted: Option<usize>) -> Result<()> {
-    eventually(Duration::from_secs(10), &format!("{wanted:?} backends"), || {
-        let seen = backends(bed)?;
+    wait_for_backends_of(bed, SERVICE_IP, wanted)
+}
+
+fn wait_for_backends_of(bed: &Bed, address: &str, wanted: Option<usize>) -> Result<()> {
+    eventually(Duration::from_secs(10), &format!("{wanted:?} backends of {address}"), || {
+        let seen = backends_of(bed, address)?;
         if seen == wanted { Ok(()) } else { Err(anyhow!("{seen:?}")) }
     })
 }
@@ -62,6 +82,49 @@ fn a_packet_to_an_unknown_service_is_asked_for_once_and_published() -> Result<()
     }
     wait_for_backends(&bed, Some(1))?;
     assert_eq!(bed.cluster.heard("net/tablequery/request", by_address), 1);
+    Ok(())
+}
+
+#[test]
+fn a_packet_to_an_unknown_ipv6_service_is_asked_for_by_that_address() -> Result<()> {
+    let (bed, container) = client()?;
+    bed.cluster.deploy_elsewhere(ELSEWHERE, 1, "10.18.1.2")?;
+    dial_at(&container, SERVICE_IP6)?;
+    wait_for_backends_of(&bed, SERVICE_IP6, Some(1))?;
+    let asked = |query: &Value| query["sip"] == SERVICE_IP6 && query["sname"] == "";
+    assert_eq!(bed.cluster.heard("net/tablequery/request", asked), 1);
+    // One answer is for all addresses of the service.
+    for (address, policy) in [
+        (SERVICE_IP, "round robin"),
+        (SERVICE_IP6, "round robin"),
+        (CLOSEST_IP6, "closest"),
+        ("10.30.0.1", "instance"),
+        ("fdff::1", "instance"),
+    ] {
+        let service = service(&bed, address)?.with_context(|| format!("{address} is not known"))?;
+        assert_eq!((&service["policy"], &service["service"]), (&policy.into(), &ELSEWHERE.into()));
+        assert_eq!(service["backends"].as_array().map(Vec::len), Some(1), "{address}");
+    }
+    assert_eq!(bed.cluster.heard("net/tablequery/request", by_address), 0);
+    Ok(())
+}
+
+#[test]
+fn of_a_closest_address_the_instance_here_comes_first() -> Result<()> {
+    let bed = Bed::registered()?;
+    bed.cluster.deploy_elsewhere(SERVICE, 1, "10.18.1.2")?;
+    bed.cluster.deploy_elsewhere(SERVICE, 2, "10.18.1.3")?;
+    let container = Container::new("here")?;
+    bed.attached(&container, 3)?;
+    for address in ["10.30.110.1", CLOSEST_IP6] {
+        wait_for_backends_of(&bed, address, Some(3))?;
+        let service = service(&bed, address)?.context("it has gone")?;
+        let here: Vec<_> =
+            service["backends"].as_array().into_iter().flatten().map(|it| it["here"].clone()).collect();
+        assert_eq!(here, [true, false, false], "{address}");
+    }
+    let status = bed.status()?;
+    assert_eq!(status["endpoints"][0]["instance_ip6"], "fdff::3");
     Ok(())
 }
 

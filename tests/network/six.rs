@@ -115,3 +115,31 @@ fn a_container_whose_link_is_too_small_for_ipv6_has_ipv4_only() -> Result<()> {
     container.netns.output("ping", &["-c", "1", "-W", "2", "10.18.0.65"])?;
     Ok(())
 }
+
+#[test]
+fn a_node_with_an_ipv6_public_address_is_reached_by_ipv6() -> Result<()> {
+    let mut config = crate::bed::config();
+    config["NodePublicAddress"] = json!(crate::bed::NODE_ADDRESS6);
+    let bed = Bed::start_with(&config, 1500)?;
+    bed.register(crate::bed::NODE)?;
+    let container = Container::new("ctr")?;
+    attached(&bed, &container, 0)?;
+    let announced = |payload: &Value| payload["host_ip"] == "2001:db8::31";
+    assert_eq!(bed.cluster.heard("net/service/deployed", announced), 1, "{:?}", bed.cluster.knows().heard);
+    let status = bed.status()?;
+    assert_eq!(status["uplink"]["address"], "2001:db8::31");
+    assert_eq!(status["daemon"]["tunnel"], "[2001:db8::31]:50103");
+    assert!(!bed.log()?.contains("needs a NAT"), "{}", bed.log()?);
+    Ok(())
+}
+
+#[test]
+fn a_node_without_ipv4_default_route_finds_its_uplink_by_ipv6() -> Result<()> {
+    let mut bed = Bed::registered()?;
+    bed.netmanager.terminate()?;
+    bed.node.ip("-4 addr flush dev up0")?;
+    bed.netmanager.start_again()?;
+    bed.wait_until_ready()?;
+    assert_eq!(bed.status()?["uplink"]["address"], "2001:db8::31");
+    Ok(())
+}

@@ -171,6 +171,15 @@ impl From<Ipv6Addr> for Addresses {
     }
 }
 
+impl From<IpAddr> for Addresses {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => address.into(),
+            IpAddr::V6(address) => address.into(),
+        }
+    }
+}
+
 /// This node as the kernel knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Node {

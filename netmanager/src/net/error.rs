@@ -28,13 +28,17 @@ pub enum Reason {
     NoProcess,
     #[error("it shares the node's own network namespace; a container must have one of its own")]
     SharedNamespace,
-    #[error("there is no IPv4 default route; add one, or name the uplink as DefaultInterface in netcfg.json")]
+    #[error(
+        "there is no default route of the IP version by which nodes reach each other; add one, or name the uplink as DefaultInterface in netcfg.json"
+    )]
     NoDefaultRoute,
     #[error("default routes of equal metric lead to {0}; name one as DefaultInterface in netcfg.json")]
     SeveralDefaultRoutes(String),
     #[error("there is no such interface")]
     NoInterface,
-    #[error("it has no IPv4 address")]
+    #[error(
+        "it has no lasting address of the IP version by which nodes reach each other (that of NodePublicAddress)"
+    )]
     NoAddress,
     #[error("it has no Ethernet address, so tunnel packets cannot be sent there")]
     NotEthernet,

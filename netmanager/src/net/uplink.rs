@@ -1,9 +1,9 @@
 //! The interface through which this node reaches the others.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::TryStreamExt;
-use netlink_packet_route::address::{AddressAttribute, AddressScope};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkLayerType, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
 use rtnetlink::RouteMessageBuilder;
@@ -11,12 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Link, Links, NetError, Reason};
 
-/// The uplink and the address under which this node sends.
+/// The uplink and the address under which this node sends. Nodes reach each other by the IP version of the addresses that
+/// they are told of each other, so one address is all that is needed, and all nodes of a system have one of the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Uplink {
     pub name: String,
     pub ifindex: u32,
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The largest packet that it carries.
     #[serde(default)]
     pub mtu: u32,
@@ -24,20 +25,21 @@ pub struct Uplink {
 
 impl Links {
     /// Finds the uplink: the interface `named`, else that of the default route. If it has several addresses,
-    /// `preferred` is taken when it is one of them, else the first.
+    /// `preferred` is taken when it is one of them, else the first of its IP version; without a preference an IPv4
+    /// address, or where there is none an IPv6 one.
     ///
     /// # Errors
     /// When it cannot be told which interface is meant, or it cannot carry the tunnel.
-    pub async fn uplink(&self, named: Option<&str>, preferred: Option<Ipv4Addr>) -> Result<Uplink, NetError> {
+    pub async fn uplink(&self, named: Option<&str>, preferred: Option<IpAddr>) -> Result<Uplink, NetError> {
         let name = match named {
             Some(name) => name.to_owned(),
-            None => self.default_interface().await?,
+            None => self.default_interface(preferred).await?,
         };
         let link = self.ethernet(&name).await?;
         let ifindex = link.header.index;
         let addresses = self.addresses(&name, ifindex).await?;
-        let chosen = preferred.filter(|address| addresses.contains(address)).or(addresses.first().copied());
-        let address = chosen.ok_or_else(|| NetError::new(use_as_uplink(&name), Reason::NoAddress))?;
+        let address = choose(&addresses, preferred)
+            .ok_or_else(|| NetError::new(use_as_uplink(&name), Reason::NoAddress))?;
         Ok(Uplink { name, ifindex, address, mtu: mtu(&link) })
     }
 
@@ -50,13 +52,18 @@ impl Links {
         Ok(link)
     }
 
-    async fn default_interface(&self) -> Result<String, NetError> {
+    async fn default_interface(&self, preferred: Option<IpAddr>) -> Result<String, NetError> {
         let fail = |reason| NetError::new("find the uplink", reason);
-        let mut routes = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
-        let mut defaults: Vec<(u32, u32)> = Vec::new();
-        while let Some(route) = routes.try_next().await.map_err(|source| fail(source.into()))? {
-            defaults.extend(default_route(&route));
-        }
+        let v4 = || self.default_routes(RouteMessageBuilder::<Ipv4Addr>::new().build());
+        let v6 = || self.default_routes(RouteMessageBuilder::<Ipv6Addr>::new().build());
+        let defaults = match preferred {
+            Some(IpAddr::V4(_)) => v4().await?,
+            Some(IpAddr::V6(_)) => v6().await?,
+            None => match v4().await? {
+                none if none.is_empty() => v6().await?,
+                some => some,
+            },
+        };
         let best = defaults.iter().map(|(metric, _)| *metric).min();
         let mut indices: Vec<_> = defaults
             .iter()
@@ -78,22 +85,58 @@ impl Links {
         }
     }
 
+    /// Metrics and interfaces of the default routes of the version that `like` is of.
+    async fn default_routes(&self, like: RouteMessage) -> Result<Vec<(u32, u32)>, NetError> {
+        let fail = |reason| NetError::new("find the uplink", reason);
+        let mut routes = self.handle.route().get(like).execute();
+        let mut defaults = Vec::new();
+        while let Some(route) = routes.try_next().await.map_err(|source| fail(source.into()))? {
+            defaults.extend(default_route(&route));
+        }
+        Ok(defaults)
+    }
+
     /// The interface's addresses of global scope, in the kernel's order: primary ones first.
-    async fn addresses(&self, name: &str, ifindex: u32) -> Result<Vec<Ipv4Addr>, NetError> {
+    async fn addresses(&self, name: &str, ifindex: u32) -> Result<Vec<IpAddr>, NetError> {
         let fail =
             |source: rtnetlink::Error| NetError::new(format!("list the addresses of {name}"), source.into());
         let mut found = Vec::new();
         let mut messages = self.handle.address().get().set_link_index_filter(ifindex).execute();
         while let Some(message) = messages.try_next().await.map_err(fail)? {
-            if message.header.scope != AddressScope::Universe {
-                continue;
-            }
-            found.extend(message.attributes.iter().find_map(|attribute| match attribute {
-                AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
-                _ => None,
-            }));
+            found.extend(lasting(&message));
         }
         Ok(found)
+    }
+}
+
+/// The address that this is about, if others can count on it.
+fn lasting(message: &AddressMessage) -> Option<IpAddr> {
+    // Those of IPv6 privacy, and those that are not yet, or not much longer, to be used.
+    let passing = AddressHeaderFlags::Deprecated | AddressHeaderFlags::Tentative;
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let address = local.or_else(|| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })?;
+    // The same bit says of an IPv4 address that it is not the first of its prefix, which is no harm.
+    let temporary = address.is_ipv6() && message.header.flags.contains(AddressHeaderFlags::Secondary);
+    let usable = message.header.scope == AddressScope::Universe
+        && !message.header.flags.intersects(passing)
+        && !temporary;
+    usable.then_some(address)
+}
+
+fn choose(addresses: &[IpAddr], preferred: Option<IpAddr>) -> Option<IpAddr> {
+    let first = |v4: bool| addresses.iter().find(|address| address.is_ipv4() == v4).copied();
+    match preferred {
+        Some(preferred) if addresses.contains(&preferred) => Some(preferred),
+        Some(preferred) => first(preferred.is_ipv4()),
+        None => first(true).or_else(|| first(false)),
     }
 }
 
@@ -123,4 +166,29 @@ fn default_route(route: &RouteMessage) -> Option<(u32, u32)> {
         _ => None,
     });
     Some((metric.unwrap_or(0), interface?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::choose;
+
+    #[test]
+    fn an_uplink_s_address_is_the_preferred_one_or_of_its_version() {
+        let address = |text: &str| -> IpAddr { text.parse().unwrap() };
+        let both = ["2001:db8::1", "192.0.2.1", "192.0.2.2", "2001:db8::2"].map(address);
+        for (preferred, expected) in [
+            (None, "192.0.2.1"),
+            (Some("192.0.2.2"), "192.0.2.2"),
+            (Some("2001:db8::2"), "2001:db8::2"),
+            (Some("198.51.100.7"), "192.0.2.1"),
+            (Some("2001:db8::7"), "2001:db8::1"),
+        ] {
+            assert_eq!(choose(&both, preferred.map(address)), Some(address(expected)), "{preferred:?}");
+        }
+        let v6 = [address("2001:db8::1")];
+        assert_eq!(choose(&v6, None), Some(v6[0]));
+        assert_eq!(choose(&v6, Some(address("192.0.2.1"))), None, "the others could not reach it");
+    }
 }

@@ -2,7 +2,6 @@
 //! without a gap; what has died while nobody looked is cleared away.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::Path;
 
 use tokio::time::Instant;
@@ -182,10 +181,10 @@ impl Node {
         match self.datapath.services() {
             Ok(services) => {
                 for service in services {
-                    let IpAddr::V4(address) = service.service_ip else { continue };
+                    let address = service.service_ip;
                     let backends = [service.backends, service.resting].concat();
                     let entry = Entry { policy: service.policy, backends };
-                    self.balance.adopt_service(address.into(), entry.policy, entry.backends.clone());
+                    self.balance.adopt_service(address, entry.policy, entry.backends.clone());
                     self.resolver.adopt(address, entry, now());
                 }
             }

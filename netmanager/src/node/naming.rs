@@ -10,6 +10,7 @@ use protocol::topic::{NodeTopic, updates_available};
 use tokio::time::Instant;
 
 use super::{Node, TABLES_DELAY, now};
+use crate::datapath::Backend;
 use crate::error::chain;
 use crate::report::SessionState;
 use crate::resolver::Action;
@@ -104,15 +105,18 @@ impl Node {
                     }
                 }
                 Action::Publish(address, entry) => {
-                    let backends = entry.at_most(MAX_BACKENDS_PER_SERVICE, self.uplink.address);
+                    let is_here = |backend: &Backend| {
+                        self.state.endpoints.iter().any(|attachment| attachment.ns_ip == backend.ns_ip)
+                    };
+                    let backends = entry.at_most(MAX_BACKENDS_PER_SERVICE, self.uplink.address, is_here);
                     let (known, used) = (entry.backends.len(), backends.len());
                     tracing::debug!(%address, known, used, "service published");
-                    match self.balance.publish(&mut self.datapath, address.into(), entry.policy, backends) {
+                    match self.balance.publish(&mut self.datapath, address, entry.policy, backends) {
                         Ok(()) => {
                             if self.resolver.accepted(address) {
                                 tracing::info!(%address, "service is published after all");
                             }
-                            self.settled(address.into());
+                            self.settled(address);
                         }
                         // Once per address, not at each try.
                         Err(error) if self.resolver.refused(address, now()) => {
@@ -123,12 +127,12 @@ impl Node {
                     }
                 }
                 Action::Withdraw(address) => {
-                    if let Err(error) = self.balance.withdraw(&mut self.datapath, address.into()) {
+                    if let Err(error) = self.balance.withdraw(&mut self.datapath, address) {
                         tracing::error!(%address, error = chain(&error), "service is not withdrawn");
                     }
                 }
-                Action::Identify { service, number, instance_ip } => {
-                    self.identify(&InstanceName { service, number }, instance_ip);
+                Action::Identify { service, number, own } => {
+                    self.identify(&InstanceName { service, number }, own);
                 }
             }
         }

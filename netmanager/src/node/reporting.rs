@@ -1,6 +1,6 @@
 //! What the node says of itself.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use super::Node;
 use crate::error::chain;
@@ -16,7 +16,7 @@ impl Node {
         let daemon = Daemon {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            tunnel: SocketAddrV4::new(self.advertised(), self.config.public_port),
+            tunnel: SocketAddr::new(self.advertised(), self.config.public_port),
             session: self
                 .cluster
                 .as_ref()

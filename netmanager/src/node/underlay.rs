@@ -4,7 +4,7 @@
 //! The node sends from the uplink's own address and takes what comes to it. What it tells the others may be another
 //! one, when a NAT on the way puts the one for the other.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::pathmtu::Heard;
 
 impl Node {
     /// The address under which the other nodes reach this one.
-    pub(super) fn advertised(&self) -> Ipv4Addr {
+    pub(super) fn advertised(&self) -> IpAddr {
         self.config.public_address.unwrap_or(self.uplink.address)
     }
 

@@ -20,6 +20,7 @@ use crate::nft::NftError;
 use crate::ports::{self, HostPort, InvalidMappings, PortMapping};
 use crate::report::SessionState;
 use crate::state::{Attachment, Former, StateError};
+use crate::table::OwnAddress;
 
 /// How long an attached container waits for its ServiceIP, so that its first packet finds everything in place.
 const NAMING: Duration = Duration::from_secs(1);
@@ -111,7 +112,8 @@ impl Node {
         };
         let gateway = pool.block().gateway();
         let wiring = Wiring::new(instance, ns_ip, gateway, self.wiring6(ns_ip), mtu);
-        let known = self.resolver.instance_ip(&instance.service, instance.number);
+        let own = self.resolver.own_address(&instance.service, instance.number);
+        let own = own.or_else(|| before.as_ref().and_then(Attachment::own_address));
         let attachment = Attachment {
             instance: instance.clone(),
             pid,
@@ -120,8 +122,8 @@ impl Node {
             ifindex: 0,
             ns_ip,
             ns_ip6: None,
-            instance_ip: known.or(before.as_ref().and_then(|before| before.instance_ip)),
-            instance_ip6: before.as_ref().and_then(|before| before.instance_ip6),
+            instance_ip: own.map(|own| own.v4),
+            instance_ip6: own.and_then(|own| own.v6),
             mac: wiring.mac,
             gateway_mac: wiring.gateway_mac,
             ports,
@@ -241,17 +243,21 @@ impl Node {
         Ok(())
     }
 
-    /// The cluster told (or changed) the ServiceIP of an instance that runs here.
-    pub(super) fn identify(&mut self, instance: &InstanceName, instance_ip: Ipv4Addr) {
+    /// The cluster told (or changed) the ServiceIPs of an instance that runs here.
+    pub(super) fn identify(&mut self, instance: &InstanceName, own: OwnAddress) {
         let known = self.state.endpoints.iter_mut().find(|other| other.instance == *instance);
-        let Some(attachment) = known.filter(|it| it.instance_ip != Some(instance_ip)) else { return };
-        attachment.instance_ip = Some(instance_ip);
+        let Some(attachment) = known.filter(|it| it.own_address() != Some(own)) else { return };
+        attachment.instance_ip = Some(own.v4);
+        attachment.instance_ip6 = own.v6;
         let endpoint = attachment.endpoint();
-        tracing::info!(%instance, service_ip = %instance_ip, "workload has its ServiceIP");
+        tracing::info!(%instance, service_ip = %own.v4, service_ip6 = ?own.v6, "workload has its ServiceIP");
         if let Err(error) = self.datapath.attach_endpoint(&endpoint) {
             tracing::error!(%instance, error = chain(&error), "the data plane does not take its ServiceIP");
         }
         self.settled(endpoint.ns_ip.into());
+        if let Some(ns_ip6) = endpoint.ns_ip6 {
+            self.settled(ns_ip6.into());
+        }
         // Logged where it fails; the next operation writes it again.
         self.save().ok();
         self.answer_unnamed(Instant::now());
@@ -282,7 +288,7 @@ impl Node {
             nsip: attachment.ns_ip,
             nsipv6: attachment.ns_ip6.unwrap_or_else(none).to_string(),
             host_port: self.config.public_port,
-            host_ip: self.advertised().into(),
+            host_ip: self.advertised(),
         };
         cluster.session.publish(NodeTopic::ServiceDeployed, &deployed);
     }
@@ -328,6 +334,10 @@ fn refuse_listened_on(ports: &[PortMapping], held: &[PortMapping]) -> Result<(),
 }
 
 impl Attachment {
+    fn own_address(&self) -> Option<OwnAddress> {
+        Some(OwnAddress { v4: self.instance_ip?, v6: self.instance_ip6 })
+    }
+
     pub(super) fn endpoint(&self) -> Endpoint {
         Endpoint {
             ns_ip: self.ns_ip,

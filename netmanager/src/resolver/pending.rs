@@ -2,7 +2,7 @@
 //! only a packet wanted answered is dropped after [`GIVE_UP`] (the next packet asks anew).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use protocol::address;
@@ -22,7 +22,7 @@ const MISSES: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
     Service(ServiceName),
-    Address(Ipv4Addr),
+    Address(IpAddr),
 }
 
 impl Key {
@@ -75,7 +75,7 @@ impl Pending {
     }
 
     /// Asks for an address on behalf of a packet: not twice, and not without limit.
-    pub(super) fn miss(&mut self, address: Ipv4Addr, now: Instant) -> Option<TableQuery> {
+    pub(super) fn miss(&mut self, address: IpAddr, now: Instant) -> Option<TableQuery> {
         let key = Key::Address(address);
         let misses = self.questions.keys().filter(|key| matches!(key, Key::Address(_))).count();
         if self.questions.contains_key(&key) || misses >= MISSES {

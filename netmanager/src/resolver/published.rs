@@ -1,7 +1,7 @@
 //! What the data plane was told. It may refuse, when a table is full or the kernel has no memory; then it is told again.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::Action;
@@ -24,7 +24,7 @@ pub(super) struct Published {
 
 impl Published {
     /// Gives it to the data plane once more.
-    pub(super) fn again(&mut self, address: Ipv4Addr, now: Instant) -> Action {
+    pub(super) fn again(&mut self, address: IpAddr, now: Instant) -> Action {
         self.retry = Some(now + RETRY);
         Action::Publish(address, self.entry.clone())
     }
@@ -32,9 +32,9 @@ impl Published {
 
 /// Brings the data plane to `entry` if it holds another. The time of a negative answer starts anew.
 pub(super) fn publish(
-    published: &mut BTreeMap<Ipv4Addr, Published>,
+    published: &mut BTreeMap<IpAddr, Published>,
     actions: &mut Vec<Action>,
-    address: Ipv4Addr,
+    address: IpAddr,
     entry: Entry,
     now: Instant,
 ) {

@@ -1,4 +1,4 @@
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -8,9 +8,16 @@ use serde_json::json;
 
 use super::{Action, GIVE_UP, IDLE, NEGATIVE, RETRY, Resolver, SILENCE, TIMEOUT, is_use};
 use crate::datapath::{Backend, Flow, FlowState, Transport};
+use crate::table::OwnAddress;
+
+mod six;
 
 const NAME: &str = "smp.bed.srv.bed";
-const ROUND_ROBIN: Ipv4Addr = Ipv4Addr::new(10, 30, 109, 1);
+const ROUND_ROBIN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 30, 109, 1));
+
+fn v4(third: u8, last: u8) -> IpAddr {
+    Ipv4Addr::new(10, 30, third, last).into()
+}
 
 fn name() -> ServiceName {
     NAME.parse().unwrap()
@@ -20,7 +27,7 @@ fn by_name() -> TableQuery {
     TableQuery { sname: NAME.to_owned(), sip: String::new() }
 }
 
-fn by_address(address: Ipv4Addr) -> TableQuery {
+fn by_address(address: IpAddr) -> TableQuery {
     TableQuery { sname: String::new(), sip: address.to_string() }
 }
 
@@ -44,8 +51,8 @@ fn nobody(query_key: &str) -> TableResult {
 
 /// A flow to an instance that is there.
 fn flow(transport: Transport, idle: Duration) -> Flow {
-    let port = |address: Ipv4Addr| SocketAddr::new(address.into(), 80);
-    let node = port(Ipv4Addr::new(192, 0, 2, 31));
+    let port = |address: IpAddr| SocketAddr::new(address, 80);
+    let node = port(Ipv4Addr::new(192, 0, 2, 31).into());
     let backend = Backend {
         ns_ip: Ipv4Addr::new(10, 18, 0, 66),
         ns_ip6: None,
@@ -53,7 +60,7 @@ fn flow(transport: Transport, idle: Duration) -> Flow {
         instance_ip6: None,
         node,
     };
-    let client = port(Ipv4Addr::new(10, 18, 0, 2));
+    let client = port(Ipv4Addr::new(10, 18, 0, 2).into());
     Flow {
         transport,
         client,
@@ -82,7 +89,7 @@ fn connected(now: Instant) -> Resolver {
     resolver
 }
 
-fn backends(actions: &[Action], address: Ipv4Addr) -> Option<usize> {
+fn backends(actions: &[Action], address: IpAddr) -> Option<usize> {
     actions.iter().rev().find_map(|action| match action {
         Action::Publish(published, entry) if *published == address => Some(entry.backends.len()),
         _ => None,
@@ -99,7 +106,7 @@ fn a_miss_is_asked_once_and_its_answer_is_published_and_subscribed() {
     let actions = resolver.answered(answer(&ROUND_ROBIN.to_string(), &[0, 1]), now);
     assert_eq!(actions[0], Action::Subscribe(name()));
     assert_eq!(backends(&actions, ROUND_ROBIN), Some(2));
-    assert_eq!(backends(&actions, Ipv4Addr::new(10, 30, 0, 1)), Some(1));
+    assert_eq!(backends(&actions, v4(0, 1)), Some(1));
     assert_eq!(
         actions.last(),
         Some(&Action::Query(by_name())),
@@ -112,8 +119,8 @@ fn a_miss_is_asked_once_and_its_answer_is_published_and_subscribed() {
 fn an_address_outside_the_service_range_is_never_asked_for_nor_published() {
     let now = Instant::now();
     let mut resolver = connected(now);
-    assert_eq!(resolver.missed(Ipv4Addr::new(10, 18, 0, 2), now), []);
-    for text in ["10.18.0.2", "0.0.0.0", "203.0.113.1"] {
+    assert_eq!(resolver.missed(Ipv4Addr::new(10, 18, 0, 2).into(), now), []);
+    for text in ["10.18.0.2", "0.0.0.0", "203.0.113.1", "fc00::102", "2001:db8::1"] {
         assert_eq!(resolver.changed(text, now), [], "{text}");
         assert_eq!(resolver.answered(nobody(text), now), [], "{text}");
     }
@@ -145,7 +152,7 @@ fn a_service_that_lost_its_last_instance_is_asked_for_by_the_next_packet() {
     assert_eq!(resolver.changed(NAME, now), [Action::Query(by_name())]);
     let actions = resolver.answered(answer(NAME, &[]), now);
     assert_eq!(backends(&actions, ROUND_ROBIN), Some(0));
-    assert_eq!(backends(&actions, Ipv4Addr::new(10, 30, 0, 0)), Some(0));
+    assert_eq!(backends(&actions, v4(0, 0)), Some(0));
 
     let later = now + NEGATIVE;
     resolver.tick(later);
@@ -174,10 +181,11 @@ fn an_instance_here_is_identified_as_soon_as_its_address_is_told() {
     assert_eq!(actions, [Action::Subscribe(name()), Action::Query(by_name())]);
     let mut told = answer(NAME, &[4, 5]);
     told.instance_list[0].namespace_ip = None;
-    let identify = Action::Identify { service: name(), number: 4, instance_ip: Ipv4Addr::new(10, 30, 0, 4) };
+    let own = OwnAddress { v4: Ipv4Addr::new(10, 30, 0, 4), v6: None };
+    let identify = Action::Identify { service: name(), number: 4, own };
     assert!(resolver.answered(told, now).contains(&identify), "its place need not be known for that");
     assert!(!resolver.answered(answer(NAME, &[4, 5]), now).contains(&identify), "told twice");
-    assert_eq!(resolver.instance_ip(&name(), 4), Some(Ipv4Addr::new(10, 30, 0, 4)));
+    assert_eq!(resolver.own_address(&name(), 4), Some(own));
 }
 
 #[test]
@@ -206,11 +214,11 @@ fn after_a_lost_session_everything_of_interest_is_asked_again() {
     resolver.attached(&name(), 0, now);
     resolver.answered(answer(NAME, &[0]), now);
     resolver.disconnected();
-    assert_eq!(resolver.missed(Ipv4Addr::new(10, 30, 9, 9), now), [], "nobody to ask");
+    assert_eq!(resolver.missed(v4(9, 9), now), [], "nobody to ask");
     let actions = resolver.connected(now);
     assert_eq!(actions[0], Action::Subscribe(name()));
     assert!(actions.contains(&Action::Query(by_name())));
-    assert!(actions.contains(&Action::Query(by_address(Ipv4Addr::new(10, 30, 9, 9)))));
+    assert!(actions.contains(&Action::Query(by_address(v4(9, 9)))));
 }
 
 #[test]
@@ -238,7 +246,7 @@ fn interest_ends_when_nothing_has_used_the_service_for_long() {
     assert_eq!(
         actions,
         [
-            Action::Withdraw(Ipv4Addr::new(10, 30, 0, 0)),
+            Action::Withdraw(v4(0, 0)),
             Action::Withdraw(ROUND_ROBIN),
             Action::Unsubscribe(name()),
             Action::RemoveInterest(name())
@@ -266,8 +274,8 @@ fn an_instance_that_left_this_node_gets_nothing_new_although_the_cluster_has_not
     resolver.answered(answer(NAME, &[0, 1]), now);
     let actions = resolver.detached(&name(), 1, now);
     assert_eq!(backends(&actions, ROUND_ROBIN), Some(1));
-    assert_eq!(backends(&actions, Ipv4Addr::new(10, 30, 0, 1)), Some(0));
-    assert_eq!(backends(&actions, Ipv4Addr::new(10, 30, 0, 0)), None, "the other one is as it was");
+    assert_eq!(backends(&actions, v4(0, 1)), Some(0));
+    assert_eq!(backends(&actions, v4(0, 0)), None, "the other one is as it was");
 }
 
 #[test]
@@ -356,7 +364,7 @@ proptest! {
         for event in events {
             let actions = match event {
                 Event::Miss(last) => {
-                    let address = Ipv4Addr::new(10, 30, 0, last);
+                    let address = v4(0, last);
                     if held.contains_key(&address) { continue }
                     resolver.missed(address, now)
                 }
