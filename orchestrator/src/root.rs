@@ -36,7 +36,7 @@ mod report;
 pub mod subnet;
 pub mod token;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -192,12 +192,9 @@ impl std::fmt::Debug for Bound {
 impl Root {
     async fn new(store: Store) -> Result<Self, RootError> {
         let taken = store.list::<Id>(key::ADDRESSES).await?;
-        let pool = Pool::of_taken(taken.iter().filter_map(|(key, _)| {
-            match key.strip_prefix(key::ADDRESSES)?.parse().ok()? {
-                IpAddr::V4(address) => Some(address),
-                IpAddr::V6(_) => None,
-            }
-        }));
+        let pool = Pool::of_taken(
+            taken.iter().filter_map(|(key, _)| key.strip_prefix(key::ADDRESSES)?.parse().ok()),
+        );
         let secret = store
             .update(key::TOKEN_SECRET, |secret: Option<Secret>| {
                 let secret = secret.unwrap_or_else(rand::random);

@@ -3,12 +3,13 @@
 //! A document that passes can be read as [`protocol::sla::Document`], and what is in it is within bounds that keep
 //! one document from exhausting the root. Keys that are not known are let through and kept.
 
+mod address;
 mod port;
 mod service;
 
 use std::collections::HashSet;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use protocol::name::{PART_MAX, is_valid_part};
 use protocol::sla::{Document, VERSION};
@@ -46,7 +47,7 @@ impl fmt::Display for Violation {
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn check(document: &Value, is_taken: &dyn Fn(Ipv4Addr) -> bool) -> Result<Document, Vec<Violation>> {
+pub fn check(document: &Value, is_taken: &dyn Fn(IpAddr) -> bool) -> Result<Document, Vec<Violation>> {
     let mut check = Check { violations: Vec::new(), is_taken, chosen: HashSet::new() };
     check.document(document);
     if !check.violations.is_empty() {
@@ -58,9 +59,9 @@ pub fn check(document: &Value, is_taken: &dyn Fn(Ipv4Addr) -> bool) -> Result<Do
 /// The walk through a document.
 struct Check<'a> {
     violations: Vec<Violation>,
-    is_taken: &'a dyn Fn(Ipv4Addr) -> bool,
+    is_taken: &'a dyn Fn(IpAddr) -> bool,
     /// ServiceIPs that the document asks for, so that it does not ask for one twice.
-    chosen: HashSet<String>,
+    chosen: HashSet<IpAddr>,
 }
 
 impl Check<'_> {

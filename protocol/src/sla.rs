@@ -3,6 +3,8 @@
 //! These types say what can be read; what makes sense is decided by the orchestrator, which names each wrong field
 //! by its path. Keys that are not known here are kept in `extra` and given back.
 
+use std::net::Ipv4Addr;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -97,6 +99,34 @@ pub struct Addresses {
     pub rr_ip: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rr_ip_v6: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closest_ip: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closest_ip_v6: Option<String>,
+    /// Each an [`InstanceAddresses`] where this build's rules have passed; anything in other systems' documents.
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<Value>,
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+impl Addresses {
+    /// The chosen addresses of instances, as far as they can be read.
+    pub fn of_instances(&self) -> impl Iterator<Item = InstanceAddresses> {
+        self.instances.iter().filter_map(|value| InstanceAddresses::deserialize(value).ok())
+    }
+
+    /// An address that is there and not empty: both stand for "any".
+    #[must_use]
+    pub fn chosen(address: Option<&str>) -> Option<&str> {
+        address.filter(|text| !text.is_empty())
+    }
+}
+
+/// The instances from one number to another, both included, have the ServiceIPs from `start` on, in turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceAddresses {
+    pub from: u32,
+    pub to: u32,
+    pub start: Ipv4Addr,
 }

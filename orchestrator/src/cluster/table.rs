@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use protocol::address::{INSTANCE6_FIRST, ROUND_ROBIN6_FIRST, SUBNET6_FIRST};
+use protocol::address::{CLOSEST6_FIRST, INSTANCE6_FIRST, ROUND_ROBIN6_FIRST};
 use protocol::net::{IpType, NetInstance, NetService, ServiceIp, TableInstance};
 
 use super::instance::Address;
@@ -65,7 +65,7 @@ impl Table {
             cluster_id: instance.cluster_id,
             worker_id,
             namespace_ip: Some(namespace_ip),
-            namespace_ip_v6: Some(parsable_v6(namespace_ip_v6.as_deref(), SUBNET6_FIRST, namespace)),
+            namespace_ip_v6: Some(parsable_namespace_v6(namespace_ip_v6, namespace)),
             host_ip: Some(host_ip),
             host_port,
             service_ip,
@@ -102,9 +102,17 @@ impl Table {
     }
 }
 
+/// `address`, or the IPv4 address in IPv6 form: one that is no container's, so that nobody sends anything there.
+fn parsable_namespace_v6(address: Option<String>, ipv4: Ipv4Addr) -> String {
+    address
+        .filter(|address| address.parse::<Ipv6Addr>().is_ok())
+        .unwrap_or_else(|| ipv4.to_ipv6_mapped().to_string())
+}
+
 fn complete(mut ip: ServiceIp) -> ServiceIp {
     if let Ok(address) = ip.address.parse() {
-        ip.address_v6 = parsable_v6(Some(&ip.address_v6), ROUND_ROBIN6_FIRST, address);
+        let first = if ip.ip_type == IpType::Closest { CLOSEST6_FIRST } else { ROUND_ROBIN6_FIRST };
+        ip.address_v6 = parsable_v6(Some(&ip.address_v6), first, address);
     }
     ip
 }
@@ -170,10 +178,22 @@ mod tests {
         table.local.insert(0, Some(address));
         let instances = table.instances();
         assert_eq!(instances[0].host_ip.as_deref(), Some("192.0.2.31"));
-        assert_eq!(instances[0].namespace_ip_v6.as_deref(), Some("fc00::a12:2"), "not parsable");
+        assert_eq!(instances[0].namespace_ip_v6.as_deref(), Some("::ffff:10.18.0.2"), "not parsable");
         assert!(!table.incomplete());
         table.local.insert(1, None);
         assert!(table.incomplete(), "instance 1 has no address of the root's");
+    }
+
+    #[test]
+    fn a_closest_address_is_told_with_an_ipv6_one_of_its_range() {
+        let mut root = root(&json!("10.18.0.66"));
+        let closest = json!({"IpType": "Closest", "Address": "10.30.1.2", "Address_v6": ""});
+        root.service_ip_list.push(serde_json::from_value(closest).unwrap());
+        let table = Table { root: Some(root), ..Table::default() };
+        let told = serde_json::to_value(&table.instances()[0].service_ip[1]).unwrap();
+        let expected =
+            json!({"IpType": "Closest", "Address": "10.30.1.2", "Address_v6": "fdff:1000::a1e:102"});
+        assert_eq!(told, expected);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Applications and their services: made from an SLA, listed, deleted with all that belongs to them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use protocol::id::{ExtendedId, Id};
 use protocol::net::UpdateKind;
@@ -80,7 +80,7 @@ impl Application {
 /// Addresses that were taken for services which are not stored yet. Given back unless [`Self::keep`] is called.
 struct Taken<'a> {
     root: &'a Root,
-    addresses: Vec<Ipv4Addr>,
+    addresses: Vec<IpAddr>,
 }
 
 impl Taken<'_> {
@@ -171,7 +171,7 @@ impl Root {
         Ok(made)
     }
 
-    /// A service with an address: the one that its author chose, or a free one.
+    /// A service with its addresses: those that its author chose, else free ones.
     fn new_service(
         &self,
         parent: &Parent,
@@ -179,22 +179,45 @@ impl Root {
         path: &str,
         taken: &mut Taken<'_>,
     ) -> Result<Record, Failure> {
-        let chosen = service.addresses.rr_ip.as_deref().filter(|text| !text.is_empty());
-        let wrong = |message: String| {
-            Failure::Invalid(vec![Violation::new(format!("{path}.addresses.rr_ip"), message)])
-        };
-        let address = match chosen {
+        let chosen = &service.addresses;
+        let wants_closest = [&chosen.closest_ip, &chosen.closest_ip_v6]
+            .into_iter()
+            .any(|address| sla::Addresses::chosen(address.as_deref()).is_some());
+        let address = self.service_address(chosen.rr_ip.as_deref(), path, "rr_ip", taken)?;
+        let closest = wants_closest
+            .then(|| self.service_address(chosen.closest_ip.as_deref(), path, "closest_ip", taken))
+            .transpose()?;
+        let record = Record::new(object_id::new(), parent, service, address, closest)
+            .map_err(|error| Failure::Invalid(vec![Violation::new(path.to_owned(), error.to_string())]))?;
+        let held = [Some(address), closest].map(|held| held.map(IpAddr::V4));
+        for more in record.owned().filter(|more| !held.contains(&Some(*more))) {
+            let reserved = self.pool().reserve(more);
+            reserved.map_err(|error| wrong_address(path, "", &error.to_string()))?;
+            taken.addresses.push(more);
+        }
+        Ok(record)
+    }
+
+    /// The address that was chosen by this field, or a free one.
+    fn service_address(
+        &self,
+        chosen: Option<&str>,
+        path: &str,
+        field: &str,
+        taken: &mut Taken<'_>,
+    ) -> Result<Ipv4Addr, Failure> {
+        let wrong = |message: String| wrong_address(path, field, &message);
+        let address = match sla::Addresses::chosen(chosen) {
             None => self.pool().take()?,
             Some(text) => {
-                let address =
+                let address: Ipv4Addr =
                     text.parse().map_err(|_invalid| wrong(format!("{text:?} is no IPv4 address")))?;
-                self.pool().reserve(address).map_err(|error: PoolError| wrong(error.to_string()))?;
+                self.pool().reserve(address.into()).map_err(|error: PoolError| wrong(error.to_string()))?;
                 address
             }
         };
-        taken.addresses.push(address);
-        Record::new(object_id::new(), parent, service, address)
-            .map_err(|error| Failure::Invalid(vec![Violation::new(path.to_owned(), error.to_string())]))
+        taken.addresses.push(address.into());
+        Ok(address)
     }
 
     /// Commits what must not be there yet, and says what was.
@@ -280,8 +303,9 @@ impl Root {
     /// What follows from a deletion outside of the store.
     fn deleted(&self, deleted: &Deleted) {
         self.removed(deleted.service, &deleted.instances);
-        if let Some(address) = deleted.address {
-            self.pool().release(address);
+        let mut pool = self.pool();
+        for address in &deleted.addresses {
+            pool.release(*address);
         }
     }
 
@@ -298,7 +322,7 @@ impl Root {
 fn store_service(record: &Record, mut transaction: Transaction) -> Transaction {
     let service = &record.service;
     let name_key = key::service_name(&service.job_name);
-    for address in addresses(record) {
+    for address in record.owned() {
         let address_key = key::address(address);
         transaction = transaction.expect_absent(&address_key).put(&address_key, &service.id);
     }
@@ -309,7 +333,7 @@ fn store_service(record: &Record, mut transaction: Transaction) -> Transaction {
 struct Deleted {
     service: Id,
     instances: Vec<Removed>,
-    address: Option<Ipv4Addr>,
+    addresses: Vec<IpAddr>,
 }
 
 fn delete_record(entry: Entry<Record>, transaction: Transaction) -> (Transaction, Deleted) {
@@ -319,19 +343,16 @@ fn delete_record(entry: Entry<Record>, transaction: Transaction) -> (Transaction
     let mut transaction =
         after_removal(&record, &instances, transaction.expect(&service_key, Some(revision)));
     transaction = notify(&record, -1, UpdateKind::Undeployment, transaction);
-    for address in addresses(&record) {
-        transaction = transaction.delete(&key::address(address));
+    let addresses: Vec<_> = record.owned().collect();
+    for address in &addresses {
+        transaction = transaction.delete(&key::address(*address));
     }
     let transaction = transaction.delete(&key::service_name(&record.service.job_name)).delete(&service_key);
-    let address = record.address.address.parse().ok();
-    (transaction, Deleted { service: record.service.id, instances, address })
+    (transaction, Deleted { service: record.service.id, instances, addresses })
 }
 
-/// The addresses of the service itself that nobody else may have: IPv6 only where its author chose it, since the
-/// root's own go with the IPv4 address.
-fn addresses(record: &Record) -> impl Iterator<Item = IpAddr> {
-    let v4 = record.address.address.parse::<Ipv4Addr>().ok().map(IpAddr::V4);
-    let chosen = record.service.sla.addresses.rr_ip_v6.as_deref().filter(|text| !text.is_empty());
-    let v6 = chosen.and_then(|text| text.parse::<Ipv6Addr>().ok()).map(IpAddr::V6);
-    v4.into_iter().chain(v6)
+fn wrong_address(path: &str, field: &str, message: &str) -> Failure {
+    let dot = if field.is_empty() { "" } else { "." };
+    let path = format!("{path}.addresses{dot}{field}");
+    Failure::Invalid(vec![Violation::new(path, message.to_owned())])
 }

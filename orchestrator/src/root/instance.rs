@@ -12,31 +12,33 @@ use crate::store::{Entry, StoreError, Transaction};
 impl Root {
     /// Asks for one more instance. It is placed in the background.
     pub(super) async fn add_instance(&self, service: Id) -> Result<u32, Failure> {
-        let address = self.pool().take()?;
+        let free = self.pool().take();
         let added = self
             .change_service(service, |record, transaction| {
+                if let Some(address) = record.chosen_for_next() {
+                    // The service has had it since it was made.
+                    let number = record.add_instance(address);
+                    return (transaction.put(&key::unplaced(service, number), &()), Ok((number, false)));
+                }
+                let address = match free {
+                    Ok(address) => address,
+                    Err(error) => return (transaction, Err(error)),
+                };
                 let number = record.add_instance(address);
                 let transaction = transaction
                     .put(&key::unplaced(service, number), &())
                     .expect_absent(&key::address(address.into()))
                     .put(&key::address(address.into()), &service);
-                (transaction, number)
+                (transaction, Ok((number, true)))
             })
             .await;
-        match added {
-            Ok(Some(number)) => {
-                self.placement.notify_one();
-                Ok(number)
-            }
-            Ok(None) => {
-                self.pool().release(address);
-                Err(Failure::no_service(service))
-            }
-            Err(error) => {
-                self.pool().release(address);
-                Err(error.into())
-            }
+        let is_used = matches!(added, Ok(Some(Ok((_, true)))));
+        if let (Ok(address), false) = (free, is_used) {
+            self.pool().release(address.into());
         }
+        let (number, _) = added?.ok_or_else(|| Failure::no_service(service))??;
+        self.placement.notify_one();
+        Ok(number)
     }
 
     /// Takes back one instance, or all of the service. Returns how many.
@@ -62,7 +64,7 @@ impl Root {
             let mut live = self.live();
             for instance in removed {
                 if let Some(address) = instance.address {
-                    pool.release(address);
+                    pool.release(address.into());
                 }
                 live.forget(service, instance.number);
             }

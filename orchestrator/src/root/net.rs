@@ -193,11 +193,12 @@ impl Root {
 
 /// The names of the service stand beside its table, as Oakestra has them.
 fn table(record: Record) -> serde_json::Value {
+    let service_ip_list = record.service_ips();
     let service = record.service;
     let table = NetService {
         id: service.id,
         job_name: service.job_name,
-        service_ip_list: vec![record.address],
+        service_ip_list,
         instance_list: record.places,
     };
     let mut table = serde_json::to_value(table).unwrap_or_default();

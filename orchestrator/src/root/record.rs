@@ -4,16 +4,18 @@
 //! with every report (load, logs) is not in it: see [`super::live`].
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use protocol::address::{INSTANCE6_FIRST, ROUND_ROBIN6_FIRST};
+use protocol::address::{CLOSEST6_FIRST, INSTANCE6_FIRST, ROUND_ROBIN6_FIRST};
 use protocol::id::Id;
 use protocol::name::{InvalidServiceName, ServiceName};
 use protocol::net::{IpType, NetInstance, ServiceIp};
 use protocol::service::{CONTAINER, Instance, Service};
-use protocol::sla::Microservice;
+use protocol::sla::{Addresses, Microservice};
 use protocol::status::Status;
 use serde::{Deserialize, Serialize};
+
+use super::pool;
 
 /// What a service and its new instances say until a cluster is chosen.
 pub const WAITING: &str = "Waiting for scheduling decision";
@@ -44,6 +46,9 @@ pub struct Record {
     pub owner: String,
     pub service: Service,
     pub address: ServiceIp,
+    /// The address that leads to the closest instance, if its author asked for one.
+    #[serde(default)]
+    pub closest: Option<ServiceIp>,
     /// Addresses of the instances, each beside its entry in `service.instance_list`.
     pub places: Vec<NetInstance>,
     /// Clusters that asked for this service's table, and are told when it changes.
@@ -64,11 +69,12 @@ pub struct Parent {
 pub struct Removed {
     pub number: u32,
     pub cluster: Option<Id>,
+    /// Its address if it is free now; one that the author chose stays the service's.
     pub address: Option<Ipv4Addr>,
 }
 
 impl Record {
-    /// A service without instances. `address` is its ServiceIP.
+    /// A service without instances. `address` is its ServiceIP, `closest` the one that leads to the closest instance.
     ///
     /// # Errors
     /// When its names do not make a service name; a checked SLA's do.
@@ -77,10 +83,18 @@ impl Record {
         parent: &Parent,
         mut sla: Microservice,
         address: Ipv4Addr,
+        closest: Option<Ipv4Addr>,
     ) -> Result<Self, InvalidServiceName> {
         let (name, namespace) = (sla.microservice_name.clone(), sla.microservice_namespace.clone());
-        let chosen_v6 = sla.addresses.rr_ip_v6.as_deref().and_then(|text| text.parse::<Ipv6Addr>().ok());
-        let address_v6 = chosen_v6.unwrap_or_else(|| beside(address, ROUND_ROBIN6_FIRST)).to_string();
+        let both = |ip_type, address, chosen_v6: Option<&str>, first| {
+            let chosen_v6 = chosen_v6.and_then(|text| text.parse::<Ipv6Addr>().ok());
+            let address_v6 = chosen_v6.unwrap_or_else(|| beside(address, first)).to_string();
+            ServiceIp { ip_type, address: address.to_string(), address_v6 }
+        };
+        let chosen = &sla.addresses;
+        let address = both(IpType::RoundRobin, address, chosen.rr_ip_v6.as_deref(), ROUND_ROBIN6_FIRST);
+        let closest = closest
+            .map(|address| both(IpType::Closest, address, chosen.closest_ip_v6.as_deref(), CLOSEST6_FIRST));
         sla.microservice_id = id.to_string();
         sla.extra.retain(|key, _| !OWN_KEYS.contains(&key.as_str()));
         if sla.virtualization == "container" {
@@ -100,12 +114,13 @@ impl Record {
                 service_ns: namespace,
                 next_instance_progressive_number: 0,
                 instance_list: Vec::new(),
-                rr_ip: Some(address.to_string()),
-                rr_ip_v6: Some(address_v6.clone()),
+                rr_ip: Some(address.address.clone()),
+                rr_ip_v6: Some(address.address_v6.clone()),
                 status: None,
                 status_detail: None,
             },
-            address: ServiceIp { ip_type: IpType::RoundRobin, address: address.to_string(), address_v6 },
+            address,
+            closest,
             places: Vec::new(),
             interested: BTreeSet::new(),
         })
@@ -133,16 +148,40 @@ impl Record {
         number
     }
 
+    /// The ServiceIP that the author chose for the next instance.
+    #[must_use]
+    pub fn chosen_for_next(&self) -> Option<Ipv4Addr> {
+        chosen_address(&self.service.sla.addresses, self.service.next_instance_progressive_number)
+    }
+
+    /// The ServiceIPs of the service itself, as tables name them.
+    #[must_use]
+    pub fn service_ips(&self) -> Vec<ServiceIp> {
+        [&self.address].into_iter().chain(&self.closest).cloned().collect()
+    }
+
+    /// The addresses that are the service's for as long as it lives, and that nobody else may have. IPv6 only where the
+    /// author chose it, since the root's own go with an IPv4 address.
+    pub fn owned(&self) -> impl Iterator<Item = IpAddr> {
+        let chosen = &self.service.sla.addresses;
+        let own = [Some(&self.address), self.closest.as_ref()].into_iter().flatten();
+        let own = own.map(|own| own.address.as_str());
+        let v6 = [&chosen.rr_ip_v6, &chosen.closest_ip_v6].into_iter().flatten().map(String::as_str);
+        let texts = own.chain(v6).filter_map(|text| text.parse().ok());
+        texts.chain(chosen_instances(chosen).map(|(_, address)| address.into()))
+    }
+
     /// Removes one instance, or all.
     pub fn remove_instances(&mut self, number: Option<u32>) -> Vec<Removed> {
         let goes = |candidate: u32| number.is_none_or(|number| number == candidate);
         let mut removed = Vec::new();
         for instance in self.service.instance_list.extract_if(.., |instance| goes(instance.instance_number)) {
             let place = self.places.iter().find(|place| place.instance_number == instance.instance_number);
+            let chosen = chosen_address(&self.service.sla.addresses, instance.instance_number);
             removed.push(Removed {
                 number: instance.instance_number,
                 cluster: instance.cluster_id,
-                address: place.and_then(|place| place.instance_ip),
+                address: place.and_then(|place| place.instance_ip).filter(|own| Some(*own) != chosen),
             });
         }
         self.places.retain(|place| !goes(place.instance_number));
@@ -212,7 +251,8 @@ impl Record {
     #[must_use]
     pub fn has_v6(&self, address: &str) -> bool {
         let of_instances = self.places.iter().filter_map(|place| place.instance_ip_v6.as_deref());
-        of_instances.chain([self.address.address_v6.as_str()]).any(|own| own == address)
+        let own = [&self.address].into_iter().chain(&self.closest).map(|own| own.address_v6.as_str());
+        of_instances.chain(own).any(|own| own == address)
     }
 
     fn instance_mut(&mut self, number: u32) -> Option<&mut Instance> {
@@ -241,6 +281,19 @@ fn urgency(status: Status) -> u8 {
         Status::Running => 8,
         _ => 9,
     }
+}
+
+/// The numbers of the instances whose addresses the author chose, with these.
+fn chosen_instances(addresses: &Addresses) -> impl Iterator<Item = (u32, Ipv4Addr)> {
+    addresses.of_instances().flat_map(|range| {
+        (range.from..=range.to)
+            .filter_map(move |number| Some((number, pool::after(range.start, number - range.from)?)))
+    })
+}
+
+fn chosen_address(addresses: &Addresses, number: u32) -> Option<Ipv4Addr> {
+    let range = addresses.of_instances().find(|range| (range.from..=range.to).contains(&number))?;
+    pool::after(range.start, number - range.from)
 }
 
 /// The IPv6 address that goes with an IPv4 ServiceIP: no two have the same, as no two have the same IPv4 address.
@@ -274,7 +327,7 @@ mod tests {
             code: "docker.io/library/nginx:latest".to_owned(),
             ..Microservice::default()
         };
-        Record::new(object_id::new(), &parent, sla, Ipv4Addr::new(10, 30, 1, 2)).unwrap()
+        Record::new(object_id::new(), &parent, sla, Ipv4Addr::new(10, 30, 1, 2), None).unwrap()
     }
 
     fn address(last: u8) -> Ipv4Addr {

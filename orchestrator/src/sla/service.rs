@@ -1,19 +1,15 @@
 //! The rules for one service.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
-use protocol::address::ROUND_ROBIN6_FIRST;
 use serde_json::{Map, Value};
 
 use super::{Check, join, kind, port, present, shortened};
-use crate::root::pool;
 
 /// What an image reference or a list of URLs may be long.
 const CODE_MAX: usize = 4096;
-const WORD_MAX: usize = 64;
-const ELEMENTS_MAX: usize = 1024;
+pub(super) const WORD_MAX: usize = 64;
+pub(super) const ELEMENTS_MAX: usize = 1024;
 const ELEMENT_MAX: usize = 32 * 1024;
-const INSTANCES_MAX: u64 = 1000;
+pub(super) const INSTANCES_MAX: u64 = 1000;
 /// 16 TiB, in MB.
 const MEMORY_MAX: u64 = 16 << 20;
 const CPUS_MAX: u64 = 4096;
@@ -122,46 +118,6 @@ impl Check<'_> {
         }
     }
 
-    fn addresses(&mut self, service: &Map<String, Value>, path: &str) {
-        let Some(addresses) = present(service, "addresses") else { return };
-        let path = join(path, "addresses");
-        let Some(addresses) = self.object(addresses, &path) else { return };
-        if let Some(text) = self.text(addresses, &path, "rr_ip", WORD_MAX).filter(|text| !text.is_empty()) {
-            let path = join(&path, "rr_ip");
-            match text.parse::<Ipv4Addr>() {
-                Err(_invalid) => self.wrong(&path, format!("{text:?} is no IPv4 address")),
-                Ok(address) if !pool::contains(address) => {
-                    self.wrong(
-                        &path,
-                        format!("expected 10.30.0.0 to 10.30.253.253, octets up to 253, got {text}"),
-                    );
-                }
-                Ok(address) if (self.is_taken)(address) => {
-                    self.wrong(&path, format!("{text} is taken by another service"));
-                }
-                Ok(address) => self.choose(&path, address.to_string()),
-            }
-        }
-        if let Some(text) = self.text(addresses, &path, "rr_ip_v6", WORD_MAX).filter(|text| !text.is_empty())
-        {
-            let path = join(&path, "rr_ip_v6");
-            match text.parse::<Ipv6Addr>() {
-                Err(_invalid) => self.wrong(&path, format!("{text:?} is no IPv6 address")),
-                Ok(address) if !is_choosable(address) => self.wrong(
-                    &path,
-                    format!("expected fdff:2000:: to fdff:20ff:…, but for fdff:2000::/112 which the root gives out; got {text}"),
-                ),
-                Ok(address) => self.choose(&path, address.to_string()),
-            }
-        }
-    }
-
-    fn choose(&mut self, path: &str, address: String) {
-        if !self.chosen.insert(address.clone()) {
-            self.wrong(path, format!("{address} is asked for twice in this document"));
-        }
-    }
-
     fn constraints(&mut self, service: &Map<String, Value>, path: &str) {
         let constraints = self.list(service, path, "constraints", ELEMENTS_MAX);
         for (index, constraint) in constraints.into_iter().flatten().enumerate() {
@@ -193,13 +149,4 @@ impl Check<'_> {
             }
         }
     }
-}
-
-/// An address for services that the root does not give out itself.
-fn is_choosable(address: Ipv6Addr) -> bool {
-    let [first, second, rest @ ..] = address.segments();
-    let [range, ..] = ROUND_ROBIN6_FIRST.segments();
-    let roots_own =
-        second == ROUND_ROBIN6_FIRST.segments()[1] && rest[..5].iter().all(|segment| *segment == 0);
-    first == range && (0x2000..=0x20ff).contains(&second) && !roots_own
 }

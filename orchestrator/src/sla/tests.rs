@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -35,8 +35,8 @@ fn with(pointer: &str, value: Value) -> Value {
 }
 
 fn violations(document: Value) -> Vec<Violation> {
-    let taken = Ipv4Addr::new(10, 30, 7, 7);
-    check(&document, &|address| address == taken).err().unwrap_or_default()
+    let taken: [IpAddr; 2] = [[10, 30, 7, 7].into(), "fdff:1000::7:7".parse().unwrap()];
+    check(&document, &|address| taken.contains(&address)).err().unwrap_or_default()
 }
 
 const SERVICE: &str = "/applications/0/microservices/0";
@@ -78,6 +78,12 @@ fn each_wrong_field_is_named_by_its_path() {
         ("addresses.rr_ip", json!("nowhere")),
         ("addresses.rr_ip_v6", json!("fdff:1000::1")),
         ("addresses.rr_ip_v6", json!("fdff:2000::1")),
+        ("addresses.closest_ip", json!("10.30.0.255")),
+        ("addresses.closest_ip", json!("10.30.7.7")),
+        ("addresses.closest_ip_v6", json!("fdff:2000::1:1")),
+        ("addresses.closest_ip_v6", json!("fdff:1000::1")),
+        ("addresses.closest_ip_v6", json!("fdff:1800::1")),
+        ("addresses.closest_ip_v6", json!("fdff:1000::7:7")),
         ("constraints", json!({})),
         ("volumes", json!(1)),
     ] {
@@ -187,5 +193,34 @@ proptest! {
         if let Err(violations) = outcome {
             prop_assert!(violations.iter().all(|violation| !violation.path.is_empty()), "{violations:?}");
         }
+    }
+}
+
+#[test]
+fn addresses_of_instances_are_checked_one_by_one_and_against_all_others() {
+    let instances = |ranges: Value| {
+        let document =
+            with(&format!("{SERVICE}/addresses"), json!({"rr_ip": "10.30.9.5", "instances": ranges}));
+        violations(document)
+            .into_iter()
+            .map(|wrong| wrong.path.split_once("addresses.").unwrap().1.to_owned())
+    };
+    let range = |from: u32, to: u32, start: &str| json!({"from": from, "to": to, "start": start});
+    assert_eq!(instances(json!([range(0, 8, "10.30.8.250"), range(9, 9, "10.30.9.6")])).count(), 0);
+    for (ranges, path) in [
+        (json!([range(3, 2, "10.30.8.0")]), "instances[0].to"),
+        (json!([range(0, 1000, "10.30.8.0")]), "instances[0].to"),
+        (json!([range(0, u32::MAX, "10.30.8.0")]), "instances[0].to"),
+        (json!([range(0, 1, "10.30.253.253")]), "instances[0].start"),
+        (json!([range(0, 1, "10.31.0.0")]), "instances[0].start"),
+        (json!([range(0, 7, "10.30.7.0")]), "instances[0].start"),
+        (json!([range(0, 5, "10.30.9.0")]), "instances[0].start"),
+        (json!([range(0, 5, "10.30.8.0"), range(5, 6, "10.30.8.9")]), "instances[1].from"),
+        (json!([range(0, 5, "10.30.8.0"), range(6, 7, "10.30.8.5")]), "instances[1].start"),
+        (json!([{"from": 0}]), "instances[0]"),
+        (json!([range(0, 1, "fdff::1")]), "instances[0]"),
+        (json!({"from": 0}), "instances"),
+    ] {
+        assert_eq!(instances(ranges.clone()).collect::<Vec<_>>(), [path], "{ranges}");
     }
 }

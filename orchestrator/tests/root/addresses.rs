@@ -55,6 +55,101 @@ async fn a_table_is_found_by_name_and_by_every_address() {
     }
 }
 
+/// A service whose author has chosen everything that can be chosen.
+fn choosy() -> serde_json::Value {
+    let mut service = web();
+    service["addresses"] = json!({
+        "rr_ip": "10.30.30.30", "rr_ip_v6": "fdff:2000::1:1",
+        "closest_ip": "10.30.30.31", "closest_ip_v6": "fdff:1000::1:1",
+        "instances": [{"from": 1, "to": 2, "start": "10.30.40.253"}],
+    });
+    service
+}
+
+#[tokio::test]
+async fn chosen_addresses_of_each_kind_are_in_the_table_and_lead_to_it() {
+    let bed = Bed::start().await;
+    let cluster = Cluster::join(&bed, "lab").await;
+    let service = bed.service("shop", choosy()).await;
+    for number in 0..4 {
+        bed.deploy(&service).await;
+        cluster.told(&format!("POST /api/service/{service}/{number}")).await;
+    }
+    let service_ips = json!([
+        { "IpType": "RR", "Address": "10.30.30.30", "Address_v6": "fdff:2000::1:1" },
+        { "IpType": "Closest", "Address": "10.30.30.31", "Address_v6": "fdff:1000::1:1" },
+    ]);
+    for address in [
+        "10_30_30_30",
+        "fdff:2000::1:1",
+        "10_30_30_31",
+        "fdff:1000:0:0::1:1",
+        "10_30_41_0",
+        "fdff::2900",
+        "10_30_0_0",
+        "fdff::",
+    ] {
+        let path = format!("/api/net/service/ip/{address}/instances");
+        let table = bed.net(Method::GET, &path, None).await.ok();
+        assert_eq!(table["service_ip_list"], service_ips, "{address}");
+        let own: Vec<_> = (0..4)
+            .map(|n| table["instance_list"][n]["instance_ip"].as_str().unwrap_or("").to_owned())
+            .collect();
+        assert_eq!(own, ["10.30.0.0", "10.30.40.253", "10.30.41.0", "10.30.0.3"], "{address}");
+    }
+}
+
+#[tokio::test]
+async fn a_closest_address_that_is_half_chosen_gets_its_other_half() {
+    let bed = Bed::start().await;
+    Cluster::join(&bed, "lab").await;
+    let mut one = web();
+    one["addresses"] = json!({ "rr_ip": "10.30.30.30", "closest_ip": "10.30.1.2" });
+    bed.service("one", one).await;
+    let mut two = web();
+    two["addresses"] = json!({ "rr_ip": "10.30.30.31", "closest_ip_v6": "fdff:1000::9:9" });
+    bed.service("two", two).await;
+    for (name, address, address_v6) in
+        [("one", "10.30.1.2", "fdff:1000::102"), ("two", "10.30.0.0", "fdff:1000::9:9")]
+    {
+        let path = format!("/api/net/service/{name}_test_web_test/instances");
+        let table = bed.net(Method::GET, &path, None).await.ok();
+        let closest = json!({ "IpType": "Closest", "Address": address, "Address_v6": address_v6 });
+        assert_eq!(table["service_ip_list"][1], closest, "{name}");
+    }
+    let by_address = bed.net(Method::GET, "/api/net/service/ip/fdff:1000::102/instances", None).await.ok();
+    assert_eq!(by_address["job_name"], "one.test.web.test");
+}
+
+#[tokio::test]
+async fn a_chosen_address_is_the_services_alone_until_it_is_deleted() {
+    let bed = Bed::start().await;
+    let cluster = Cluster::join(&bed, "lab").await;
+    let service = bed.service("shop", choosy()).await;
+    for number in 0..2 {
+        bed.deploy(&service).await;
+        cluster.told(&format!("POST /api/service/{service}/{number}")).await;
+    }
+    // Its instance 1 goes, and with the number goes the use of its address, but nobody else gets it.
+    bed.delete(&format!("/api/service/{service}/instance/1")).await.ok();
+    let bed = bed.restart().await;
+    for (field, value) in [
+        ("rr_ip", json!("10.30.30.31")),
+        ("rr_ip_v6", json!("fdff:2000::1:1")),
+        ("closest_ip", json!("10.30.30.30")),
+        ("closest_ip_v6", json!("fdff:1000::1:1")),
+        ("instances", json!([{"from": 0, "to": 0, "start": "10.30.40.253"}])),
+    ] {
+        let mut thief = web();
+        thief["addresses"] = json!({ field: value });
+        let refused = bed.post("/api/application", crate::bed::sla("thief", thief)).await.is(422);
+        let said = refused.to_string();
+        assert!(said.contains(&format!("addresses.{field}")) && said.contains("taken by another"), "{said}");
+    }
+    bed.delete(&format!("/api/service/{service}")).await.ok();
+    bed.service("heir", choosy()).await;
+}
+
 #[tokio::test]
 async fn clusters_that_asked_are_told_of_changes_until_they_lose_interest() {
     let bed = Bed::start().await;

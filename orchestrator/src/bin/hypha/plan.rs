@@ -129,6 +129,11 @@ fn normal(service: &Microservice, there: &Microservice) -> Value {
     let chosen = &mut normal.addresses;
     chosen.rr_ip = chosen.rr_ip.take().or_else(|| there.addresses.rr_ip.clone());
     chosen.rr_ip_v6 = chosen.rr_ip_v6.take().or_else(|| there.addresses.rr_ip_v6.clone());
+    chosen.closest_ip = chosen.closest_ip.take().or_else(|| there.addresses.closest_ip.clone());
+    chosen.closest_ip_v6 = chosen.closest_ip_v6.take().or_else(|| there.addresses.closest_ip_v6.clone());
+    if chosen.instances.is_empty() {
+        chosen.instances.clone_from(&there.addresses.instances);
+    }
     serde_json::to_value(normal).unwrap_or_default()
 }
 

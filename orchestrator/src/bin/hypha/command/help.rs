@@ -49,7 +49,8 @@ memory is in MB. Further keys of a service:
   cmd          ["httpd", "-f"]: replaces the image's arguments
   environment  ["KEY=VALUE"]
   port         "8080:80/tcp;5353/udp": host port, container port, protocol
-  addresses    {"rr_ip": "10.30.30.30"}: a ServiceIP of your choice within 10.30.0.0/16
+  addresses    {"rr_ip": "10.30.30.30"}: a ServiceIP of your choice within 10.30.0.0/16; and with
+               {"closest_ip": "10.30.30.31"} one that leads to the closest instance
   constraints  [{"type": "direct", "cluster": "home", "node": "nuc-1"}]: where it may run
   one_shot     true: done when it ends with exit code 0
   instances    how many run (read by hypha apply). Without it: one, or as many as there are"#;
