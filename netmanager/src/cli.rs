@@ -79,6 +79,9 @@ pub enum Command {
     Flows(FlowsArgs),
     /// Shows which packets were dropped, what each reason means, and what can be done.
     Drops(DropsArgs),
+    /// Tells what would become of a packet of a container of this node, step by step, and changes nothing. Ends with 1 if no
+    /// connection would come about.
+    Why(WhyArgs),
     /// Disconnects all containers and removes everything that netmanager has made on this node. The daemon must be
     /// stopped first.
     Cleanup(Places),
@@ -153,6 +156,30 @@ pub struct DropsArgs {
     /// Go on printing what is added, once a second, until Ctrl-C (which ends it with 130); as JSON one object a line.
     #[arg(short = 'w', long)]
     pub watch: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// The container that would send it: name (`app/service/2`, `service/2`, `service`), address, or its interface here.
+    #[arg(value_name = "FROM")]
+    pub from: String,
+    /// Whom it would send to: name or address, with a port unless that is 80: `web:8080`, `10.30.0.4:80`, `[fdff::4]:80`.
+    #[arg(value_name = "TO")]
+    pub to: String,
+    /// A datagram instead of the beginning of a TCP connection.
+    #[arg(long, conflicts_with = "icmp")]
+    pub udp: bool,
+    /// An echo request, as ping sends it.
+    #[arg(long)]
+    pub icmp: bool,
+    /// So many connections one after another, to see how they are spread.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub count: u16,
+    /// The sender's port; else one that has no connection.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub from_port: Option<u16>,
     #[command(flatten)]
     pub output: OutputArgs,
 }

@@ -6,9 +6,9 @@ pub mod cleanup;
 pub mod drops;
 pub mod exit;
 pub mod flows;
-pub mod names;
 pub mod services;
 pub mod status;
+pub mod why;
 
 use std::io::{self, Write};
 

@@ -15,6 +15,7 @@ mod paths;
 mod pin;
 mod programs;
 mod registry;
+mod rehearsal;
 mod repair;
 mod slow_path;
 mod tables;
@@ -44,8 +45,9 @@ pub use model::{
     Service, Suspect, Transport,
 };
 pub use programs::{Program, Programs, at_tcx};
+pub use rehearsal::{Outcome, Rehearsal, Verdict};
 pub use repair::Repair;
-pub use slow_path::{Arrival, gateway_of};
+pub use slow_path::{Arrival, FlowAge, gateway_of, is_service};
 pub use tables::Tables;
 
 use paths::Paths;

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use netmanager::cli::{Cli, Command, DaemonArgs, OutputArgs};
+use netmanager::cli::{Cli, Command, DaemonArgs, OutputArgs, WhyArgs};
 use netmanager::commands::exit::{Exit, NotFound};
 use netmanager::config::Config;
+use netmanager::why::Transport;
 use netmanager::{app, commands};
 use tracing_subscriber::EnvFilter;
 
@@ -59,6 +60,17 @@ fn run(command: Command) -> Result<Exit> {
                 return runtime()?.block_on(commands::drops::watch(&paths, format, &mut out));
             }
             commands::drops::show(&paths, format, &mut out)
+        }
+        Command::Why(args) => {
+            let OutputArgs { format, places } = args.output;
+            let transport = match (args.udp, args.icmp) {
+                (true, _) => Transport::Udp,
+                (_, true) => Transport::Icmp,
+                _ => Transport::Tcp,
+            };
+            let WhyArgs { from, to, count, from_port, .. } = args;
+            let asked = commands::why::Asked { from, to, transport, count, from_port };
+            return runtime()?.block_on(commands::why::run(&places.into(), &asked, format, &mut out));
         }
         Command::Cleanup(places) => runtime()?.block_on(commands::cleanup::run(&places.into(), &mut out)),
         Command::Bench(command) => commands::bench::run(&command, &mut out),

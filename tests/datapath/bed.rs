@@ -1,7 +1,7 @@
 //! Single packets through the programs that netmanager embeds, by `BPF_PROG_TEST_RUN`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aya::maps::{HashMap, Map, MapData};
@@ -123,6 +123,16 @@ impl Bed {
             state_dir: state.to_owned(),
             bpffs: self.pins.path().to_owned(),
         }
+    }
+
+    /// Where the tables are pinned.
+    pub(crate) fn tables(&self) -> PathBuf {
+        self.pins.path().join(format!("abi-{}", netmanager_common::ABI_VERSION))
+    }
+
+    /// Does something in the node's network namespace.
+    pub(crate) fn run_in_namespace<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.netns.run(work).unwrap()
     }
 
     /// A frame as a container of this node sends it.

@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::names::{self, Names};
 use super::{write_json, write_table};
 use crate::app::Paths;
 use crate::cli::Format;
 use crate::datapath::{Flow, FlowState, Tables, Transport};
+use crate::names::{self, Names};
 use crate::state::Store;
 
 /// Which flows are shown: names or addresses of their ends; nothing is no condition.

@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::exit::NotFound;
-use super::names::{self, Names};
 use super::{write_json, write_table};
 use crate::app::Paths;
 use crate::cli::Format;
 use crate::datapath::Tables;
+use crate::names::{self, Names};
 use crate::report::policy;
 use crate::state::Store;
 

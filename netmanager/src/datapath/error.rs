@@ -42,6 +42,14 @@ pub enum DatapathError {
         "no interface has index {ifindex} here: has it been removed, or is it in another network namespace?"
     )]
     NoInterface { ifindex: u32, source: io::Error },
+    #[error("the BPF object that this binary was built with has no table {table}")]
+    NoTable { table: &'static str },
+    #[error("the BPF object that this binary was built with does not define its tables as expected")]
+    Definitions,
+    #[error(
+        "run program {program} on a packet from interface {ifindex} (is this the network namespace where it is?)"
+    )]
+    Run { program: &'static str, ifindex: u32, source: Box<ProgramError> },
     #[error("look which programs {interface} has")]
     Look { interface: String, source: Box<ProgramError> },
     #[error("attach {program} to {interface}")]

@@ -61,7 +61,7 @@ impl Events {
 }
 
 /// A record, read by the layout that its length tells. One of another length is not ours.
-fn decode(record: &[u8]) -> Option<Event> {
+pub(super) fn decode(record: &[u8]) -> Option<Event> {
     const MISS: usize = size_of::<MissRecord>();
     const SUSPECT: usize = size_of::<SuspectRecord>();
     const _: () = assert!(std::mem::offset_of!(MissRecord, ns_ip) == size_of::<Ip>());

@@ -28,20 +28,23 @@ pub const PROGRAMS: [&str; 3] = [FROM_CONTAINER, FROM_UPLINK, FROM_SLOW_PATH];
 pub(super) fn load(pins: &PinDir) -> Result<Ebpf, DatapathError> {
     pins.create()?;
     let mut ebpf =
-        EbpfLoader::new().default_map_pin_directory(pins.tables()).load(OBJECT).map_err(|source| {
-            let source = Box::new(source);
-            if is_permission(source.as_ref()) {
-                DatapathError::NotPermitted { source }
-            } else {
-                DatapathError::Load { source }
-            }
-        })?;
+        EbpfLoader::new().default_map_pin_directory(pins.tables()).load(OBJECT).map_err(refused)?;
     for name in PROGRAMS {
         program(&mut ebpf, name)?
             .load()
             .map_err(|source| DatapathError::Verify { program: name, source: Box::new(source) })?;
     }
     Ok(ebpf)
+}
+
+/// Why the kernel does not take the object.
+pub(super) fn refused(source: EbpfError) -> DatapathError {
+    let source = Box::new(source);
+    if is_permission(source.as_ref()) {
+        DatapathError::NotPermitted { source }
+    } else {
+        DatapathError::Load { source }
+    }
 }
 
 /// One of the programs.

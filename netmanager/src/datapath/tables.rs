@@ -278,7 +278,7 @@ impl Tables {
     }
 }
 
-fn open<T>(pins: &PinDir, name: &'static str) -> Result<T, DatapathError>
+pub(super) fn open<T>(pins: &PinDir, name: &'static str) -> Result<T, DatapathError>
 where
     T: TryFrom<Map, Error = MapError>,
 {
@@ -290,7 +290,7 @@ where
     Map::from_map_data(data).and_then(T::try_from).map_err(table("open", name))
 }
 
-fn found<K: Pod, V: Pod>(
+pub(super) fn found<K: Pod, V: Pod>(
     table: &HashMap<MapData, K, V>,
     key: &K,
     name: &'static str,
@@ -310,7 +310,7 @@ pub(super) fn rows<K: Pod, V: Pod>(
 }
 
 /// The counters that are not 0.
-fn by_reason(
+pub(super) fn by_reason(
     table: &PerCpuArray<MapData, u64>,
     name: &'static str,
 ) -> Result<Vec<(DropReason, u64)>, DatapathError> {
@@ -388,6 +388,6 @@ pub(super) fn monotonic() -> Duration {
 
 /// The clock of `last_seen`, wrapped like it.
 #[expect(clippy::cast_possible_truncation, reason = "it wraps")]
-fn monotonic_seconds() -> u32 {
+pub(super) fn monotonic_seconds() -> u32 {
     monotonic().as_secs() as u32
 }

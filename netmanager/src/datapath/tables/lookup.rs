@@ -1,12 +1,13 @@
 //! Single entries, as the programs look them up.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use netmanager_common::flow::{self, Ports};
 use netmanager_common::map::{self, FlowKey};
 use netmanager_common::wire::Be16;
 
-use super::{Tables, found, from_backend, from_ip, ip};
+use super::{Tables, found, from_backend, from_ip, ip, monotonic_seconds};
 use crate::datapath::{Backend, DatapathError, Service};
 
 /// Addresses and ports of a packet as it comes out of the tunnel. Of an ICMP echo the ports are the identifier at the
@@ -21,11 +22,20 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    fn key(&self, ifindex: u32) -> FlowKey {
+    pub(in crate::datapath) fn key(&self, ifindex: u32) -> FlowKey {
         let ports =
             Ports { source: Be16::new(self.source_port), destination: Be16::new(self.destination_port) };
         flow::forward_key(ifindex, ip(self.source), ip(self.destination), ports, self.protocol)
     }
+}
+
+/// How far a flow has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowAge {
+    /// Since its last packet, to the second.
+    pub idle: Duration,
+    /// Whether the kernel still has the instance that was chosen for it.
+    pub has_backend: bool,
 }
 
 impl Tables {
@@ -88,6 +98,17 @@ impl Tables {
         Ok(flow.map(|flow| from_ip(flow.source)))
     }
 
+    /// The age of a container's flow; nothing if there is none.
+    pub fn age(&self, ifindex: u32, sent: &Arrival) -> Result<Option<FlowAge>, DatapathError> {
+        let Some(flow) = found(&self.flows, &sent.key(ifindex), map::FLOWS)? else { return Ok(None) };
+        let row = self.backend(flow.backend)?;
+        let idle = flow::idle(monotonic_seconds(), flow.last_seen);
+        Ok(Some(FlowAge {
+            idle: Duration::from_secs(idle.into()),
+            has_backend: row.in_use() && row.generation == flow.generation,
+        }))
+    }
+
     /// The source that packets of a container's flow get, and the instance that they go to; nothing if there is no such
     /// flow or the instance is gone.
     pub fn translation(
@@ -106,4 +127,10 @@ impl Tables {
 #[must_use]
 pub fn gateway_of(ns_ip: IpAddr) -> IpAddr {
     from_ip(ip(ns_ip).gateway())
+}
+
+/// Whether the programs take an address for a service's or an instance's own.
+#[must_use]
+pub fn is_service(address: IpAddr) -> bool {
+    ip(address).is_service()
 }
