@@ -8,7 +8,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 /// Where the kernel's BPF file system belongs.
-const MOUNT_POINT: &str = "/sys/fs/bpf";
+pub const MOUNT_POINT: &str = "/sys/fs/bpf";
 
 #[derive(Debug, thiserror::Error)]
 pub enum BpffsError {
@@ -26,7 +26,7 @@ pub fn ensure(dir: &Path) -> Result<(), BpffsError> {
     if is_bpffs(dir) {
         return Ok(());
     }
-    if !dir.starts_with(MOUNT_POINT) || is_bpffs(Path::new(MOUNT_POINT)) {
+    if !can_be_mounted(dir) {
         return Err(BpffsError::Elsewhere(dir.to_owned()));
     }
     let failed = |error: io::Error| BpffsError::Mount(error);
@@ -37,8 +37,15 @@ pub fn ensure(dir: &Path) -> Result<(), BpffsError> {
     Ok(())
 }
 
+/// Whether `dir`, which is in no BPF file system, would be in one if that were mounted where it belongs.
+#[must_use]
+pub fn can_be_mounted(dir: &Path) -> bool {
+    dir.starts_with(MOUNT_POINT) && !is_bpffs(Path::new(MOUNT_POINT))
+}
+
 /// Whether `path`, or what there is of it, lies in a BPF file system.
-fn is_bpffs(path: &Path) -> bool {
+#[must_use]
+pub fn is_bpffs(path: &Path) -> bool {
     let existing = path.ancestors().find(|ancestor| ancestor.exists());
     existing.is_some_and(|path| statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC))
 }

@@ -82,6 +82,9 @@ pub enum Command {
     /// Tells what would become of a packet of a container of this node, step by step, and changes nothing. Ends with 1 if no
     /// connection would come about.
     Why(WhyArgs),
+    /// Looks whether this machine has what is needed, and says of each gap what it costs and how it is closed. Ends with 1 if
+    /// something does not work. Needs no daemon.
+    Doctor(DoctorArgs),
     /// Disconnects all containers and removes everything that netmanager has made on this node. The daemon must be
     /// stopped first.
     Cleanup(Places),
@@ -180,6 +183,22 @@ pub struct WhyArgs {
     /// The sender's port; else one that has no connection.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub from_port: Option<u16>,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The daemon's configuration, which names the uplink if it is not that of the default route.
+    #[arg(
+        short = 'c',
+        long = "config",
+        alias = "cfg",
+        value_name = "FILE",
+        env = "NETMANAGER_CONFIG",
+        default_value = "/etc/netmanager/netcfg.json"
+    )]
+    pub config: PathBuf,
     #[command(flatten)]
     pub output: OutputArgs,
 }

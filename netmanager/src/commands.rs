@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod cleanup;
+pub mod doctor;
 pub mod drops;
 pub mod exit;
 pub mod flows;

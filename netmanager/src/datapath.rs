@@ -45,7 +45,7 @@ pub use model::{
     Service, Suspect, Transport,
 };
 pub use programs::{Program, Programs, at_tcx};
-pub use rehearsal::{Outcome, Rehearsal, Verdict};
+pub use rehearsal::{Outcome, Rehearsal, Verdict, try_to_load};
 pub use repair::Repair;
 pub use slow_path::{Arrival, FlowAge, gateway_of, is_service};
 pub use tables::Tables;

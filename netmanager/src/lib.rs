@@ -15,6 +15,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod datapath;
+pub mod doctor;
 pub mod error;
 pub mod hash;
 pub mod hooks;

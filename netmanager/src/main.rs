@@ -72,6 +72,11 @@ fn run(command: Command) -> Result<Exit> {
             let asked = commands::why::Asked { from, to, transport, count, from_port };
             return runtime()?.block_on(commands::why::run(&places.into(), &asked, format, &mut out));
         }
+        Command::Doctor(args) => {
+            let OutputArgs { format, places } = args.output;
+            let paths = places.into();
+            return runtime()?.block_on(commands::doctor::run(&paths, &args.config, format, &mut out));
+        }
         Command::Cleanup(places) => runtime()?.block_on(commands::cleanup::run(&places.into(), &mut out)),
         Command::Bench(command) => commands::bench::run(&command, &mut out),
     }

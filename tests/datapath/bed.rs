@@ -130,6 +130,23 @@ impl Bed {
         self.pins.path().join(format!("abi-{}", netmanager_common::ABI_VERSION))
     }
 
+    /// `ip` in the node's network namespace.
+    pub(crate) fn ip(&self, arguments: &str) {
+        self.netns.ip(arguments).unwrap();
+    }
+
+    /// Takes the programs away behind the data plane's back, whichever way they are attached.
+    pub(crate) fn detach_all(&self) {
+        std::fs::remove_dir_all(self.pins.path().join("links")).unwrap();
+        std::fs::create_dir(self.pins.path().join("links")).unwrap();
+        if hook() == netmanager::datapath::Hook::Clsact {
+            self.run_in_namespace(|| {
+                let mut tc = std::process::Command::new("tc");
+                assert!(tc.args(["qdisc", "del", "dev", "lo", "clsact"]).status().unwrap().success());
+            });
+        }
+    }
+
     /// Does something in the node's network namespace.
     pub(crate) fn run_in_namespace<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.netns.run(work).unwrap()

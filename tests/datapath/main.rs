@@ -11,6 +11,7 @@ mod container;
 mod dead_ends;
 mod decapsulation;
 mod early;
+mod doctor;
 mod dump;
 mod families;
 mod foreign;

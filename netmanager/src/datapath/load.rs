@@ -29,12 +29,18 @@ pub(super) fn load(pins: &PinDir) -> Result<Ebpf, DatapathError> {
     pins.create()?;
     let mut ebpf =
         EbpfLoader::new().default_map_pin_directory(pins.tables()).load(OBJECT).map_err(refused)?;
+    all(&mut ebpf)?;
+    Ok(ebpf)
+}
+
+/// Brings each program into the kernel.
+pub(super) fn all(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
     for name in PROGRAMS {
-        program(&mut ebpf, name)?
+        program(ebpf, name)?
             .load()
             .map_err(|source| DatapathError::Verify { program: name, source: Box::new(source) })?;
     }
-    Ok(ebpf)
+    Ok(())
 }
 
 /// Why the kernel does not take the object.

@@ -21,7 +21,7 @@ use super::events::decode;
 use super::pin::PinDir;
 use super::tables::lookup::Arrival;
 use super::tables::{by_reason, found, ip, open, table};
-use super::{DatapathError, Event, Miss, PROGRAMS, Tables, load};
+use super::{DatapathError, Event, Miss, Tables, load};
 
 /// The tables that the copy shares with the attached programs: those that programs only read.
 const SHARED: [&str; 7] =
@@ -115,11 +115,7 @@ impl Rehearsal {
             loader.map_pin_path(name, pins.tables().join(name));
         }
         let mut programs = loader.load(&object).map_err(load::refused)?;
-        for name in PROGRAMS {
-            load::program(&mut programs, name)?
-                .load()
-                .map_err(|source| DatapathError::Verify { program: name, source: Box::new(source) })?;
-        }
+        load::all(&mut programs)?;
         Ok(Self {
             live,
             flows: Copied::open(&pins, &mut programs, map::FLOWS)?,
@@ -225,6 +221,13 @@ impl Rehearsal {
     fn punts(&self) -> Result<Vec<(DropReason, u64)>, DatapathError> {
         by_reason(&self.punts, map::PUNTS)
     }
+}
+
+/// Whether the kernel takes the programs: loads them on tables of their own, and lets go of both.
+pub fn try_to_load() -> Result<(), DatapathError> {
+    let object = object::without_pins(load::OBJECT)?;
+    let mut programs = EbpfLoader::new().load(&object).map_err(load::refused)?;
+    load::all(&mut programs)
 }
 
 /// `struct __sk_buff` of linux/bpf.h as far as the interface: nothing before it may be set.

@@ -1,0 +1,79 @@
+//! The routes of this namespace that are not ours.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use futures::TryStreamExt;
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteType};
+use rtnetlink::RouteMessageBuilder;
+
+use super::{Link, Links, NetError, is_our_link};
+
+/// A range of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prefix {
+    pub first: Ipv4Addr,
+    /// 0 to 32.
+    pub length: u8,
+}
+
+impl Prefix {
+    /// Whether they have an address in common.
+    #[must_use]
+    pub fn overlaps(self, other: Self) -> bool {
+        let shorter = self.length.min(other.length);
+        let mask = u32::MAX.checked_shl(32 - u32::from(shorter)).unwrap_or_default();
+        u32::from(self.first) & mask == u32::from(other.first) & mask
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.first, self.length)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    pub prefix: Prefix,
+    pub interface: String,
+}
+
+impl Links {
+    /// The IPv4 routes by which packets leave through an interface that is not ours, of all tables.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
+    pub async fn routes(&self) -> Result<Vec<Route>, NetError> {
+        let failed = |source: rtnetlink::Error| NetError::new("list the routes", source.into());
+        let mut names = HashMap::new();
+        let mut links = self.handle.link().get().execute();
+        while let Some(message) = links.try_next().await.map_err(failed)? {
+            names.insert(message.header.index, Link::from(&message).name);
+        }
+        let mut routes = Vec::new();
+        let mut messages = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
+        while let Some(message) = messages.try_next().await.map_err(failed)? {
+            if message.header.kind != RouteType::Unicast {
+                continue;
+            }
+            let mut first = Ipv4Addr::UNSPECIFIED;
+            let mut interface = None;
+            for attribute in &message.attributes {
+                match attribute {
+                    RouteAttribute::Destination(RouteAddress::Inet(address)) => first = *address,
+                    RouteAttribute::Oif(ifindex) => interface = names.get(ifindex),
+                    _ => {}
+                }
+            }
+            let prefix = Prefix { first, length: message.header.destination_prefix_length };
+            routes.extend(
+                interface
+                    .filter(|name| !is_our_link(name))
+                    .map(|name| Route { prefix, interface: name.clone() }),
+            );
+        }
+        Ok(routes)
+    }
+}
