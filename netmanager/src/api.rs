@@ -9,6 +9,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, serve};
@@ -17,9 +18,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-pub use self::listen::{ListenError, Socket, bind_loopback};
+pub use self::listen::{ListenError, Socket, bind_loopback, bind_metrics};
+use crate::datapath::Programs;
 use crate::error::chain;
+use crate::metrics;
 use crate::node::{Command, Refusal, Reply};
+use crate::report::Report;
 
 /// Our requests have less than a KiB; port mappings can be longer.
 const LARGEST_BODY: usize = 64 << 10;
@@ -27,20 +31,37 @@ const LARGEST_BODY: usize = 64 << 10;
 /// Where `netmanager status` asks.
 pub const REPORT_PATH: &str = "/hypha/report";
 
+/// Where Prometheus asks.
+pub const METRICS_PATH: &str = "/metrics";
+
 type Node = mpsc::Sender<Command>;
 
-/// The API on the UNIX socket, and on loopback TCP if that is wanted, until `stop`.
-pub async fn run(node: Node, socket: Socket, loopback: Option<TcpListener>, stop: CancellationToken) {
-    let router = router(node);
-    let on_socket = serve(socket, router.clone()).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let on_loopback = async {
-        match loopback {
-            Some(listener) => serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await,
-            None => Ok(()),
+/// Where the API is served beside the socket.
+#[derive(Debug, Default)]
+pub struct Tcp {
+    pub loopback: Option<TcpListener>,
+    /// The metrics alone.
+    pub metrics: Option<TcpListener>,
+}
+
+/// The API on the UNIX socket, and on TCP if that is wanted, until `stop`.
+pub async fn run(node: Node, socket: Socket, tcp: Tcp, stop: CancellationToken) {
+    let (all, metrics) = (router(node.clone()), metrics_router(node));
+    let on_socket = serve(socket, all.clone()).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let on_tcp = |listener: Option<TcpListener>, router: Router| {
+        let stop = stop.clone();
+        async move {
+            match listener {
+                Some(listener) => {
+                    serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+                }
+                None => Ok(()),
+            }
         }
     };
     // Serving ends only by the stop; errors of single connections end those connections.
-    let (_on_socket, _on_loopback) = tokio::join!(on_socket.into_future(), on_loopback);
+    let (_on_socket, _on_loopback, _on_metrics) =
+        tokio::join!(on_socket.into_future(), on_tcp(tcp.loopback, all), on_tcp(tcp.metrics, metrics));
 }
 
 fn router(node: Node) -> Router {
@@ -51,7 +72,12 @@ fn router(node: Node) -> Router {
         .route("/docker/undeploy", post(detach))
         .route(REPORT_PATH, get(report))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
-        .with_state(node)
+        .with_state(node.clone())
+        .merge(metrics_router(node))
+}
+
+fn metrics_router(node: Node) -> Router {
+    Router::new().route(METRICS_PATH, get(scrape)).with_state(node)
 }
 
 async fn register(State(node): State<Node>, body: Bytes) -> Result<StatusCode, Failure> {
@@ -67,9 +93,20 @@ async fn detach(State(node): State<Node>, body: Bytes) -> Result<StatusCode, Fai
 }
 
 async fn report(State(node): State<Node>) -> Result<Response, Failure> {
+    report_of(&node).await.map(|report| Json(report).into_response())
+}
+
+async fn scrape(State(node): State<Node>) -> Result<Response, Failure> {
+    let report = report_of(&node).await?;
+    let run_times = metrics::run_times(&report, &Programs::read());
+    let text = metrics::encode(report, run_times).map_err(Failure::Text)?;
+    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}
+
+async fn report_of(node: &Node) -> Result<Report, Failure> {
     let (reply, answer) = oneshot::channel();
     node.send(Command::Report(reply)).await.map_err(|_closed| Failure::Stopping)?;
-    answer.await.map(|report| Json(report).into_response()).map_err(|_closed| Failure::Stopping)
+    answer.await.map_err(|_closed| Failure::Stopping)
 }
 
 async fn ask<B: DeserializeOwned, T>(
@@ -88,6 +125,7 @@ async fn ask<B: DeserializeOwned, T>(
 enum Failure {
     Body(serde_path_to_error::Error<serde_json::Error>),
     Refused(Refusal),
+    Text(std::fmt::Error),
     Stopping,
 }
 
@@ -99,6 +137,7 @@ impl IntoResponse for Failure {
             }
             Self::Body(error) => (StatusCode::BAD_REQUEST, error.to_string()),
             Self::Refused(refusal) => (status(&refusal), chain(&refusal)),
+            Self::Text(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "netmanager is about to stop".to_owned()),
         };
         (status, text + "\n").into_response()

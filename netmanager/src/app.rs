@@ -1,5 +1,6 @@
 //! The daemon's composition: what is made first, what runs, what stops first.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, Socket, bind_loopback};
+use crate::api::{self, Socket, bind_loopback, bind_metrics};
 use crate::bpffs;
 use crate::config::Config;
 use crate::lock::Lock;
@@ -24,6 +25,15 @@ pub struct Paths {
     pub bpffs: PathBuf,
 }
 
+/// Where the API is served beside its UNIX socket.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Listen {
+    /// All of it, on loopback.
+    pub port: Option<u16>,
+    /// The metrics alone.
+    pub metrics: Option<SocketAddr>,
+}
+
 /// After a signal, for what is under way.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -31,12 +41,16 @@ const GRACE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When it cannot start. Then nothing of another daemon was touched: lock and sockets are taken before anything else.
-pub async fn run(config: Config, paths: &Paths, port: Option<u16>) -> Result<()> {
+pub async fn run(config: Config, paths: &Paths, listen: Listen) -> Result<()> {
     let store = Store::open(&paths.state_dir)?;
     let _lock = Lock::take(store.dir())?;
     let socket = Socket::bind(&paths.socket).await?;
-    let loopback = match port {
+    let loopback = match listen.port {
         Some(port) => Some(bind_loopback(port).await?),
+        None => None,
+    };
+    let metrics = match listen.metrics {
+        Some(address) => Some(bind_metrics(address).await?),
         None => None,
     };
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
@@ -48,8 +62,8 @@ pub async fn run(config: Config, paths: &Paths, port: Option<u16>) -> Result<()>
     let node = Node::open(config, store, &paths.bpffs, tasks.clone(), stop_node.clone()).await?;
     let (commands, queue) = mpsc::channel(64);
     tasks.spawn(node.run(queue));
-    let api = tasks.spawn(api::run(commands, socket, loopback, stop_api.clone()));
-    tracing::info!(socket = %paths.socket.display(), port, "netmanager is ready");
+    let api = tasks.spawn(api::run(commands, socket, api::Tcp { loopback, metrics }, stop_api.clone()));
+    tracing::info!(socket = %paths.socket.display(), port = listen.port, metrics = ?listen.metrics, "netmanager is ready");
 
     tokio::select! {
         _ = terminate.recv() => {}

@@ -41,8 +41,22 @@ pub struct DaemonArgs {
     /// auto, by what is better for the uplink. Overrides Decapsulation in the configuration.
     #[arg(long = "decap", value_name = "PLACE", env = "NETMANAGER_DECAP")]
     pub decapsulation: Option<Decapsulation>,
+    /// Serve metrics for Prometheus at /metrics on this address as well; a port alone is one on 127.0.0.1. The UNIX socket
+    /// has them always. Whoever reaches the address may read the names and traffic of this node's containers.
+    #[arg(long, value_name = "[ADDRESS:]PORT", env = "NETMANAGER_METRICS", value_parser = metrics_address)]
+    pub metrics: Option<SocketAddr>,
     #[command(flatten)]
     pub places: Places,
+}
+
+fn metrics_address(text: &str) -> Result<SocketAddr, String> {
+    let address = match text.parse::<u16>() {
+        Ok(port) => SocketAddr::from(([127, 0, 0, 1], port)),
+        Err(_not_a_port) => {
+            text.parse().map_err(|_invalid| "expected PORT or ADDRESS:PORT, as 9464 or 192.0.2.1:9464")?
+        }
+    };
+    if address.port() == 0 { Err("expected a port from 1 to 65535".to_owned()) } else { Ok(address) }
 }
 
 /// Where the daemon keeps its things. The commands must be given the same places as the daemon.
@@ -236,10 +250,24 @@ mod tests {
     }
 
     #[test]
+    fn metrics_are_served_on_loopback_unless_an_address_is_named() {
+        let address =
+            |text| Cli::try_parse_from(["netmanager", "--metrics", text]).map(|cli| cli.daemon.metrics);
+        assert_eq!(address("9464").unwrap(), Some("127.0.0.1:9464".parse().unwrap()));
+        assert_eq!(address("192.0.2.1:9464").unwrap(), Some("192.0.2.1:9464".parse().unwrap()));
+        for wrong in ["0", "192.0.2.1", "", "host:1", "65536"] {
+            assert!(address(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn the_guides_command_line_is_taken() {
         let cli = Cli::try_parse_from(["netmanager", "-p", "6000"]).unwrap();
         assert_eq!(cli.daemon.port, Some(6000));
-        assert!(cli.command.is_none());
+        assert!(
+            cli.command.is_none() && cli.daemon.metrics.is_none(),
+            "metrics are served on TCP only if asked for"
+        );
         let cli =
             Cli::try_parse_from(["netmanager", "status", "-o", "json", "--state-dir", "/tmp/x"]).unwrap();
         assert!(matches!(cli.command, Some(Command::Status(_))));

@@ -22,6 +22,7 @@ pub mod hooks;
 pub mod ipam;
 pub mod listening;
 pub mod lock;
+pub mod metrics;
 pub mod names;
 pub mod net;
 pub mod nft;

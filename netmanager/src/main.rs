@@ -93,7 +93,7 @@ fn daemon(mut config: Config, args: DaemonArgs) -> Result<()> {
         tracing::warn!(key, file = %args.config.display(), "unknown key ignored");
     }
     let paths = args.places.into();
-    runtime()?.block_on(app::run(config, &paths, args.port))
+    runtime()?.block_on(app::run(config, &paths, app::Listen { port: args.port, metrics: args.metrics }))
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

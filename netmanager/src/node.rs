@@ -78,6 +78,8 @@ pub struct Node {
     path_mtus: Option<PathMtus>,
     resolver: Resolver,
     balance: Balance,
+    /// Addresses that packets needed, known or not by now; for the report.
+    misses_seen: u64,
     cluster: Option<Cluster>,
     /// `/register` was answered in this life of the process.
     registered: bool,
@@ -138,6 +140,7 @@ impl Node {
                 Wake::Command(Some(command)) => self.command(command).await,
                 Wake::Event(event) => self.event(event).await,
                 Wake::Miss(address) => {
+                    self.misses_seen += 1;
                     let actions = self.resolver.missed(address, now());
                     self.carry_out(actions);
                 }

@@ -109,6 +109,9 @@ pub struct Daemon {
     /// Where other nodes are told to reach this one's tunnel.
     pub tunnel: SocketAddr,
     pub session: SessionState,
+    /// Addresses that a packet needed and the tables did not have, since it started.
+    #[serde(default)]
+    pub misses: u64,
     /// What became of packets that the kernel could not finish alone; nothing where there is no slow path.
     #[serde(default)]
     pub slow_path: Option<slowpath::Counts>,

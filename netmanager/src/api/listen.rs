@@ -23,6 +23,8 @@ pub enum ListenError {
     PortTaken { port: u16 },
     #[error("listen on 127.0.0.1:{port}")]
     Port { port: u16, source: io::Error },
+    #[error("serve metrics on {address} (is it this machine's, and the port free?)")]
+    Metrics { address: std::net::SocketAddr, source: io::Error },
 }
 
 /// The UNIX socket: of each peer the kernel tells the user, who must be root or the daemon's own. The file is
@@ -98,6 +100,14 @@ impl Drop for Socket {
         // A file that is left is recognised as stale by the next start.
         fs::remove_file(&self.path).ok();
     }
+}
+
+/// Listens where metrics are asked for.
+///
+/// # Errors
+/// When the address is not this machine's, or its port is taken.
+pub async fn bind_metrics(address: std::net::SocketAddr) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address).await.map_err(|source| ListenError::Metrics { address, source })
 }
 
 /// The TCP port of Oakestra's older node engines. Never reachable from other machines.

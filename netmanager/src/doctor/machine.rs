@@ -1,6 +1,7 @@
 //! What the machine around the data plane has: uplink, nftables, other firewalls.
 
 use std::fs;
+use std::net::IpAddr;
 
 use netmanager_common::tunnel::{INNER_MTU, OVERHEAD, inner_mtu};
 
@@ -85,10 +86,7 @@ async fn uplink(config: Option<&Config>) -> Vec<Check> {
     checks
 }
 
-async fn find(
-    named: Option<&str>,
-    preferred: Option<std::net::Ipv4Addr>,
-) -> Result<crate::net::Uplink, NetError> {
+async fn find(named: Option<&str>, preferred: Option<IpAddr>) -> Result<crate::net::Uplink, NetError> {
     Links::open()?.uplink(named, preferred).await
 }
 

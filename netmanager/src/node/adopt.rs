@@ -98,6 +98,7 @@ impl Node {
             path_mtus: path_mtus.ok(),
             resolver: Resolver::default(),
             balance,
+            misses_seen: 0,
             cluster: None,
             registered: false,
             registrations: Vec::new(),

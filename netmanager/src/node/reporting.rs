@@ -21,6 +21,7 @@ impl Node {
                 .cluster
                 .as_ref()
                 .map_or(SessionState::Unregistered, |cluster| cluster.state.clone()),
+            misses: self.misses_seen,
             slow_path: self.slow_path.as_ref().map(SlowPath::counts),
         };
         let owner = |address| self.resolver.owner(address).cloned();
