@@ -258,7 +258,7 @@ mod tests {
     use crate::datapath::OBJECT;
 
     /// The tables that it has for itself: all that programs write.
-    const OWN: [&str; 15] = [
+    const OWN: [&str; 16] = [
         map::FLOWS,
         map::ASSURED,
         map::NEW_FLOWS,
@@ -272,6 +272,7 @@ mod tests {
         map::DROPS,
         map::TRAFFIC,
         map::BUDGETS,
+        map::EARLY,
         map::PUNTS,
         "SCRATCH",
     ];
