@@ -137,13 +137,14 @@ impl Bed {
 
     /// Takes the programs away behind the data plane's back, whichever way they are attached.
     pub(crate) fn detach_all(&self) {
-        std::fs::remove_dir_all(self.pins.path().join("links")).unwrap();
-        std::fs::create_dir(self.pins.path().join("links")).unwrap();
         if hook() == netmanager::datapath::Hook::Clsact {
-            self.run_in_namespace(|| {
-                let mut tc = std::process::Command::new("tc");
-                assert!(tc.args(["qdisc", "del", "dev", "lo", "clsact"]).status().unwrap().success());
-            });
+            self.netns.output("tc", &["qdisc", "del", "dev", "lo", "clsact"]).unwrap();
+            return;
+        }
+        // Without its pin a link stays, since the data plane holds it.
+        for pin in std::fs::read_dir(self.pins.path().join("links")).unwrap() {
+            let pin = pin.unwrap().path();
+            self.netns.output("bpftool", &["link", "detach", "pinned", pin.to_str().unwrap()]).unwrap();
         }
     }
 

@@ -39,9 +39,9 @@ fn services_are_shown_with_turns_and_flows_and_found_by_address() {
             "address": "10.30.2.10", "service": null, "instance": null, "policy": "round robin", "turns": 3,
             "backends": [
                 { "instance": null, "instance_ip": "10.30.12.10", "ns_ip": "10.18.2.2", "node": "192.0.2.2:50103",
-                  "here": false, "flows": 2 },
+                  "here": false, "flows": 2, "resting": false, "round_trip_us": null },
                 { "instance": null, "instance_ip": "10.30.11.11", "ns_ip": "10.18.1.3", "node": "192.0.2.1:50103",
-                  "here": true, "flows": 1 }
+                  "here": true, "flows": 1, "resting": false, "round_trip_us": null }
             ]
         }])
     );

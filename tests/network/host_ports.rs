@@ -1,12 +1,12 @@
 //! Host ports: who reaches them, as whom the container sees them, and who may not have one.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use integration::Netns;
 
-use crate::bed::{Bed, Container, NODE_ADDRESS};
+use crate::bed::{Bed, Container, NODE_ADDRESS, NODE_ADDRESS6};
 use crate::cluster;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -79,10 +79,8 @@ fn a_host_port_is_reached_from_everywhere_and_the_container_sees_by_whom() -> Re
 fn a_host_port_is_reached_by_ipv6_and_containers_reach_the_world_by_it() -> Result<()> {
     let bed = Bed::registered()?;
     let lan = &bed.cluster.broker.recipe().netns;
-    let (node, other_host): (Ipv6Addr, Ipv6Addr) = ("2001:db8::31".parse()?, "2001:db8::20".parse()?);
+    let (node, other_host) = (NODE_ADDRESS6, cluster::ADDRESS6);
     let gateway: IpAddr = "fc00::101".parse()?;
-    bed.node.ip(&format!("addr add {node}/64 dev up0 nodad"))?;
-    lan.ip(&format!("addr add {other_host}/64 dev up0 nodad"))?;
     let (web, other) = (Container::new("web")?, Container::new("other")?);
     let (status, said) = bed.attach(&web, 0, "8080:80/tcp;5353/udp")?;
     ensure!(status == 200, "{said}");
