@@ -38,10 +38,11 @@ struct Many {
 impl Attribute for One {}
 impl Attribute for Many {}
 
-/// Each table's content, but the ring's.
+/// Each table's content, but the ring's. What else lies there are directories.
 pub(crate) fn tables(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let files = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap());
     files
+        .filter(|file| file.file_type().unwrap().is_file())
         .map(|file| {
             let info = MapInfo::from_pin(file.path()).unwrap();
             let content = match info.map_type().unwrap() {
