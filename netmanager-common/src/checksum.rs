@@ -44,6 +44,44 @@ impl Difference {
         Self(add(self.0, other.0))
     }
 
+    /// Adds bytes that begin at an even offset. If their number is odd, they are the last.
+    #[must_use]
+    pub fn and_bytes(self, bytes: &[u8]) -> Self {
+        let (words, rest) = bytes.as_chunks::<4>();
+        let sum = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum::<u64>();
+        let mut last = [0; 4];
+        for (place, byte) in last.iter_mut().zip(rest) {
+            *place = *byte;
+        }
+        // At most 2^14 words in a packet, so that the high half of the sum is small.
+        let (high, low) = (sum >> 32, sum & u64::from(u32::MAX));
+        #[expect(clippy::cast_possible_truncation, reason = "both are less than 2^32")]
+        Self(add(add(add(self.0, low as u32), high as u32), u32::from_ne_bytes(last)))
+    }
+
+    /// Adds the pseudo header of a transport packet of `length` bytes.
+    #[must_use]
+    pub const fn and_pseudo_header(self, source: Ip, destination: Ip, protocol: u8, length: u16) -> Self {
+        let sum = if source.is_v4() {
+            Self(self.0).replace(Ip4::NONE, source.v4()).replace(Ip4::NONE, destination.v4())
+        } else {
+            Self(self.0).replace6(Ip::NONE, source).replace6(Ip::NONE, destination)
+        };
+        Self(add(add(sum.0, word(length.to_be_bytes())), word([0, protocol])))
+    }
+
+    /// The checksum of all that was added.
+    #[must_use]
+    pub const fn finish(self) -> Be16 {
+        Be16((!fold(self.0)).to_ne_bytes())
+    }
+
+    /// What the checksum's field holds while the rest of the sum is left to somebody else (virtio's "needs checksum").
+    #[must_use]
+    pub const fn leave_open(self) -> Be16 {
+        Be16(fold(self.0).to_ne_bytes())
+    }
+
     /// The value for `bpf_l4_csum_replace` with a size of 0.
     #[must_use]
     #[inline(always)]
@@ -57,6 +95,12 @@ impl Difference {
 #[inline(always)]
 pub const fn update(checksum: Be16, difference: Difference) -> Be16 {
     Be16((!fold(add(word(checksum.0) ^ 0xffff, difference.0))).to_ne_bytes())
+}
+
+/// As [`update`], of a checksum that was left open.
+#[must_use]
+pub const fn update_open(sum: Be16, difference: Difference) -> Be16 {
+    Difference(add(word(sum.0), difference.0)).leave_open()
 }
 
 /// The checksum of an IPv4 header, whatever its checksum field holds.
@@ -92,14 +136,17 @@ const fn fold(sum: u32) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Difference, of_header, update};
+    use super::{Difference, of_header, update, update_open};
     use crate::wire::Ip;
     use crate::wire::{Be16, Ip4, Ipv4};
     use proptest::prelude::*;
 
     /// The textbook's: big-endian words in a wide sum, folded at the end.
     fn reference(bytes: &[u8]) -> u16 {
-        let mut sum: u64 = bytes.chunks(2).map(|pair| u64::from(pair[0]) << 8 | u64::from(pair[1])).sum();
+        let mut sum: u64 = bytes
+            .chunks(2)
+            .map(|pair| u64::from(pair[0]) << 8 | u64::from(pair.get(1).copied().unwrap_or(0)))
+            .sum();
         while sum > 0xffff {
             sum = (sum & 0xffff) + (sum >> 16);
         }
@@ -183,6 +230,36 @@ mod tests {
             let there = update(Be16::new(checksum), Difference::NONE.replace(Ip4(old), Ip4(new)));
             let back = update(there, Difference::NONE.replace(Ip4(new), Ip4(old)));
             prop_assert!(same(back.get(), checksum));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_sum_of_bytes_is_the_textbooks(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+            prop_assert!(same(Difference::NONE.and_bytes(&bytes).finish().get(), reference(&bytes)));
+        }
+
+        #[test]
+        fn a_pseudo_header_is_summed_as_its_bytes(
+            source: [u8; 4], destination: [u8; 4], source6: [u8; 16], destination6: [u8; 16], protocol: u8, length: u16
+        ) {
+            let [a, b] = length.to_be_bytes();
+            let bytes = [&source[..], &destination, &[0, protocol, a, b]].concat();
+            let (from, to) = (Ip::from_v4(Ip4(source)), Ip::from_v4(Ip4(destination)));
+            let sum = Difference::NONE.and_pseudo_header(from, to, protocol, length).finish().get();
+            prop_assert!(same(sum, reference(&bytes)));
+            let (from, to) = (Ip::from_octets(source6), Ip::from_octets(destination6));
+            prop_assume!(!from.is_v4());
+            let bytes = [&source6[..], &destination6, &[0, 0, a, b, 0, 0, 0, protocol]].concat();
+            let sum = Difference::NONE.and_pseudo_header(from, to, protocol, length).finish().get();
+            prop_assert!(same(sum, reference(&bytes)));
+        }
+
+        #[test]
+        fn a_sum_that_was_left_open_is_updated_like_one_that_was_not(old: [u8; 4], new: [u8; 4], sum: u16) {
+            let change = Difference::NONE.replace(Ip4(old), Ip4(new));
+            let open = update_open(Be16::new(!sum), change);
+            prop_assert!(same(!open.get(), update(Be16::new(sum), change).get()));
         }
     }
 }

@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Socket, bind_loopback, bind_metrics};
-use crate::bpffs;
 use crate::config::Config;
 use crate::lock::Lock;
 use crate::node::Node;
+use crate::plane::Mode;
 use crate::state::Store;
 
 /// Where everything is.
@@ -37,7 +37,8 @@ pub struct Listen {
 /// After a signal, for what is under way.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Runs the daemon until SIGTERM or SIGINT; a second one ends it at once. Containers stay connected.
+/// Runs the daemon until SIGTERM or SIGINT; a second one ends it at once. Containers stay connected, if the data plane is
+/// in the kernel.
 ///
 /// # Errors
 /// When it cannot start. Then nothing of another daemon was touched: lock and sockets are taken before anything else.
@@ -56,10 +57,11 @@ pub async fn run(config: Config, paths: &Paths, listen: Listen) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
 
-    bpffs::ensure(&paths.bpffs)?;
     let (stop_api, stop_node) = (CancellationToken::new(), CancellationToken::new());
     let tasks = TaskTracker::new();
-    let node = Node::open(config, store, &paths.bpffs, tasks.clone(), stop_node.clone()).await?;
+    let choice = config.datapath;
+    let node = Node::open(config, store, &paths.bpffs, choice, tasks.clone(), stop_node.clone()).await?;
+    let mode = node.mode();
     let (commands, queue) = mpsc::channel(64);
     tasks.spawn(node.run(queue));
     let api = tasks.spawn(api::run(commands, socket, api::Tcp { loopback, metrics }, stop_api.clone()));
@@ -69,7 +71,12 @@ pub async fn run(config: Config, paths: &Paths, listen: Listen) -> Result<()> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    tracing::info!("stopping; containers stay connected");
+    match mode {
+        Mode::Ebpf => tracing::info!("stopping; containers stay connected"),
+        Mode::Userspace => {
+            tracing::warn!("stopping; containers are cut off from the overlay until netmanager runs again")
+        }
+    }
     // No new requests, then no more work: what was accepted is answered.
     stop_api.cancel();
     let finish = async {

@@ -10,8 +10,9 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use self::health::{Action, Cause, Health, Probe};
-use crate::datapath::{Backend, Datapath, DatapathError, Policy, Reading, Service, Suspect};
+use crate::datapath::{Backend, Policy, Reading, Service, Suspect};
 use crate::error::chain;
+use crate::plane::{Backends, PlaneError};
 use crate::slowpath::{SlowPath, probe};
 
 /// How often distances are looked at, while there is a closest address with a choice.
@@ -43,7 +44,7 @@ struct Behind {
 impl Balance {
     /// Takes over what an earlier run has set aside.
     #[must_use]
-    pub fn adopt(datapath: &Datapath, now: Instant) -> Self {
+    pub fn adopt(datapath: &impl Backends, now: Instant) -> Self {
         let mut balance = Self::default();
         for backend in datapath.aside() {
             balance.health.adopt(backend, now);
@@ -60,14 +61,14 @@ impl Balance {
     /// Publishes a service with these backends, of which those get new flows that do well.
     ///
     /// # Errors
-    /// As [`Datapath::publish`]. The service is then as it was.
+    /// As [`Backends::publish`]. The service is then as it was.
     pub fn publish(
         &mut self,
-        datapath: &mut Datapath,
+        datapath: &mut impl Backends,
         service_ip: IpAddr,
         policy: Policy,
         backends: Vec<Backend>,
-    ) -> Result<(), DatapathError> {
+    ) -> Result<(), PlaneError> {
         let first = self.services.get(&service_ip).and_then(|behind| behind.first);
         let before = self.services.insert(service_ip, Behind { policy, backends, first });
         if let Err(error) = self.write(datapath, service_ip) {
@@ -84,8 +85,8 @@ impl Balance {
     /// Makes the address unknown.
     ///
     /// # Errors
-    /// As [`Datapath::withdraw_service`].
-    pub fn withdraw(&mut self, datapath: &mut Datapath, service_ip: IpAddr) -> Result<(), DatapathError> {
+    /// As [`Backends::withdraw_service`].
+    pub fn withdraw(&mut self, datapath: &mut impl Backends, service_ip: IpAddr) -> Result<(), PlaneError> {
         self.services.remove(&service_ip);
         let withdrawn = datapath.withdraw_service(service_ip);
         self.forget_unknown(datapath);
@@ -95,7 +96,7 @@ impl Balance {
     /// The kernel side suspects a backend.
     pub fn suspected(
         &mut self,
-        datapath: &mut Datapath,
+        datapath: &mut impl Backends,
         slow_path: Option<&SlowPath>,
         suspect: Suspect,
         now: Instant,
@@ -121,7 +122,7 @@ impl Balance {
     }
 
     /// Does what is due.
-    pub fn tick(&mut self, datapath: &mut Datapath, slow_path: Option<&SlowPath>, now: Instant) {
+    pub fn tick(&mut self, datapath: &mut impl Backends, slow_path: Option<&SlowPath>, now: Instant) {
         let actions = self.health.tick(|backend| read(datapath, backend), slow_path.is_some(), now);
         self.carry_out(datapath, slow_path, actions);
         let is_due = self.looked.is_none_or(|looked| looked + LOOK <= now);
@@ -136,7 +137,7 @@ impl Balance {
     }
 
     /// Puts first who is closest now, and has those probed of whom nothing was heard for long: each node once.
-    fn look(&mut self, datapath: &mut Datapath, slow_path: Option<&SlowPath>, now: Instant) {
+    fn look(&mut self, datapath: &mut impl Backends, slow_path: Option<&SlowPath>, now: Instant) {
         let (mut changed, mut stale) = (Vec::new(), BTreeMap::new());
         for (service_ip, behind) in self.services.iter().filter(|(_, it)| it.is_choice_of_distance()) {
             let order = behind.by_distance(&self.health, datapath).0;
@@ -173,7 +174,7 @@ impl Balance {
 
     fn carry_out(
         &mut self,
-        datapath: &mut Datapath,
+        datapath: &mut impl Backends,
         slow_path: Option<&SlowPath>,
         actions: impl IntoIterator<Item = Action>,
     ) {
@@ -193,7 +194,13 @@ impl Balance {
     }
 
     /// As a container of this node that is not the backend itself, if there is another.
-    fn probe(&mut self, datapath: &Datapath, slow_path: Option<&SlowPath>, backend: &Backend, probe: Probe) {
+    fn probe(
+        &mut self,
+        datapath: &impl Backends,
+        slow_path: Option<&SlowPath>,
+        backend: &Backend,
+        probe: Probe,
+    ) {
         let Some(slow_path) = slow_path else { return };
         let endpoints = datapath.endpoints().unwrap_or_else(|error| {
             tracing::warn!(error = chain(&error), "cannot read who could probe a backend");
@@ -209,7 +216,7 @@ impl Balance {
     }
 
     /// Writes every service that the backend is one choice of.
-    fn rewrite(&mut self, datapath: &mut Datapath, backend: &Backend) {
+    fn rewrite(&mut self, datapath: &mut impl Backends, backend: &Backend) {
         let services: Vec<_> = self
             .services
             .iter()
@@ -223,7 +230,7 @@ impl Balance {
         }
     }
 
-    fn write(&mut self, datapath: &mut Datapath, service_ip: IpAddr) -> Result<(), DatapathError> {
+    fn write(&mut self, datapath: &mut impl Backends, service_ip: IpAddr) -> Result<(), PlaneError> {
         let Some(behind) = self.services.get_mut(&service_ip) else { return Ok(()) };
         let policy = behind.policy;
         let (backends, resting) = match policy {
@@ -238,8 +245,8 @@ impl Balance {
     }
 
     /// What can go on elsewhere leaves the backends that rest in some service.
-    fn move_flows(&self, datapath: &mut Datapath) -> Result<(), DatapathError> {
-        let before: BTreeSet<_> = datapath.aside().collect();
+    fn move_flows(&self, datapath: &mut impl Backends) -> Result<(), PlaneError> {
+        let before: BTreeSet<_> = datapath.aside().into_iter().collect();
         if self.health.is_empty() && before.is_empty() {
             return Ok(());
         }
@@ -251,7 +258,7 @@ impl Balance {
         Ok(())
     }
 
-    fn forget_unknown(&mut self, datapath: &Datapath) {
+    fn forget_unknown(&mut self, datapath: &impl Backends) {
         if !self.health.is_empty() {
             self.health.retain(|backend| datapath.knows(backend));
         }
@@ -273,7 +280,7 @@ impl Behind {
     }
 
     /// Those that get new flows, the closest first, and those that rest.
-    fn by_distance(&self, health: &Health, datapath: &Datapath) -> (Vec<Backend>, Vec<Backend>) {
+    fn by_distance(&self, health: &Health, datapath: &impl Backends) -> (Vec<Backend>, Vec<Backend>) {
         let (live, resting) = health.split(self.backends.clone());
         let measured = |backend: &Backend| read(datapath, backend)?.round_trip;
         // What is true of one instance on a node is true of the others.
@@ -286,7 +293,7 @@ impl Behind {
     }
 }
 
-fn read(datapath: &Datapath, backend: &Backend) -> Option<Reading> {
+fn read(datapath: &impl Backends, backend: &Backend) -> Option<Reading> {
     datapath.reading(backend).unwrap_or_else(|error| {
         tracing::warn!(error = chain(&error), "cannot read how a backend does");
         None

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::app::Paths;
 use crate::datapath::Decapsulation;
+use crate::plane::Choice;
 
 /// Connects the containers of this worker to the overlay network.
 ///
@@ -45,6 +46,10 @@ pub struct DaemonArgs {
     /// has them always. Whoever reaches the address may read the names and traffic of this node's containers.
     #[arg(long, value_name = "[ADDRESS:]PORT", env = "NETMANAGER_METRICS", value_parser = metrics_address)]
     pub metrics: Option<SocketAddr>,
+    /// Where packets are forwarded: by programs in the kernel (ebpf), by this process (userspace), or in the kernel if it
+    /// lets us (auto, unless netcfg.json says otherwise by Datapath).
+    #[arg(long, value_name = "WHERE", env = "NETMANAGER_DATAPATH", value_enum)]
+    pub datapath: Option<Choice>,
     #[command(flatten)]
     pub places: Places,
 }

@@ -5,11 +5,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use protocol::address::can_be_host;
 use protocol::port;
 use serde_json::{Map, Value};
 
 use crate::datapath::Decapsulation;
+use crate::plane::Choice;
 
 /// The file's content, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub struct Config {
     /// Where the outer headers of arriving packets are taken off.
     pub decapsulation: Decapsulation,
     pub debug: bool,
+    /// Where packets are forwarded.
+    pub datapath: Choice,
     /// Keys that mean nothing to us: most likely typing errors, so the daemon warns of them.
     pub unknown_keys: Vec<String>,
 }
@@ -74,6 +78,7 @@ const HOST: &str = "a host name or address in quotes (\"0.0.0.0\" = as the node-
 const INTERFACE: &str = "the name of a network interface in quotes, 1 to 15 characters";
 const PLACE: &str = "\"auto\", \"tc\" or \"xdp\"";
 const FLAG: &str = "true or false";
+const DATAPATH: &str = "\"auto\", \"ebpf\" or \"userspace\"";
 const NO_TLS: &str = "\"\": this build speaks plain MQTT only";
 
 /// Oakestra's later keys that ask for nothing we do: known, so that no warning is given.
@@ -110,6 +115,7 @@ impl Config {
         let default_interface = reader.optional("DefaultInterface", INTERFACE, interface).flatten();
         let decapsulation = reader.optional("Decapsulation", PLACE, place).unwrap_or_default();
         let debug = reader.optional("Debug", FLAG, Value::as_bool).unwrap_or(false);
+        let datapath = reader.optional("Datapath", DATAPATH, datapath).unwrap_or_default();
         reader.optional("MqttCert", NO_TLS, empty);
         reader.optional("MqttKey", NO_TLS, empty);
         if !reader.problems.is_empty() {
@@ -125,6 +131,7 @@ impl Config {
             default_interface,
             decapsulation,
             debug,
+            datapath,
             unknown_keys: fields.keys().filter(unknown).cloned().collect(),
         })
     }
@@ -205,6 +212,10 @@ fn interface(value: &Value) -> Option<Option<String>> {
 
 fn place(value: &Value) -> Option<Decapsulation> {
     value.as_str()?.parse().ok()
+}
+
+fn datapath(value: &Value) -> Option<Choice> {
+    Choice::from_str(value.as_str()?, false).ok()
 }
 
 fn empty(value: &Value) -> Option<()> {

@@ -11,10 +11,10 @@ mod health;
 mod interface;
 mod load;
 mod model;
-mod paths;
+pub(crate) mod paths;
 mod pin;
 mod programs;
-mod registry;
+pub(crate) mod registry;
 mod rehearsal;
 mod repair;
 mod slow_path;
@@ -50,11 +50,17 @@ pub use repair::Repair;
 pub use slow_path::{Arrival, FlowAge, gateway_of, is_service};
 pub use tables::Tables;
 
+pub(crate) use interface::{mtu as interface_mtu, name as interface_name};
 use paths::Paths;
 use pin::PinDir;
 use registry::{Registry, Step};
-use tables::write::{full, removed};
-use tables::{ip, ip4, optional_ip6, table};
+use tables::table;
+pub(crate) use tables::write::full;
+use tables::write::removed;
+pub(crate) use tables::{
+    backend_row, endpoint_rows, endpoints_of, flow_of, from_backend, from_ip, ip, ip4, node_of, numbers,
+    optional_ip6, resting, service_row,
+};
 use takeover::Takeover;
 
 /// Where the data plane is pinned and on which port it listens.
@@ -248,32 +254,14 @@ impl Datapath {
             Some(row) => row.veth.slot,
             None => self.free_slot()?,
         };
-        let row = map::Endpoint {
-            ns_ip: key,
-            instance_ip: endpoint.instance_ip.map(|own| ip(own.into())).unwrap_or_default(),
-            veth: map::Veth {
-                ifindex: endpoint.ifindex,
-                slot,
-                mac: endpoint.mac,
-                gateway_mac: endpoint.gateway_mac,
-                holder,
-            },
-        };
-        let second = map::Endpoint {
-            ns_ip: optional_ip6(endpoint.ns_ip6),
-            instance_ip: optional_ip6(endpoint.instance_ip6),
-            ..row
-        };
         for old in self.tables.second_entries(slot)? {
-            if old != second.ns_ip {
+            if old != optional_ip6(endpoint.ns_ip6) {
                 removed(self.tables.endpoints.remove(&old), map::ENDPOINTS)?;
             }
         }
         // The IPv4 entry first: it is the one by which both are found again.
-        for row in [row, second] {
-            if !row.ns_ip.is_none() {
-                self.tables.endpoints.insert(row.ns_ip, row, 0).map_err(table("write", map::ENDPOINTS))?;
-            }
+        for row in endpoint_rows(endpoint, slot, holder) {
+            self.tables.endpoints.insert(row.ns_ip, row, 0).map_err(table("write", map::ENDPOINTS))?;
         }
         self.attach(FROM_CONTAINER, endpoint.ifindex)?;
         match before {

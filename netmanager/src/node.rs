@@ -27,11 +27,12 @@ pub use self::registration::REGISTER_TIMEOUT;
 pub use self::workload::Refusal;
 use crate::balance::Balance;
 use crate::config::Config;
-use crate::datapath::{self, Datapath, Events, Placement, Suspect};
+use crate::datapath::{self, Placement, Suspect};
 use crate::error::chain;
 use crate::ipam::Pool;
 use crate::net::{Links, Uplink, Watch};
 use crate::pathmtu::{Heard, PathMtus};
+use crate::plane::{Events, Mode, Plane};
 use crate::report::{Report, SessionState};
 use crate::resolver::{Resolver, is_use};
 use crate::session::{Event, Session};
@@ -70,7 +71,7 @@ pub struct Node {
     pool: Option<Pool>,
     links: Links,
     watch: Watch,
-    datapath: Datapath,
+    datapath: Plane,
     kernel: Events,
     /// Nothing where the kernel has no TAP devices.
     slow_path: Option<SlowPath>,
@@ -132,6 +133,12 @@ enum Wake {
 }
 
 impl Node {
+    /// Which data plane it has.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.datapath.mode()
+    }
+
     /// Serves until it is told to stop. Containers stay connected.
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         loop {
@@ -160,7 +167,7 @@ impl Node {
             self.save_tables();
         }
         // From now on what would go there is dropped, and counted as such.
-        if let Err(error) = self.datapath.set_slow_path(None) {
+        if let Err(error) = self.datapath.close_slow_path() {
             tracing::warn!(error = chain(&error), "the slow path is not taken back");
         }
     }

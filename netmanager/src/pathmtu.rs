@@ -11,7 +11,7 @@ mod probe;
 mod search;
 mod socket;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 pub use self::icmp::TooBig;
 use self::learned::{Learned, least};
 use self::socket::IcmpSocket;
-use crate::datapath::{Datapath, DatapathError};
+use crate::plane::{PathTable, PlaneError};
 
 /// Reports on their way to the node. One that finds no room is said again with the next packet.
 const QUEUE: usize = 64;
@@ -57,7 +57,11 @@ impl PathMtus {
     ///
     /// # Errors
     /// When the kernel refuses a raw socket.
-    pub fn open(datapath: &Datapath, tasks: &TaskTracker, stop: &CancellationToken) -> io::Result<Self> {
+    pub fn open(
+        datapath: &impl PathTable,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> io::Result<Self> {
         let (found, news) = mpsc::channel(QUEUE);
         tasks.spawn(listen(IcmpSocket::v4()?, found.clone(), stop.clone()));
         match IcmpSocket::v6() {
@@ -87,13 +91,17 @@ impl PathMtus {
     ///
     /// # Errors
     /// When the tables cannot be read or written.
-    pub fn hear(&mut self, heard: Heard, datapath: &mut Datapath, now: Instant) -> Result<(), DatapathError> {
+    pub fn hear(
+        &mut self,
+        heard: Heard,
+        datapath: &mut impl PathTable,
+        now: Instant,
+    ) -> Result<(), PlaneError> {
         let (peer, narrow) = match heard {
             Heard::TooBig(report) => {
-                let tables = datapath.tables();
-                let Some(node) = tables.node()? else { return Ok(()) };
+                let Some(node) = datapath.node()? else { return Ok(()) };
                 let addresses = [node.addresses.v4.map(IpAddr::from), node.addresses.v6.map(IpAddr::from)];
-                if !addresses.contains(&Some(report.sender)) || !tables.listens(report.receiver)? {
+                if !addresses.contains(&Some(report.sender)) || !datapath.listens(report.receiver)? {
                     return Ok(());
                 }
                 (report.receiver.ip(), self.learned.hear(&report, datapath.uplink_mtu(), now))
@@ -115,8 +123,8 @@ impl PathMtus {
     ///
     /// # Errors
     /// When the tables cannot be written.
-    pub fn tick(&mut self, datapath: &mut Datapath, now: Instant) -> Result<(), DatapathError> {
-        let peers: BTreeSet<_> = datapath.peers().collect();
+    pub fn tick(&mut self, datapath: &mut impl PathTable, now: Instant) -> Result<(), PlaneError> {
+        let peers = datapath.peers();
         self.due.retain(|node, _| peers.contains(node));
         for node in peers {
             if self.due.get(&node).is_none_or(|due| *due <= now) {

@@ -9,12 +9,14 @@ use protocol::id::Id;
 use protocol::name::{InstanceName, ServiceName};
 use serde::{Deserialize, Serialize};
 
-use crate::datapath::{self, Counters, FlowState, Policy, Service, Tables};
+use crate::datapath::{self, Counters, Flow, FlowState, Policy, Service, Tables};
 use crate::hooks::{self, Hook};
 use crate::net::{Links, Uplink};
+use crate::plane::Mode;
 use crate::ports::PortMapping;
 use crate::slowpath;
 use crate::state;
+use crate::userspace::Control;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -26,10 +28,10 @@ pub struct Report {
     /// First address of the node's block.
     pub subnet: Option<Ipv4Addr>,
     pub uplink: Option<Uplink>,
-    /// What carries packets: `ebpf`, or `none` while no data plane is loaded.
+    /// What carries packets: `ebpf`, `userspace`, or `none` while no data plane is loaded.
     #[serde(default)]
     pub mode: String,
-    /// How programs are attached to interfaces here: `tcx` or `clsact`.
+    /// How programs are attached to interfaces here: `tcx` or `clsact`; nothing where there are none.
     pub attach_mode: String,
     /// What is attached to the uplink and to each container's link.
     #[serde(default)]
@@ -64,6 +66,14 @@ pub struct Flows {
     pub closing: usize,
 }
 
+impl Flows {
+    fn of(flows: &[Flow]) -> Self {
+        let is_ending = |state| matches!(state, FlowState::Closing | FlowState::Closed);
+        let closing = flows.iter().filter(|flow| is_ending(flow.state)).count();
+        Self { open: flows.len() - closing, closing }
+    }
+}
+
 /// What the kernel says, as far as there is a data plane.
 #[derive(Debug, Default)]
 pub struct Kernel {
@@ -81,17 +91,27 @@ impl Kernel {
     /// # Errors
     /// When a table cannot be read.
     pub async fn read(tables: &Tables, links: &Links) -> Result<Self, datapath::DatapathError> {
-        let flows = tables.flows()?;
-        let is_ending = |state| matches!(state, FlowState::Closing | FlowState::Closed);
-        let closing = flows.iter().filter(|flow| is_ending(flow.state)).count();
         Ok(Self {
             services: tables.services()?,
             counters: tables.counters()?,
             peers: tables.peers()?,
-            flows: Flows { open: flows.len() - closing, closing },
+            flows: Flows::of(&tables.flows()?),
             hooks: hooks::look(tables, links).await,
             is_loaded: true,
         })
+    }
+
+    /// The same of a data plane in user space, which has nothing attached.
+    #[must_use]
+    pub fn of_process(control: &Control) -> Self {
+        Self {
+            services: control.services(),
+            counters: control.counters(),
+            peers: control.peers(),
+            flows: Flows::of(&control.flows()),
+            hooks: Vec::new(),
+            is_loaded: true,
+        }
     }
 
     /// The nodes, with the instances that services name on them.
@@ -230,8 +250,8 @@ impl Report {
             cluster: state.cluster.clone(),
             subnet: state.subnet,
             uplink: state.uplink.clone(),
-            mode: if is_loaded { "ebpf" } else { "none" }.to_owned(),
-            attach_mode: attach_mode(datapath::Hook::probe()).to_owned(),
+            mode: mode(state.datapath, is_loaded).to_owned(),
+            attach_mode: attach_mode(state.datapath).to_owned(),
             hooks,
             peers,
             flows,
@@ -263,10 +283,19 @@ impl Endpoint {
     }
 }
 
-fn attach_mode(hook: datapath::Hook) -> &'static str {
-    match hook {
-        datapath::Hook::Tcx => "tcx",
-        datapath::Hook::Clsact => "clsact",
+fn mode(last: Option<Mode>, is_loaded: bool) -> &'static str {
+    match last {
+        _ if !is_loaded => "none",
+        Some(Mode::Userspace) => "userspace",
+        _ => "ebpf",
+    }
+}
+
+fn attach_mode(mode: Option<Mode>) -> &'static str {
+    match (mode, datapath::Hook::probe()) {
+        (Some(Mode::Userspace), _) => "-",
+        (_, datapath::Hook::Tcx) => "tcx",
+        (_, datapath::Hook::Clsact) => "clsact",
     }
 }
 

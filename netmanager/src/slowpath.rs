@@ -32,11 +32,13 @@ use tokio_util::task::TaskTracker;
 use self::counts::Counters;
 pub use self::counts::Counts;
 use self::decide::{Decision, decide, give_up};
-use self::device::Device;
+use self::device::{Device, TapDevice};
 use self::frame::{Frame, to_deliver};
 use self::hold::{Held, Hold};
-use crate::datapath::{Datapath, DatapathError, Tables};
+use crate::datapath::{Datapath, DatapathError};
 use crate::net::{Links, NetError};
+use crate::plane::{Plane, Reader};
+use crate::userspace;
 
 /// Addresses on their way between the node and the slow path. One that finds no room is asked for by the sender's next
 /// packet.
@@ -69,28 +71,54 @@ pub struct SlowPath {
 }
 
 impl SlowPath {
-    /// Makes the device in the network namespace of the calling thread, and lets the programs use it. The task runs until
-    /// `stop`.
+    /// Opens that of the data plane which the node has. The task runs until `stop`.
+    ///
+    /// # Errors
+    /// See [`Self::in_kernel`].
+    pub async fn open(
+        links: &Links,
+        plane: &mut Plane,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Result<Self, SlowPathError> {
+        match plane {
+            Plane::Ebpf(datapath) => Self::in_kernel(links, datapath, tasks, stop).await,
+            Plane::Userspace(datapath) => Ok(Self::in_process(datapath, tasks, stop)),
+        }
+    }
+
+    /// Makes the device in the network namespace of the calling thread, and lets the programs use it.
     ///
     /// # Errors
     /// When the kernel has no TAP devices, or refuses one. The data plane is as before: it drops what it would send here.
-    pub async fn open(
+    pub async fn in_kernel(
         links: &Links,
         datapath: &mut Datapath,
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, SlowPathError> {
-        let device = Device::open().map_err(SlowPathError::Device)?;
+        let device = TapDevice::open().map_err(SlowPathError::Device)?;
         let ifindex = links.start_tap(device::NAME).await?;
         let tables = datapath.reader()?;
         datapath.set_slow_path(Some(ifindex))?;
+        Ok(Self::start(Device::Kernel(device), Reader::Ebpf(Box::new(tables)), tasks, stop))
+    }
+
+    /// Lets the threads of this process use it.
+    #[must_use]
+    pub fn in_process(datapath: &userspace::Datapath, tasks: &TaskTracker, stop: CancellationToken) -> Self {
+        let (device, tables) = (Device::Process(datapath.slow_path()), Reader::Userspace(datapath.reader()));
+        Self::start(device, tables, tasks, stop)
+    }
+
+    fn start(device: Device, tables: Reader, tasks: &TaskTracker, stop: CancellationToken) -> Self {
         let (orders, to_do) = mpsc::channel(QUEUE);
         let (to_ask, missed) = mpsc::channel(QUEUE);
         let counters = Arc::new(Counters::default());
         let worker =
             Worker { device, tables, held: Held::default(), to_ask, counters: Arc::clone(&counters) };
         tasks.spawn(worker.run(to_do, stop));
-        Ok(Self { orders, missed, counters })
+        Self { orders, missed, counters }
     }
 
     /// The next address that packets wait for: a service's, or the NsIP of a container that has no instance address yet.
@@ -123,7 +151,7 @@ impl SlowPath {
 
 struct Worker {
     device: Device,
-    tables: Tables,
+    tables: Reader,
     held: Held,
     to_ask: mpsc::Sender<IpAddr>,
     counters: Arc<Counters>,
@@ -141,7 +169,7 @@ impl Worker {
             };
             tokio::select! {
                 () = stop.cancelled() => break,
-                read = self.device.read() => match read.map(Frame::read) {
+                read = self.device.read() => match read {
                     Ok(Some(frame)) => self.arrived(frame),
                     Ok(None) => {}
                     Err(error) => {

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::net::Uplink;
+use crate::plane::Mode;
 use crate::ports::PortMapping;
 
 /// The format of the files. Another number is not read.
@@ -45,6 +46,9 @@ pub struct Node {
     pub former: Vec<Former>,
     /// As found last; for `status` while no daemon runs.
     pub uplink: Option<Uplink>,
+    /// Which data plane it had last; for `status` while no daemon runs.
+    #[serde(default)]
+    pub datapath: Option<Mode>,
 }
 
 /// An instance that is not connected any more.
@@ -253,6 +257,7 @@ mod tests {
                 ns_ip: "10.18.0.67".parse().unwrap(),
             }],
             uplink: None,
+            datapath: None,
         }
     }
 

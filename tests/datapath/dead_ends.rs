@@ -43,7 +43,7 @@ fn watch(datapath: &mut Datapath, backends: Vec<Backend>, stop: &CancellationTok
     runtime.block_on(async {
         let tasks = TaskTracker::new();
         let links = Links::open().unwrap();
-        let slow_path = SlowPath::open(&links, datapath, &tasks, stop.clone()).await.unwrap();
+        let slow_path = SlowPath::in_kernel(&links, datapath, &tasks, stop.clone()).await.unwrap();
         let mut events = datapath.events().unwrap();
         let mut balance = Balance::adopt(datapath, Instant::now());
         balance.publish(datapath, SERVICE.into(), Policy::RoundRobin, backends).unwrap();

@@ -1,6 +1,7 @@
 //! Frames of which most are broken somewhere: whatever a container sends and whatever arrives at the uplink, both
 //! programs do one of a few known things to it, and do those right.
 
+mod agree;
 mod flows;
 mod frame;
 mod judge;

@@ -88,12 +88,60 @@ pub(crate) enum Cable {
 
 /// `count` nodes joined by a bridge in a namespace of its own.
 #[derive(Debug)]
-pub(crate) struct Underlay {
-    pub(crate) nodes: Vec<Node>,
+pub(crate) struct Underlay<D = Datapath> {
+    pub(crate) nodes: Vec<Node<D>>,
     pub(crate) switch: Netns,
 }
 
+/// A data plane, as far as it takes to set up nodes.
+pub(crate) trait Verbs: Sized + Send {
+    /// How the names of containers' links begin.
+    const LINK: &str = "veth";
+
+    /// In the namespace of the calling thread.
+    fn open(pins: &Pins, hook: Hook) -> Self;
+    fn set_node(&mut self, addresses: Addresses, uplink: u32);
+    fn attach_endpoint(&mut self, endpoint: &Endpoint);
+    fn publish_service(&mut self, address: IpAddr, policy: Policy, backends: &[Backend]);
+}
+
+impl Verbs for Datapath {
+    fn open(pins: &Pins, hook: Hook) -> Self {
+        let options = Options { pin_dir: pins.path().to_owned(), tunnel_port: TUNNEL_PORT };
+        Self::open_with(options, hook).unwrap()
+    }
+
+    fn set_node(&mut self, addresses: Addresses, uplink: u32) {
+        self.set_node(addresses, uplink).unwrap();
+        decapsulate(self, decapsulation());
+    }
+
+    fn attach_endpoint(&mut self, endpoint: &Endpoint) {
+        self.attach_endpoint(endpoint).unwrap();
+    }
+
+    fn publish_service(&mut self, address: IpAddr, policy: Policy, backends: &[Backend]) {
+        self.publish_service(address, policy, backends).unwrap();
+    }
+}
+
+#[track_caller]
+fn decapsulate(datapath: &mut Datapath, wanted: Decapsulation) {
+    let placement = datapath.decapsulate(wanted).unwrap().unwrap();
+    let expected = if wanted == Decapsulation::Xdp { Place::Xdp } else { Place::Tc };
+    assert_eq!(placement.place, expected, "{placement:?}");
+}
+
 impl Underlay {
+    /// Pulls the cable of node `number`, or puts it back.
+    pub(crate) fn cable(switch: &Netns, number: u8, state: Cable) {
+        let state = match state {
+            Cable::Out => "down",
+            Cable::In => "up",
+        };
+        switch.ip(&format!("link set port{number} {state}")).unwrap();
+    }
+
     pub(crate) fn new(count: u8) -> Self {
         Self::with_hook(count, hook())
     }
@@ -106,30 +154,28 @@ impl Underlay {
     pub(crate) fn of(family: Family, count: u8) -> Self {
         Self::with(count, hook(), family)
     }
+}
 
-    fn with(count: u8, hook: Hook, family: Family) -> Self {
+impl<D: Verbs> Underlay<D> {
+    pub(crate) fn with(count: u8, hook: Hook, family: Family) -> Self {
         let switch = Netns::new("switch").unwrap();
         switch.ip("link add br0 type bridge").unwrap();
         switch.ip("link set br0 up").unwrap();
-        let nodes = (1..=count)
-            .map(|number| {
-                let netns = Netns::new(&format!("node{number}")).unwrap();
-                let port = format!("port{number}");
-                integration::netns::connect((&netns, "up0"), (&switch, &port)).unwrap();
-                switch.ip(&format!("link set {port} master br0")).unwrap();
-                Node::new(netns, number, hook, family)
-            })
-            .collect();
-        Self { nodes, switch }
+        let mut underlay = Self { nodes: Vec::new(), switch };
+        for number in 1..=count {
+            let node = underlay.join(number, hook, family);
+            underlay.nodes.push(node);
+        }
+        underlay
     }
 
-    /// Pulls the cable of node `number`, or puts it back.
-    pub(crate) fn cable(switch: &Netns, number: u8, state: Cable) {
-        let state = match state {
-            Cable::Out => "down",
-            Cable::In => "up",
-        };
-        switch.ip(&format!("link set port{number} {state}")).unwrap();
+    /// One more node, which may have another data plane than these.
+    pub(crate) fn join<E: Verbs>(&self, number: u8, hook: Hook, family: Family) -> Node<E> {
+        let netns = Netns::new(&format!("node{number}")).unwrap();
+        let port = format!("port{number}");
+        integration::netns::connect((&netns, "up0"), (&self.switch, &port)).unwrap();
+        self.switch.ip(&format!("link set {port} master br0")).unwrap();
+        Node::new(netns, number, hook, family)
     }
 }
 
@@ -180,17 +226,16 @@ impl Routed {
     }
 }
 
-impl Node {
+impl<D: Verbs> Node<D> {
     fn new(netns: Netns, number: u8, hook: Hook, underlay: Family) -> Self {
         sysctl(&netns, "net.ipv4.ip_forward=1");
-        let mut node = Node { number, netns, datapath: (), pins: Pins::new(), hook, underlay }.start();
+        let mut node: Self = Node { number, netns, datapath: (), pins: Pins::new(), hook, underlay }.open();
         match node.address() {
             IpAddr::V4(address) => node.netns.ip(&format!("addr add {address}/24 dev up0")).unwrap(),
             IpAddr::V6(address) => node.netns.ip(&format!("addr add {address}/64 dev up0 nodad")).unwrap(),
         }
         let (addresses, uplink) = (node.addresses(), node.ifindex("up0"));
-        node.within(|datapath| datapath.set_node(addresses, uplink)).unwrap();
-        node.decapsulate(decapsulation());
+        node.within(|datapath| datapath.set_node(addresses, uplink));
         node
     }
 
@@ -209,17 +254,9 @@ impl Node {
     }
 
     /// Acts on the data plane inside of the node's namespace.
-    pub(crate) fn within<T: Send>(&mut self, work: impl FnOnce(&mut Datapath) -> T + Send) -> T {
+    pub(crate) fn within<T: Send>(&mut self, work: impl FnOnce(&mut D) -> T + Send) -> T {
         let datapath = &mut self.datapath;
         self.netns.run(|| work(datapath)).unwrap()
-    }
-
-    /// Takes outer headers off in this place, and in no other.
-    #[track_caller]
-    pub(crate) fn decapsulate(&mut self, wanted: Decapsulation) {
-        let placement = self.within(|datapath| datapath.decapsulate(wanted)).unwrap().unwrap();
-        let expected = if wanted == Decapsulation::Xdp { Place::Xdp } else { Place::Tc };
-        assert_eq!(placement.place, expected, "{placement:?}");
     }
 
     /// The daemon is gone. Whatever it would do at a clean end is not done.
@@ -233,7 +270,7 @@ impl Node {
     pub(crate) fn container(&mut self, m: u8) -> Container {
         let n = self.number;
         let netns = Netns::new(&format!("c{n}-{m}")).unwrap();
-        let veth = format!("veth{m}");
+        let veth = format!("{}{m}", D::LINK);
         self.netns
             .ip(&format!(
                 "link add {veth} mtu {INNER_MTU} type veth peer name eth0 mtu {INNER_MTU} netns {}",
@@ -272,11 +309,32 @@ impl Node {
             mac,
             gateway_mac,
         };
-        self.within(|datapath| datapath.attach_endpoint(&endpoint)).unwrap();
+        self.within(|datapath| datapath.attach_endpoint(&endpoint));
         let node = SocketAddr::new(self.address(), TUNNEL_PORT);
         let backend =
             Backend { ns_ip, ns_ip6: Some(ns_ip6), instance_ip, instance_ip6: Some(instance_ip6), node };
         Container { netns, backend, endpoint }
+    }
+
+    pub(crate) fn ifindex(&self, interface: &str) -> u32 {
+        self.netns.run(|| if_nametoindex(interface)).unwrap().unwrap()
+    }
+
+    fn mac(&self, interface: &str) -> [u8; 6] {
+        mac_of(&self.netns, interface)
+    }
+}
+
+/// A kernel may have been started without IPv6.
+pub(crate) fn kernel_has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
+}
+
+impl Node {
+    /// Takes outer headers off in this place, and in no other.
+    #[track_caller]
+    pub(crate) fn decapsulate(&mut self, wanted: Decapsulation) {
+        self.within(|datapath| decapsulate(datapath, wanted));
     }
 
     /// The NsIP of the node itself: 10.18.n.62.
@@ -310,19 +368,6 @@ impl Node {
         };
         self.within(|datapath| datapath.attach_node_itself(&endpoint)).unwrap();
     }
-
-    pub(crate) fn ifindex(&self, interface: &str) -> u32 {
-        self.netns.run(|| if_nametoindex(interface)).unwrap().unwrap()
-    }
-
-    fn mac(&self, interface: &str) -> [u8; 6] {
-        mac_of(&self.netns, interface)
-    }
-}
-
-/// A kernel may have been started without IPv6.
-pub(crate) fn kernel_has_ipv6() -> bool {
-    Path::new("/proc/sys/net/ipv6").exists()
 }
 
 impl Container {
@@ -344,9 +389,12 @@ impl Container {
 impl Crashed {
     /// A daemon starts.
     pub(crate) fn start(self) -> Node {
+        self.open()
+    }
+
+    fn open<D: Verbs>(self) -> Node<D> {
         let Self { number, netns, datapath: (), pins, hook, underlay } = self;
-        let options = Options { pin_dir: pins.path().to_owned(), tunnel_port: TUNNEL_PORT };
-        let datapath = netns.run(|| Datapath::open_with(options, hook)).unwrap().unwrap();
+        let datapath = netns.run(|| D::open(&pins, hook)).unwrap();
         Node { number, netns, datapath, pins, hook, underlay }
     }
 }
@@ -403,13 +451,12 @@ fn text(mac: [u8; 6]) -> String {
 }
 
 /// Tells each node each container's instance addresses, as a table query would.
-pub(crate) fn publish_instances(nodes: &mut [Node], containers: &[&Container]) {
+pub(crate) fn publish_instances<D: Verbs>(nodes: &mut [Node<D>], containers: &[&Container]) {
     for node in nodes {
         for container in containers {
             let backend = container.backend;
             for address in [container.instance_ip(Family::V4), container.instance_ip(Family::V6)] {
-                node.within(|datapath| datapath.publish_service(address, Policy::Instance, &[backend]))
-                    .unwrap();
+                node.within(|datapath| datapath.publish_service(address, Policy::Instance, &[backend]));
             }
         }
     }

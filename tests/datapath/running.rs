@@ -77,7 +77,7 @@ fn drive(
     runtime.block_on(async {
         let tasks = TaskTracker::new();
         let links = Links::open().unwrap();
-        let mut slow_path = SlowPath::open(&links, datapath, &tasks, stop.clone()).await.unwrap();
+        let mut slow_path = SlowPath::in_kernel(&links, datapath, &tasks, stop.clone()).await.unwrap();
         let mut path_mtus = PathMtus::open(datapath, &tasks, stop).unwrap();
         ready.send(()).unwrap();
         loop {

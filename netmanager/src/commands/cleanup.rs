@@ -7,10 +7,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::api::Socket;
 use crate::app::Paths;
-use crate::datapath::Datapath;
 use crate::lock::Lock;
 use crate::net::Links;
 use crate::nft;
+use crate::plane::Plane;
 use crate::state::Store;
 
 /// Goes on after a failure, so that as little as possible is left, and reports all failures at the end.
@@ -35,7 +35,7 @@ pub async fn run(paths: &Paths, out: &mut impl Write) -> Result<()> {
     };
     note(links().await);
     note(rules().await);
-    note(pins(paths));
+    note(datapath(paths));
     note(socket(paths));
     // Last, since the lock goes with it.
     note(state(&store));
@@ -71,15 +71,9 @@ async fn rules() -> Result<Vec<String>> {
     Ok(removed.into_iter().map(|family| format!("nftables table {family} {}", nft::TABLE)).collect())
 }
 
-fn pins(paths: &Paths) -> Result<Vec<String>> {
+fn datapath(paths: &Paths) -> Result<Vec<String>> {
     let dir = &paths.bpffs;
-    let there_were_some = dir.exists();
-    Datapath::remove_all(dir)
-        .with_context(|| format!("remove the data plane pinned under {}", dir.display()))?;
-    Ok(there_were_some
-        .then(|| format!("the data plane pinned under {}", dir.display()))
-        .into_iter()
-        .collect())
+    Plane::remove_all(dir).with_context(|| format!("remove the data plane pinned under {}", dir.display()))
 }
 
 fn state(store: &Store) -> Result<Vec<String>> {

@@ -10,7 +10,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::DatapathError;
 
-pub(super) fn name(ifindex: u32) -> Result<String, DatapathError> {
+pub(crate) fn name(ifindex: u32) -> Result<String, DatapathError> {
     match if_indextoname(ifindex) {
         Ok(name) if !name.is_empty() => Ok(name.to_string_lossy().into_owned()),
         // nix 0.31 takes libc's null pointer for success and gives an empty name.
@@ -20,7 +20,7 @@ pub(super) fn name(ifindex: u32) -> Result<String, DatapathError> {
 }
 
 /// The largest packet that it carries.
-pub(super) fn mtu(ifindex: u32) -> Result<u32, DatapathError> {
+pub(crate) fn mtu(ifindex: u32) -> Result<u32, DatapathError> {
     let name = name(ifindex)?;
     let failed = |source| missing(ifindex, source);
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)

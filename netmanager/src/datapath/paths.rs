@@ -7,7 +7,7 @@ use netmanager_common::tunnel::{OVERHEAD, OVERHEAD6, inner_mtu};
 
 /// What is known of the ways: all begin at the uplink, on some of them there is less room.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Paths {
+pub(crate) struct Paths {
     uplink_mtu: u32,
     /// Nodes to which the underlay carries no larger IP packets than these.
     narrow: BTreeMap<IpAddr, u16>,
@@ -22,21 +22,21 @@ impl Default for Paths {
 
 impl Paths {
     /// The uplink carries packets of `mtu` bytes.
-    pub(super) fn set_uplink(&mut self, mtu: u32) {
+    pub(crate) fn set_uplink(&mut self, mtu: u32) {
         self.uplink_mtu = mtu;
     }
 
-    pub(super) fn uplink_mtu(&self) -> u32 {
+    pub(crate) fn uplink_mtu(&self) -> u32 {
         self.uplink_mtu
     }
 
     /// The largest outer packet to `node`, but for the path.
-    pub(super) fn largest_to(&self, node: IpAddr) -> u16 {
+    pub(crate) fn largest_to(&self, node: IpAddr) -> u16 {
         inner_mtu(self.uplink_mtu, overhead(node)) + overhead(node)
     }
 
     /// The underlay carries packets of `mtu` bytes to `node`; `None`: as large ones as the uplink.
-    pub(super) fn set(&mut self, node: IpAddr, mtu: Option<u16>) {
+    pub(crate) fn set(&mut self, node: IpAddr, mtu: Option<u16>) {
         match mtu {
             Some(mtu) => self.narrow.insert(node, mtu),
             None => self.narrow.remove(&node),
@@ -44,14 +44,14 @@ impl Paths {
     }
 
     /// The ways with less room than the uplink.
-    pub(super) fn narrow(&self) -> impl Iterator<Item = (IpAddr, u16)> + '_ {
+    pub(crate) fn narrow(&self) -> impl Iterator<Item = (IpAddr, u16)> + '_ {
         let is_narrow = |(_, mtu): &(IpAddr, u16)| u32::from(*mtu) < self.uplink_mtu;
         self.narrow.iter().map(|(node, mtu)| (*node, *mtu)).filter(is_narrow)
     }
 
     /// The largest inner packet that reaches `node`. Never more than containers send, which is what Oakestra's nodes take
     /// at most.
-    pub(super) fn inner_mtu(&self, node: IpAddr) -> u16 {
+    pub(crate) fn inner_mtu(&self, node: IpAddr) -> u16 {
         let narrow = self.narrow.get(&node).map_or(u32::MAX, |mtu| u32::from(*mtu));
         inner_mtu(self.uplink_mtu.min(narrow), overhead(node))
     }

@@ -10,7 +10,7 @@ use super::{Backend, Service};
 
 /// One write to one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// A node listens here; with port 0: there is a node at this address.
     AddPeer(SocketAddr),
     /// Like all removals harmless when there is nothing to remove.
@@ -44,31 +44,31 @@ pub(super) enum Step {
 
 /// All numbers are taken.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct OutOfNumbers;
+pub(crate) struct OutOfNumbers;
 
 /// What was read from the tables.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(crate) struct Held {
     /// Every number that was ever used.
-    pub(super) rows: Vec<Row>,
+    pub(crate) rows: Vec<Row>,
     /// With those that rest.
-    pub(super) services: Vec<(IpAddr, Vec<u16>)>,
-    pub(super) hosts: Vec<(IpAddr, u16)>,
-    pub(super) peers: Vec<SocketAddr>,
+    pub(crate) services: Vec<(IpAddr, Vec<u16>)>,
+    pub(crate) hosts: Vec<(IpAddr, u16)>,
+    pub(crate) peers: Vec<SocketAddr>,
 }
 
 /// What the tables say of a number.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Row {
-    pub(super) number: u16,
-    pub(super) generation: u32,
-    pub(super) backend: Backend,
-    pub(super) aside: bool,
+pub(crate) struct Row {
+    pub(crate) number: u16,
+    pub(crate) generation: u32,
+    pub(crate) backend: Backend,
+    pub(crate) aside: bool,
 }
 
 /// What the tables hold, by meaning.
 #[derive(Debug, Default)]
-pub(super) struct Registry {
+pub(crate) struct Registry {
     /// With those that rest.
     services: BTreeMap<IpAddr, Vec<u16>>,
     backends: BTreeMap<u16, InUse>,
@@ -94,7 +94,7 @@ struct InUse {
 
 impl Registry {
     /// From what the tables hold, with the steps that finish what a writer has left half done when it died.
-    pub(super) fn rebuild(held: &Held) -> (Self, Vec<Step>) {
+    pub(crate) fn rebuild(held: &Held) -> (Self, Vec<Step>) {
         let mut registry = Self::default();
         for &Row { number, generation, backend, aside } in &held.rows {
             registry.unused = registry.unused.max(u32::from(number) + 1);
@@ -137,7 +137,7 @@ impl Registry {
     }
 
     /// The nodes behind which there is an instance.
-    pub(super) fn nodes(&self) -> impl Iterator<Item = IpAddr> + '_ {
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.peers.keys().filter(|peer| peer.port() == 0).map(SocketAddr::ip)
     }
 
@@ -151,7 +151,7 @@ impl Registry {
 
     /// Replaces a service's backends. New ones are complete before the service names them, old ones go after it has
     /// ceased to.
-    pub(super) fn publish(&mut self, service: &Service) -> Result<Vec<Step>, OutOfNumbers> {
+    pub(crate) fn publish(&mut self, service: &Service) -> Result<Vec<Step>, OutOfNumbers> {
         let &Service { service_ip, policy, .. } = service;
         let mut steps = Vec::new();
         let chosen_from = service.backends.len();
@@ -178,7 +178,7 @@ impl Registry {
     }
 
     /// Sets a backend aside, or takes it back. Nothing if it is so, or not known.
-    pub(super) fn set_aside(&mut self, backend: &Backend, aside: bool) -> Option<Step> {
+    pub(crate) fn set_aside(&mut self, backend: &Backend, aside: bool) -> Option<Step> {
         let number = *self.numbers.get(backend)?;
         let in_use = self.backends.get_mut(&number).filter(|in_use| in_use.aside != aside)?;
         in_use.aside = aside;
@@ -186,23 +186,23 @@ impl Registry {
     }
 
     /// The number and the generation of a backend.
-    pub(super) fn number(&self, backend: &Backend) -> Option<(u16, u32)> {
+    pub(crate) fn number(&self, backend: &Backend) -> Option<(u16, u32)> {
         let number = *self.numbers.get(backend)?;
         self.backends.get(&number).map(|in_use| (number, in_use.generation))
     }
 
     /// The backend that has this number in this generation.
-    pub(super) fn backend(&self, number: u16, generation: u32) -> Option<Backend> {
+    pub(crate) fn backend(&self, number: u16, generation: u32) -> Option<Backend> {
         self.backends.get(&number).filter(|it| it.generation == generation).map(|it| it.backend)
     }
 
     /// The backends that are set aside.
-    pub(super) fn aside(&self) -> impl Iterator<Item = Backend> {
+    pub(crate) fn aside(&self) -> impl Iterator<Item = Backend> {
         self.backends.values().filter(|in_use| in_use.aside).map(|in_use| in_use.backend)
     }
 
     /// Forgets a service.
-    pub(super) fn withdraw(&mut self, service_ip: IpAddr) -> Vec<Step> {
+    pub(crate) fn withdraw(&mut self, service_ip: IpAddr) -> Vec<Step> {
         let Some(numbers) = self.services.remove(&service_ip) else { return Vec::new() };
         let mut steps = vec![Step::RemoveService(service_ip)];
         self.release(&numbers, &mut steps);

@@ -14,11 +14,14 @@ pub enum Repair {
     Pins,
     /// A program was not at its interface.
     Attachment { program: &'static str, interface: String },
+    /// Of the data plane in user space: the rules that keep containers from what is not theirs.
+    Guard,
 }
 
 impl fmt::Display for Repair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Guard => f.write_str("the rules of the data plane were removed; written again"),
             Self::Pins => f.write_str("the tables had lost their pins; pinned again"),
             Self::Attachment { program, interface } => {
                 write!(f, "program {program} was not attached to {interface}; attached again")

@@ -15,7 +15,7 @@ use netmanager_common::flow;
 use netmanager_common::health::Health;
 use netmanager_common::life::{self, State};
 use netmanager_common::map::{self, FlowKey, Policy, Traffic};
-use netmanager_common::wire::{self, Ip, Ip4};
+use netmanager_common::wire::{self, Be16, Ip, Ip4};
 
 use super::interface;
 use super::paths::Paths;
@@ -81,16 +81,7 @@ impl Tables {
     /// The node itself; nothing before [`super::Datapath::set_node`].
     pub fn node(&self) -> Result<Option<Node>, DatapathError> {
         let node = self.node.get(&0, 0).map_err(reading(map::NODE))?;
-        let addresses = Addresses {
-            v4: (!node.address.is_none()).then(|| node.address.0.into()),
-            v6: optional_v6(node.address6),
-        };
-        Ok((addresses != Addresses::default()).then(|| Node {
-            addresses,
-            uplink_ifindex: node.uplink_ifindex,
-            tunnel_port: node.tunnel_port.get(),
-            inner_mtu: node.inner_mtu,
-        }))
+        Ok(node_of(&node))
     }
 
     /// The containers attached on this node, by NsIP.
@@ -105,24 +96,7 @@ impl Tables {
 
     fn veths(&self, holder: u32) -> Result<Vec<Endpoint>, DatapathError> {
         let rows = rows(&self.endpoints, map::ENDPOINTS)?.into_iter().map(|(_, row)| row);
-        let (v4, v6): (Vec<_>, Vec<_>) = rows.filter(|row| row.veth.holder == holder).partition(is_v4);
-        let mut endpoints: Vec<_> = v4
-            .iter()
-            .map(|row| {
-                let second = v6.iter().find(|second| second.veth.slot == row.veth.slot);
-                Endpoint {
-                    ns_ip: Ipv4Addr::from(row.ns_ip.v4().0),
-                    ns_ip6: second.and_then(|second| optional_v6(second.ns_ip)),
-                    instance_ip: (!row.instance_ip.is_none()).then(|| row.instance_ip.v4().0.into()),
-                    instance_ip6: second.and_then(|second| optional_v6(second.instance_ip)),
-                    ifindex: row.veth.ifindex,
-                    mac: row.veth.mac,
-                    gateway_mac: row.veth.gateway_mac,
-                }
-            })
-            .collect();
-        endpoints.sort_by_key(|endpoint| endpoint.ns_ip);
-        Ok(endpoints)
+        Ok(endpoints_of(rows.filter(|row| row.veth.holder == holder)))
     }
 
     /// The services known on this node, by address.
@@ -142,29 +116,9 @@ impl Tables {
         let mut flows = Vec::new();
         for row in self.flows.iter() {
             let (key, row) = row.map_err(reading(map::FLOWS))?;
-            let transport = match u8::try_from(key.protocol) {
-                Ok(wire::TCP) => Transport::Tcp,
-                Ok(wire::UDP) => Transport::Udp,
-                _ => Transport::Icmp,
-            };
-            if key.ifindex == 0 {
-                continue;
-            }
-            let state = State::of(row.state);
-            let idle = flow::idle(now, row.last_seen);
-            if u8::try_from(key.protocol).is_ok_and(|protocol| life::is_over(protocol, state, idle)) {
-                continue;
-            }
-            let backend = self.backend(row.backend)?;
-            flows.push(Flow {
-                transport,
-                client: SocketAddr::new(from_ip(key.source), key.source_port.get()),
-                service: SocketAddr::new(from_ip(key.destination), key.destination_port.get()),
-                backend: (backend.in_use() && backend.generation == row.generation)
-                    .then(|| from_backend(&backend)),
-                idle: Duration::from_secs(idle.into()),
-                state,
-            });
+            // Read only for those that are shown.
+            let backend = if key.ifindex == 0 { map::Backend::default() } else { self.backend(row.backend)? };
+            flows.extend(flow_of(&key, &row, |_| backend, now));
         }
         flows.sort_by_key(|flow| (flow.client, flow.service, flow.transport));
         Ok(flows)
@@ -323,15 +277,15 @@ pub(super) fn by_reason(
     Ok(counts)
 }
 
-fn numbers(row: &map::Service) -> impl Iterator<Item = u16> + use<> {
+pub(crate) fn numbers(row: &map::Service) -> impl Iterator<Item = u16> + use<> {
     row.backends.into_iter().take(row.count.into())
 }
 
-fn resting(row: &map::Service) -> impl Iterator<Item = u16> + use<> {
+pub(crate) fn resting(row: &map::Service) -> impl Iterator<Item = u16> + use<> {
     row.backends.into_iter().skip(row.count.into()).take(row.resting.into())
 }
 
-fn from_backend(row: &map::Backend) -> Backend {
+pub(crate) fn from_backend(row: &map::Backend) -> Backend {
     Backend {
         ns_ip: row.ns_ip.0.into(),
         ns_ip6: optional_v6(row.ns_ip6),
@@ -341,27 +295,152 @@ fn from_backend(row: &map::Backend) -> Backend {
     }
 }
 
+/// Nothing while it has no address.
+pub(crate) fn node_of(row: &map::Node) -> Option<Node> {
+    let addresses = Addresses {
+        v4: (!row.address.is_none()).then(|| row.address.0.into()),
+        v6: optional_v6(row.address6),
+    };
+    (addresses != Addresses::default()).then_some(Node {
+        addresses,
+        uplink_ifindex: row.uplink_ifindex,
+        tunnel_port: row.tunnel_port.get(),
+        inner_mtu: row.inner_mtu,
+    })
+}
+
+/// A container's entries: of IPv4, the one by which both are found again, and of IPv6 if it has that.
+pub(crate) fn endpoint_rows(
+    endpoint: &Endpoint,
+    slot: u32,
+    holder: u32,
+) -> impl Iterator<Item = map::Endpoint> + use<> {
+    let row = map::Endpoint {
+        ns_ip: ip(endpoint.ns_ip.into()),
+        instance_ip: endpoint.instance_ip.map(|own| ip(own.into())).unwrap_or_default(),
+        veth: map::Veth {
+            ifindex: endpoint.ifindex,
+            slot,
+            mac: endpoint.mac,
+            gateway_mac: endpoint.gateway_mac,
+            holder,
+        },
+    };
+    let second = map::Endpoint {
+        ns_ip: optional_ip6(endpoint.ns_ip6),
+        instance_ip: optional_ip6(endpoint.instance_ip6),
+        ..row
+    };
+    [row, second].into_iter().filter(|row| !row.ns_ip.is_none())
+}
+
+/// The containers that have these entries, by NsIP.
+pub(crate) fn endpoints_of(rows: impl Iterator<Item = map::Endpoint>) -> Vec<Endpoint> {
+    let (v4, v6): (Vec<_>, Vec<_>) = rows.partition(is_v4);
+    let mut endpoints: Vec<_> = v4
+        .iter()
+        .map(|row| {
+            let second = v6.iter().find(|second| second.veth.slot == row.veth.slot);
+            Endpoint {
+                ns_ip: Ipv4Addr::from(row.ns_ip.v4().0),
+                ns_ip6: second.and_then(|second| optional_v6(second.ns_ip)),
+                instance_ip: (!row.instance_ip.is_none()).then(|| row.instance_ip.v4().0.into()),
+                instance_ip6: second.and_then(|second| optional_v6(second.instance_ip)),
+                ifindex: row.veth.ifindex,
+                mac: row.veth.mac,
+                gateway_mac: row.veth.gateway_mac,
+            }
+        })
+        .collect();
+    endpoints.sort_by_key(|endpoint| endpoint.ns_ip);
+    endpoints
+}
+
+/// A flow as the container sees it that has begun it; nothing for its other direction, and of one that is over.
+pub(crate) fn flow_of(
+    key: &FlowKey,
+    row: &map::Flow,
+    backend: impl FnOnce(u32) -> map::Backend,
+    now: u32,
+) -> Option<Flow> {
+    let protocol = u8::try_from(key.protocol).ok()?;
+    let (state, idle) = (State::of(row.state), flow::idle(now, row.last_seen));
+    if key.ifindex == 0 || life::is_over(protocol, state, idle) {
+        return None;
+    }
+    let transport = match protocol {
+        wire::TCP => Transport::Tcp,
+        wire::UDP => Transport::Udp,
+        _ => Transport::Icmp,
+    };
+    let backend = backend(row.backend);
+    let live = backend.in_use() && backend.generation == row.generation;
+    Some(Flow {
+        transport,
+        client: SocketAddr::new(from_ip(key.source), key.source_port.get()),
+        service: SocketAddr::new(from_ip(key.destination), key.destination_port.get()),
+        backend: live.then(|| from_backend(&backend)),
+        idle: Duration::from_secs(idle.into()),
+        state,
+    })
+}
+
+/// With the largest inner packet that reaches its node.
+pub(crate) fn backend_row(row: Row, mtu: u16) -> map::Backend {
+    let Row { generation, backend, aside, .. } = row;
+    map::Backend {
+        generation,
+        ns_ip: ip4(backend.ns_ip),
+        ns_ip6: optional_ip6(backend.ns_ip6),
+        instance_ip: ip4(backend.instance_ip),
+        instance_ip6: optional_ip6(backend.instance_ip6),
+        node: ip(backend.node.ip()),
+        port: Be16::new(backend.node.port()),
+        mtu,
+        aside: aside.into(),
+        _pad: [0; 3],
+    }
+}
+
+/// Of lists that together are no longer than [`map::MAX_BACKENDS_PER_SERVICE`].
+pub(crate) fn service_row(service_ip: Ip, policy: Policy, numbers: &[u16], resting: &[u16]) -> map::Service {
+    let mut backends = [0; map::MAX_BACKENDS_PER_SERVICE];
+    for (place, number) in backends.iter_mut().zip(numbers.iter().chain(resting)) {
+        *place = *number;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "as said")]
+    let length = |numbers: &[u16]| numbers.len() as u16;
+    map::Service {
+        service_ip,
+        count: length(numbers),
+        resting: length(resting),
+        policy: policy as u16,
+        _pad: 0,
+        backends,
+    }
+}
+
 /// Each container has one such entry.
 fn is_v4(endpoint: &map::Endpoint) -> bool {
     endpoint.ns_ip.is_v4()
 }
 
-pub(super) fn ip4(address: Ipv4Addr) -> Ip4 {
+pub(crate) fn ip4(address: Ipv4Addr) -> Ip4 {
     Ip4(address.octets())
 }
 
-pub(super) fn ip(address: IpAddr) -> Ip {
+pub(crate) fn ip(address: IpAddr) -> Ip {
     match address {
         IpAddr::V4(address) => Ip::from_v4(ip4(address)),
         IpAddr::V6(address) => Ip::from_octets(address.octets()),
     }
 }
 
-pub(super) fn optional_ip6(address: Option<Ipv6Addr>) -> Ip {
+pub(crate) fn optional_ip6(address: Option<Ipv6Addr>) -> Ip {
     address.map_or(Ip::NONE, |address| ip(address.into()))
 }
 
-pub(super) fn from_ip(address: Ip) -> IpAddr {
+pub(crate) fn from_ip(address: Ip) -> IpAddr {
     Ipv6Addr::from(address.octets()).to_canonical()
 }
 

@@ -11,11 +11,18 @@ use crate::report::{Report, SessionState};
 
 pub(super) async fn examine(paths: &Paths, config: Option<&Config>) -> Vec<Check> {
     let Ok(links) = Links::open() else { return Vec::new() };
-    let mut checks = vec![daemon(client::report(&paths.socket).await.ok().flatten().as_ref())];
+    let report = client::report(&paths.socket).await.ok().flatten();
+    let mut checks = vec![daemon(report.as_ref())];
+    let is_in_process = report.is_some_and(|report| report.mode == "userspace");
     match Tables::open(&paths.bpffs) {
         Ok(tables) => checks.extend(judge(&hooks::look(&tables, &links).await)),
         Err(_there_is_none) => {
-            checks.push(Check::fine("attached.programs", "no data plane is loaded yet"));
+            let evidence = if is_in_process {
+                "there are none: the daemon itself forwards packets"
+            } else {
+                "no data plane is loaded yet"
+            };
+            checks.push(Check::fine("attached.programs", evidence));
             let named = config.and_then(|config| config.default_interface.as_deref());
             if let Ok(uplink) = links.uplink(named, None).await {
                 let there = hooks::at(&uplink.name, uplink.ifindex, &links, &Programs::read()).await;

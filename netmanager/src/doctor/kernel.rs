@@ -8,6 +8,7 @@ use crate::app::Paths;
 use crate::bpffs;
 use crate::datapath::{self, Hook};
 use crate::error::chain;
+use crate::userspace;
 
 /// The oldest kernel that has all that the programs use.
 const OLDEST: (u32, u32) = (5, 15);
@@ -36,9 +37,16 @@ fn programs() -> Check {
     match datapath::try_to_load() {
         Ok(()) => Check::fine(id, "the kernel takes all programs"),
         Err(error) => {
-            let effect = "no data plane: containers are not connected";
+            let (verdict, effect) = match userspace::try_to_open() {
+                Ok(()) => (
+                    Verdict::Degraded,
+                    "netmanager forwards packets itself: with less throughput, more CPU, and only while it runs \
+                     (not at all with the data plane \"ebpf\")",
+                ),
+                Err(_neither) => (Verdict::Broken, "no data plane: containers are not connected"),
+            };
             let remedy = "run it as root; the kernel needs CONFIG_BPF_SYSCALL, CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS";
-            Check::gap(id, Verdict::Broken, chain(&error), effect, remedy)
+            Check::gap(id, verdict, chain(&error), effect, remedy)
         }
     }
 }

@@ -11,10 +11,11 @@ use tokio_util::task::TaskTracker;
 use super::{Node, RECONCILE, SWEEP, now};
 use crate::balance::Balance;
 use crate::config::Config;
-use crate::datapath::{Datapath, DatapathError, Options};
+use crate::datapath::Options;
 use crate::error::chain;
 use crate::net::{Links, NetError, Netns, Watch, sysctl};
 use crate::pathmtu::PathMtus;
+use crate::plane::{Choice, Plane, PlaneError};
 use crate::resolver::Resolver;
 use crate::slowpath::SlowPath;
 use crate::state::{Attachment, StateError, Store};
@@ -28,7 +29,7 @@ pub enum StartError {
     #[error(transparent)]
     Net(#[from] NetError),
     #[error("{doing}")]
-    Datapath { doing: String, source: DatapathError },
+    Datapath { doing: String, source: PlaneError },
 }
 
 impl Node {
@@ -40,6 +41,7 @@ impl Node {
         config: Config,
         store: Store,
         pin_dir: &Path,
+        choice: Choice,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, StartError> {
@@ -54,18 +56,14 @@ impl Node {
         let uplink = links.uplink(config.default_interface.as_deref(), config.public_address).await?;
         sysctl::enable_forwarding()?;
         let options = Options { pin_dir: pin_dir.to_owned(), tunnel_port: protocol::port::TUNNEL };
-        let opened = Datapath::open(options);
-        let mut datapath = opened.map_err(|source| {
-            let doing = format!("load the data plane and pin it under {}", pin_dir.display());
+        let (mut datapath, kernel) = Plane::open(choice, &options).map_err(|source| {
+            let doing =
+                format!("open the data plane (in the kernel it is pinned under {})", pin_dir.display());
             StartError::Datapath { doing, source }
         })?;
         datapath.set_node(uplink.address, uplink.ifindex).map_err(|source| {
             let doing = format!("attach the data plane to the uplink {}", uplink.name);
             StartError::Datapath { doing, source }
-        })?;
-        let kernel = datapath.events().map_err(|source| StartError::Datapath {
-            doing: "read what the data plane tells".to_owned(),
-            source,
         })?;
         let slow_path = SlowPath::open(&links, &mut datapath, &tasks, stop.clone()).await;
         let slow_path = slow_path.inspect_err(|error| {
@@ -78,8 +76,9 @@ impl Node {
         let path_mtus = PathMtus::open(&datapath, &tasks, &stop).inspect_err(|error| {
             tracing::warn!(%error, "packets that are too large for the way to another node are lost, since no raw socket may be opened to hear of it");
         });
-        tracing::info!(uplink = uplink.name, address = %uplink.address, "data plane is up");
+        tracing::info!(uplink = uplink.name, address = %uplink.address, mode = ?datapath.mode(), "data plane is up");
         state.uplink = Some(uplink.clone());
+        state.datapath = Some(datapath.mode());
 
         let balance = Balance::adopt(&datapath, now());
         let pool = state.pool();
@@ -166,7 +165,7 @@ impl Node {
         Ok(())
     }
 
-    fn adopt_in_datapath(&mut self) -> Result<(), DatapathError> {
+    fn adopt_in_datapath(&mut self) -> Result<(), PlaneError> {
         for attachment in &self.state.endpoints {
             self.datapath.attach_endpoint(&attachment.endpoint())?;
         }

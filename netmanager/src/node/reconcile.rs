@@ -7,7 +7,6 @@ use tokio::time::Instant;
 
 use super::adopt::is_alive;
 use super::{Node, RECONCILE, Refusal, now};
-use crate::bpffs;
 use crate::error::chain;
 use crate::net::{Link, Netns, Wiring};
 use crate::state::Attachment;
@@ -109,10 +108,6 @@ impl Node {
     }
 
     fn repair_datapath(&mut self) {
-        if let Err(error) = bpffs::ensure(self.datapath.pin_dir()) {
-            tracing::error!(error = chain(&error), "the data plane would not outlive this daemon");
-            return;
-        }
         match self.datapath.repair() {
             Ok(repairs) => {
                 for repair in repairs {

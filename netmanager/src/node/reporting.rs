@@ -9,7 +9,7 @@ use crate::slowpath::SlowPath;
 
 impl Node {
     pub(super) async fn report(&self) -> Report {
-        let kernel = Kernel::read(self.datapath.tables(), &self.links).await.unwrap_or_else(|error| {
+        let kernel = self.datapath.look(&self.links).await.unwrap_or_else(|error| {
             tracing::warn!(error = chain(&error), "cannot read the data plane's tables");
             Kernel::default()
         });

@@ -11,12 +11,13 @@ use protocol::topic::NodeTopic;
 use tokio::time::Instant;
 
 use super::{Node, Reply, Unnamed, answer, now};
-use crate::datapath::{DatapathError, Endpoint};
+use crate::datapath::Endpoint;
 use crate::error::chain;
 use crate::ipam::{Block6, CAPACITY, Pool};
 use crate::listening::{self, Listener};
 use crate::net::{NetError, Netns, Wiring, Wiring6, sysctl};
 use crate::nft::NftError;
+use crate::plane::PlaneError;
 use crate::ports::{self, HostPort, InvalidMappings, PortMapping};
 use crate::report::SessionState;
 use crate::state::{Attachment, Former, StateError};
@@ -51,7 +52,7 @@ pub enum Refusal {
     #[error("connect {instance}")]
     Links { instance: InstanceName, source: NetError },
     #[error("enter {instance} into the data plane")]
-    Datapath { instance: InstanceName, source: DatapathError },
+    Datapath { instance: InstanceName, source: PlaneError },
     #[error("the firewall's rules")]
     Rules(#[source] NftError),
     #[error("keep the node's state")]
@@ -166,7 +167,7 @@ impl Node {
 
     /// The MTU of a container's link: the largest packet that the tunnel carries on this uplink.
     pub(super) fn container_mtu(&self, instance: &InstanceName) -> Result<u16, Refusal> {
-        let node = self.datapath.tables().node();
+        let node = self.datapath.node();
         let node = node.map_err(|source| Refusal::Datapath { instance: instance.clone(), source })?;
         Ok(node.map_or(INNER_MTU, |node| node.inner_mtu))
     }

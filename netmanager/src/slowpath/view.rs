@@ -1,38 +1,60 @@
-//! The kernel's tables as decisions see them.
+//! The tables as decisions see them.
 
 use std::net::IpAddr;
 
 use super::decide::View;
-use crate::datapath::{Arrival, Backend, DatapathError, Tables};
+use crate::datapath::{Arrival, Backend, DatapathError};
 use crate::error::chain;
+use crate::plane::Reader;
 
-impl View for Tables {
+impl View for Reader {
     fn service(&self, address: IpAddr) -> Option<Vec<Backend>> {
-        read(self.service(address)).map(|service| service.backends)
+        match self {
+            Self::Ebpf(tables) => read(tables.service(address)).map(|service| service.backends),
+            Self::Userspace(tables) => tables.service(address),
+        }
     }
 
     fn host_of(&self, address: IpAddr) -> Option<Backend> {
-        read(self.host_of(address))
+        match self {
+            Self::Ebpf(tables) => read(tables.host_of(address)),
+            Self::Userspace(tables) => tables.host_of(address),
+        }
     }
 
     fn knows_peer(&self, node: IpAddr) -> bool {
-        read(self.knows_peer(node).map(Some)).unwrap_or(false)
+        match self {
+            Self::Ebpf(tables) => read(tables.knows_peer(node).map(Some)).unwrap_or(false),
+            Self::Userspace(tables) => tables.knows_peer(node),
+        }
     }
 
     fn instance_ip(&self, ns_ip: IpAddr) -> Option<Option<IpAddr>> {
-        read(self.instance_ip(ns_ip))
+        match self {
+            Self::Ebpf(tables) => read(tables.instance_ip(ns_ip)),
+            Self::Userspace(tables) => tables.instance_ip(ns_ip),
+        }
     }
 
     fn dialled(&self, arrival: &Arrival) -> Option<IpAddr> {
-        read(self.dialled(arrival))
+        match self {
+            Self::Ebpf(tables) => read(tables.dialled(arrival)),
+            Self::Userspace(tables) => tables.dialled(arrival),
+        }
     }
 
     fn translation(&self, ifindex: u32, sent: &Arrival) -> Option<(IpAddr, Backend)> {
-        read(self.translation(ifindex, sent))
+        match self {
+            Self::Ebpf(tables) => read(tables.translation(ifindex, sent)),
+            Self::Userspace(tables) => tables.translation(ifindex, sent),
+        }
     }
 
     fn mtu(&self, ifindex: u32, sent: &Arrival) -> Option<u16> {
-        read(self.mtu(ifindex, sent))
+        match self {
+            Self::Ebpf(tables) => read(tables.mtu(ifindex, sent)),
+            Self::Userspace(tables) => tables.mtu(ifindex, sent),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use netmanager::datapath::{Addresses, Backend, Endpoint, Policy};
-use netmanager_common::map::{FLOWS, Flow, FlowKey};
+use netmanager_common::map::{ASSURED, FLOWS, Flow, FlowKey};
 
 use crate::bed::{Bed, CLIENT, NEIGHBOUR, NODE, PEER, SERVER, SERVICE, TUNNEL_PORT};
 
@@ -13,7 +13,7 @@ pub(crate) const NODE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1
 pub(crate) const PEER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 pub(crate) const SERVICE6: Ipv6Addr = Ipv6Addr::new(0xfdff, 0x2000, 0, 0, 0, 0, 0, 9);
 /// A service without instances.
-const EMPTY: Ipv4Addr = Ipv4Addr::new(10, 30, 2, 11);
+pub(crate) const EMPTY: Ipv4Addr = Ipv4Addr::new(10, 30, 2, 11);
 
 /// The containers of the node, each with both families.
 pub(crate) const CONTAINERS: [Endpoint; 2] = [
@@ -75,10 +75,12 @@ impl World {
 
     /// So that a round does not depend on those before it.
     pub(crate) fn forget_flows(&self) {
-        let mut flows = self.bed.table::<FlowKey, Flow>(FLOWS);
-        let keys: Vec<_> = flows.keys().collect::<Result<_, _>>().unwrap();
-        for key in keys {
-            flows.remove(&key).unwrap();
+        for table in [FLOWS, ASSURED] {
+            let mut flows = self.bed.table::<FlowKey, Flow>(table);
+            let keys: Vec<_> = flows.keys().collect::<Result<_, _>>().unwrap();
+            for key in keys {
+                flows.remove(&key).unwrap();
+            }
         }
     }
 }

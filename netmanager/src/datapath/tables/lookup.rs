@@ -22,7 +22,7 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    pub(in crate::datapath) fn key(&self, ifindex: u32) -> FlowKey {
+    pub(crate) fn key(&self, ifindex: u32) -> FlowKey {
         let ports =
             Ports { source: Be16::new(self.source_port), destination: Be16::new(self.destination_port) };
         flow::forward_key(ifindex, ip(self.source), ip(self.destination), ports, self.protocol)

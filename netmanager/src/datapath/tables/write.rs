@@ -7,7 +7,7 @@ use netmanager_common::health::Health;
 use netmanager_common::map;
 use netmanager_common::wire::Be16;
 
-use super::{Tables, ip, ip4, optional_ip6, table};
+use super::{Tables, backend_row, ip, service_row, table};
 use crate::datapath::DatapathError;
 use crate::datapath::paths::Paths;
 use crate::datapath::registry::{Row, Step};
@@ -36,18 +36,7 @@ impl Tables {
                         if error.io_error.raw_os_error() == Some(libc::EEXIST) => {}
                     result => written(result, map::TURNS)?,
                 }
-                let mut backends = [0; map::MAX_BACKENDS_PER_SERVICE];
-                for (place, number) in backends.iter_mut().zip(numbers.iter().chain(resting)) {
-                    *place = *number;
-                }
-                let row = map::Service {
-                    service_ip: key,
-                    count: length(numbers),
-                    resting: length(resting),
-                    policy: *policy as u16,
-                    _pad: 0,
-                    backends,
-                };
+                let row = service_row(key, *policy, numbers, resting);
                 written(self.services.insert(key, row, 0), map::SERVICES)
             }
             Step::RemoveService(service_ip) => {
@@ -59,27 +48,10 @@ impl Tables {
 
     /// Writes the row of a number.
     pub(in crate::datapath) fn set_backend(&mut self, row: Row, paths: &Paths) -> Result<(), DatapathError> {
-        let Row { number, generation, backend, aside } = row;
-        let row = map::Backend {
-            generation,
-            ns_ip: ip4(backend.ns_ip),
-            ns_ip6: optional_ip6(backend.ns_ip6),
-            instance_ip: ip4(backend.instance_ip),
-            instance_ip6: optional_ip6(backend.instance_ip6),
-            node: ip(backend.node.ip()),
-            port: Be16::new(backend.node.port()),
-            mtu: paths.inner_mtu(backend.node.ip()),
-            aside: aside.into(),
-            _pad: [0; 3],
-        };
+        let Row { number, backend, .. } = row;
+        let row = backend_row(row, paths.inner_mtu(backend.node.ip()));
         written(self.backends.set(number.into(), row, 0), map::BACKENDS)
     }
-}
-
-/// Of a part of a service's list, which is never longer than [`map::MAX_BACKENDS_PER_SERVICE`].
-#[expect(clippy::cast_possible_truncation, reason = "as said")]
-fn length(numbers: &[u16]) -> u16 {
-    numbers.len() as u16
 }
 
 fn peer(node: &SocketAddr) -> map::Peer {
@@ -110,7 +82,7 @@ fn written(result: Result<(), MapError>, name: &'static str) -> Result<(), Datap
     }
 }
 
-pub(in crate::datapath) fn full(name: &'static str) -> DatapathError {
+pub(crate) fn full(name: &'static str) -> DatapathError {
     let capacity = match name {
         map::ENDPOINTS => map::MAX_ENDPOINTS,
         map::BACKENDS => map::MAX_BACKENDS,

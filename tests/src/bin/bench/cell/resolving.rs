@@ -46,7 +46,7 @@ fn resolve(
     runtime.block_on(async {
         let tasks = TaskTracker::new();
         let links = Links::open()?;
-        let mut slow_path = SlowPath::open(&links, datapath, &tasks, stop.clone()).await?;
+        let mut slow_path = SlowPath::in_kernel(&links, datapath, &tasks, stop.clone()).await?;
         ready.send(()).context("say that the slow path runs")?;
         loop {
             tokio::select! {

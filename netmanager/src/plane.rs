@@ -1,0 +1,250 @@
+//! The data plane of this node: programs in the kernel, or, where those are not to be had, threads of this process. Both
+//! take the same tables.
+
+mod backends;
+mod error;
+mod paths;
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::backends::Backends;
+pub use self::error::PlaneError;
+pub use self::paths::PathTable;
+use crate::datapath::{
+    self, Addresses, Counters, Datapath, DatapathError, Decapsulation, Endpoint, Event, Flow, Node, Options,
+    Placement, Repair, Service,
+};
+use crate::error::chain;
+use crate::net::Links;
+use crate::report::Kernel;
+use crate::{bpffs, userspace};
+
+/// Which of them a node is to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Choice {
+    /// In the kernel where it lets us, else in user space.
+    #[default]
+    Auto,
+    /// In the kernel, or not at all.
+    Ebpf,
+    /// In user space.
+    #[value(alias = "tun")]
+    Userspace,
+}
+
+/// Which of them it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    Ebpf,
+    Userspace,
+}
+
+/// The one that runs. See [`Datapath`] for what the verbs do.
+#[derive(Debug)]
+pub enum Plane {
+    Ebpf(Box<Datapath>),
+    Userspace(Box<userspace::Datapath>),
+}
+
+/// What it tells, as it occurs.
+#[derive(Debug)]
+pub enum Events {
+    Ebpf(Box<datapath::Events>),
+    Userspace(userspace::Misses),
+}
+
+/// The tables, to be read by another task.
+#[derive(Debug)]
+pub(crate) enum Reader {
+    Ebpf(Box<datapath::Tables>),
+    Userspace(userspace::Reader),
+}
+
+impl Plane {
+    /// Opens the one that is chosen, and takes away what the other one has left in the kernel. Call within a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// When it, or neither, is to be had.
+    pub fn open(choice: Choice, options: &Options) -> Result<(Self, Events), PlaneError> {
+        match choice {
+            Choice::Ebpf => Self::in_kernel(options),
+            Choice::Userspace => Self::in_process(options),
+            Choice::Auto => match Self::in_kernel(options) {
+                Err(error) if error.is_about_the_kernel() => {
+                    tracing::warn!(
+                        error = chain(&error),
+                        "no data plane in the kernel, so this process forwards packets itself: with less throughput, more \
+                         CPU, and only while it runs; for the kernel's, run netmanager as root (CAP_BPF, CAP_NET_ADMIN) \
+                         on Linux 5.15 or later, outside of sandboxes that forbid bpf(2)"
+                    );
+                    Self::in_process(options).map_err(|source| PlaneError::Neither {
+                        ebpf: chain(&error),
+                        source: Box::new(source),
+                    })
+                }
+                opened => opened,
+            },
+        }
+    }
+
+    fn in_kernel(options: &Options) -> Result<(Self, Events), PlaneError> {
+        bpffs::ensure(&options.pin_dir)?;
+        let mut datapath = Datapath::open(options.clone())?;
+        // The guard would drop what the programs leave to the host.
+        if userspace::guard::remove().unwrap_or(false) {
+            tracing::info!("the data plane moves from user space into the kernel");
+        }
+        let events = datapath.events()?;
+        Ok((Self::Ebpf(Box::new(datapath)), Events::Ebpf(Box::new(events))))
+    }
+
+    fn in_process(options: &Options) -> Result<(Self, Events), PlaneError> {
+        if options.pin_dir.exists() {
+            // Else both would forward each packet.
+            let removed = Datapath::remove_all(&options.pin_dir);
+            removed.map_err(|source| PlaneError::OldPrograms { pin_dir: options.pin_dir.clone(), source })?;
+        }
+        let (datapath, misses) = userspace::Datapath::open(options.tunnel_port)?;
+        Ok((Self::Userspace(Box::new(datapath)), Events::Userspace(misses)))
+    }
+
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        match self {
+            Self::Ebpf(_) => Mode::Ebpf,
+            Self::Userspace(_) => Mode::Userspace,
+        }
+    }
+
+    pub fn set_node(
+        &mut self,
+        addresses: impl Into<Addresses>,
+        uplink_ifindex: u32,
+    ) -> Result<(), PlaneError> {
+        match self {
+            Self::Ebpf(datapath) => Ok(datapath.set_node(addresses, uplink_ifindex)?),
+            Self::Userspace(datapath) => datapath.set_node(addresses.into(), uplink_ifindex),
+        }
+    }
+
+    pub fn attach_endpoint(&mut self, endpoint: &Endpoint) -> Result<(), PlaneError> {
+        match self {
+            Self::Ebpf(datapath) => Ok(datapath.attach_endpoint(endpoint)?),
+            Self::Userspace(datapath) => datapath.attach_endpoint(endpoint),
+        }
+    }
+
+    pub fn detach_endpoint(&mut self, ns_ip: Ipv4Addr) -> Result<(), PlaneError> {
+        match self {
+            Self::Ebpf(datapath) => Ok(datapath.detach_endpoint(ns_ip)?),
+            Self::Userspace(datapath) => datapath.detach_endpoint(ns_ip),
+        }
+    }
+
+    pub fn node(&self) -> Result<Option<Node>, PlaneError> {
+        match self {
+            Self::Ebpf(datapath) => Ok(datapath.tables().node()?),
+            Self::Userspace(datapath) => Ok(datapath.control().node()),
+        }
+    }
+
+    pub fn endpoints(&self) -> Result<Vec<Endpoint>, PlaneError> {
+        match self {
+            Self::Ebpf(datapath) => Ok(datapath.endpoints()?),
+            Self::Userspace(datapath) => Ok(datapath.control().endpoints()),
+        }
+    }
+
+    pub fn services(&self) -> Result<Vec<Service>, PlaneError> {
+        match self {
+            Self::Ebpf(datapath) => Ok(datapath.services()?),
+            Self::Userspace(datapath) => Ok(datapath.control().services()),
+        }
+    }
+
+    pub fn flows(&self) -> Result<Vec<Flow>, PlaneError> {
+        match self {
+            Self::Ebpf(datapath) => Ok(datapath.flows()?),
+            Self::Userspace(datapath) => Ok(datapath.control().flows()),
+        }
+    }
+
+    pub fn counters(&self) -> Result<Counters, PlaneError> {
+        match self {
+            Self::Ebpf(datapath) => Ok(datapath.counters()?),
+            Self::Userspace(datapath) => Ok(datapath.control().counters()),
+        }
+    }
+
+    /// What `netmanager status` shows of it.
+    pub async fn look(&self, links: &Links) -> Result<Kernel, PlaneError> {
+        match self {
+            Self::Ebpf(datapath) => Ok(Kernel::read(datapath.tables(), links).await?),
+            Self::Userspace(datapath) => Ok(Kernel::of_process(datapath.control())),
+        }
+    }
+
+    /// As [`Datapath::decapsulate`]. In user space there is no such place: sockets take the outer headers off.
+    pub fn decapsulate(&mut self, wanted: Decapsulation) -> Result<Option<Placement>, PlaneError> {
+        match self {
+            Self::Ebpf(datapath) => Ok(datapath.decapsulate(wanted)?),
+            Self::Userspace(_) => Ok(None),
+        }
+    }
+
+    /// From now on what would go to the slow path is dropped, and counted.
+    pub fn close_slow_path(&mut self) -> Result<(), PlaneError> {
+        match self {
+            Self::Ebpf(datapath) => Ok(datapath.set_slow_path(None)?),
+            Self::Userspace(datapath) => {
+                datapath.close_slow_path();
+                Ok(())
+            }
+        }
+    }
+
+    /// In user space nothing outlives its writer.
+    pub fn sweep(&mut self) -> Result<(), PlaneError> {
+        match self {
+            Self::Ebpf(datapath) => Ok(datapath.sweep()?),
+            Self::Userspace(_) => Ok(()),
+        }
+    }
+
+    /// As [`Datapath::repair`]; of user space the guard, which somebody may have removed.
+    pub fn repair(&mut self) -> Result<Vec<Repair>, PlaneError> {
+        match self {
+            Self::Ebpf(datapath) => {
+                bpffs::ensure(datapath.pin_dir())?;
+                Ok(datapath.repair()?)
+            }
+            Self::Userspace(datapath) => Ok(datapath.repair()?.into_iter().collect()),
+        }
+    }
+
+    /// Takes everything away that either has left in the kernel. Says what there was.
+    pub fn remove_all(pin_dir: &Path) -> Result<Vec<String>, PlaneError> {
+        let mut removed = Vec::new();
+        let there_were_pins = pin_dir.exists();
+        Datapath::remove_all(pin_dir)?;
+        removed.extend(there_were_pins.then(|| format!("the data plane pinned under {}", pin_dir.display())));
+        let there_was_a_guard = userspace::guard::remove().map_err(|source| PlaneError::Guard { source })?;
+        removed.extend(there_was_a_guard.then(|| format!("nftables table inet {}", userspace::guard::TABLE)));
+        Ok(removed)
+    }
+}
+
+impl Events {
+    /// The next one. Cancel safe. In user space only misses are told of: it does not judge backends.
+    pub async fn next(&mut self) -> Result<Event, DatapathError> {
+        match self {
+            Self::Ebpf(events) => events.next().await,
+            Self::Userspace(misses) => Ok(Event::Miss(misses.next().await)),
+        }
+    }
+}
