@@ -1,5 +1,8 @@
 //! The object that this binary was built with, brought into the kernel.
 
+use std::panic::resume_unwind;
+use std::thread;
+
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 
@@ -33,14 +36,22 @@ pub(super) fn load(pins: &PinDir) -> Result<Ebpf, DatapathError> {
     Ok(ebpf)
 }
 
-/// Brings each program into the kernel.
+/// Brings each program into the kernel. Nearly all of that time is the verifier's, which looks at one program per thread.
 pub(super) fn all(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
     for name in PROGRAMS {
-        program(ebpf, name)?
-            .load()
-            .map_err(|source| DatapathError::Verify { program: name, source: Box::new(source) })?;
+        program(ebpf, name)?;
     }
-    Ok(())
+    let ours = ebpf.programs_mut().filter_map(|(name, program)| {
+        let name = PROGRAMS.into_iter().find(|ours| *ours == name)?;
+        Some((name, <&mut SchedClassifier>::try_from(program).ok()?))
+    });
+    let load = |(name, program): (&'static str, &mut SchedClassifier)| {
+        program.load().map_err(|source| DatapathError::Verify { program: name, source: Box::new(source) })
+    };
+    thread::scope(|scope| {
+        let loading: Vec<_> = ours.map(|program| scope.spawn(move || load(program))).collect();
+        loading.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })
 }
 
 /// Why the kernel does not take the object.
