@@ -2,16 +2,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::RwLock;
 use std::time::Duration;
 
 use aya::maps::{HashMap, Map, MapData};
-use aya::programs::{Program, ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{Program, ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, Pod};
 use integration::Netns;
 use netmanager::app::Paths;
 use netmanager::datapath::{
     Backend, Datapath, DropReason, Endpoint, Event, FROM_CONTAINER, FROM_UPLINK, Miss, OBJECT, Options,
-    PROGRAMS, Policy,
+    Policy,
 };
 
 use crate::nodes::hook;
@@ -67,7 +68,8 @@ const LOOPBACK: u32 = 1;
 #[derive(Debug)]
 pub(crate) struct Bed {
     pub(crate) datapath: Datapath,
-    programs: Ebpf,
+    /// Each is loaded when it is first used: the verifier takes longer than the tests.
+    programs: RwLock<Ebpf>,
     netns: Netns,
     pins: Pins,
 }
@@ -89,11 +91,8 @@ impl Bed {
         let options = Options { pin_dir: pins.path().to_owned(), tunnel_port: TUNNEL_PORT };
         let datapath = netns.run(|| Datapath::open_with(options, hook())).unwrap().unwrap();
         let tables = pins.path().join(format!("abi-{}", netmanager_common::ABI_VERSION));
-        let mut programs = EbpfLoader::new().default_map_pin_directory(tables).load(OBJECT).unwrap();
-        for name in PROGRAMS {
-            classifier(&mut programs, name).load().unwrap();
-        }
-        Self { datapath, programs, netns, pins }
+        let programs = EbpfLoader::new().default_map_pin_directory(tables).load(OBJECT).unwrap();
+        Self { datapath, programs: RwLock::new(programs), netns, pins }
     }
 
     /// A node with two containers, and one service with one instance on the other node.
@@ -171,46 +170,41 @@ impl Bed {
 
     /// All programs of the object, loaded, by name.
     pub(crate) fn programs(&mut self) -> impl Iterator<Item = (String, ProgramInfo)> {
-        self.programs.programs_mut().map(|(name, program)| {
-            let is_loaded = program.fd().is_ok();
-            match program {
-                Program::SchedClassifier(program) if !is_loaded => program.load().expect(name),
-                Program::Xdp(program) if !is_loaded => program.load().expect(name),
-                _ => assert!(is_loaded, "{name}"),
-            }
+        self.programs.get_mut().unwrap().programs_mut().map(|(name, program)| {
+            load(name, program);
             (name.to_owned(), program.info().expect(name))
         })
     }
 
     /// As [`Self::container_sends`] of many frames. Gives the verdicts only.
     pub(crate) fn container_sends_all(&self, frames: impl IntoIterator<Item = Vec<u8>>) -> Vec<i32> {
-        let (netns, program) = (&self.netns, loaded(&self.programs, FROM_CONTAINER));
-        let frames: Vec<_> = frames.into_iter().collect();
-        let send = || frames.iter().map(|frame| verdict(program, frame)).collect();
-        netns.run(send).unwrap()
+        self.run_all(FROM_CONTAINER, frames)
     }
 
     /// As [`Self::uplink_receives`] of many frames. Gives the verdicts only.
     pub(crate) fn uplink_receives_all(&self, frames: impl IntoIterator<Item = Vec<u8>>) -> Vec<i32> {
-        let (netns, program) = (&self.netns, loaded(&self.programs, FROM_UPLINK));
-        let frames: Vec<_> = frames.into_iter().collect();
-        let send = || frames.iter().map(|frame| verdict(program, frame)).collect();
-        netns.run(send).unwrap()
+        self.run_all(FROM_UPLINK, frames)
     }
 
     /// A frame as the driver has it: the verdict of XDP, and all that is left from its metadata on.
     pub(crate) fn driver_receives(&mut self, name: &str, frame: &[u8]) -> Outcome {
-        let program: &mut Xdp = self.programs.program_mut(name).expect(name).try_into().expect(name);
-        if program.fd().is_err() {
-            program.load().expect(name);
-        }
         self.run(name, frame)
+    }
+
+    /// Several threads may do this at once.
+    fn run_all(&self, name: &str, frames: impl IntoIterator<Item = Vec<u8>>) -> Vec<i32> {
+        load(name, self.programs.write().unwrap().program_mut(name).expect(name));
+        let programs = self.programs.read().unwrap();
+        let program: &SchedClassifier = programs.program(name).expect(name).try_into().expect(name);
+        let frames: Vec<_> = frames.into_iter().collect();
+        self.netns.run(|| frames.iter().map(|frame| verdict(program, frame)).collect()).unwrap()
     }
 
     pub(crate) fn run(&mut self, name: &str, frame: &[u8]) -> Outcome {
         let before = self.drops();
         let mut out = vec![0; frame.len() + 256];
-        let program = self.programs.program_mut(name).expect(name);
+        let program = self.programs.get_mut().unwrap().program_mut(name).expect(name);
+        load(name, program);
         let result = self
             .netns
             .run(|| {
@@ -280,15 +274,17 @@ impl Outcome {
     }
 }
 
-fn loaded<'a>(programs: &'a Ebpf, name: &str) -> &'a SchedClassifier {
-    programs.program(name).expect(name).try_into().expect(name)
+/// Unless it is.
+fn load(name: &str, program: &mut Program) {
+    match program {
+        _ if program.fd().is_ok() => {}
+        Program::SchedClassifier(program) => program.load().expect(name),
+        Program::Xdp(program) => program.load().expect(name),
+        _ => panic!("{name} is of another kind"),
+    }
 }
 
 fn verdict(program: &SchedClassifier, frame: &[u8]) -> i32 {
     let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };
     program.test_run(options).expect("the kernel runs the program").return_value.cast_signed()
-}
-
-fn classifier<'a>(programs: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
-    programs.program_mut(name).expect(name).try_into().expect(name)
 }
