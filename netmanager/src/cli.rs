@@ -28,6 +28,23 @@ pub struct DaemonArgs {
     /// may use that port; the UNIX socket admits root only.
     #[arg(short = 'p', long = "port", value_name = "PORT", env = "NETMANAGER_PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
+    #[command(flatten)]
+    pub configuration: Configuration,
+    /// Where the outer headers of arriving packets are taken off: tc, xdp (in the uplink's driver, where that has it), or
+    /// auto, by what is better for the uplink. Overrides Decapsulation in the configuration.
+    #[arg(long = "decap", value_name = "PLACE", env = "NETMANAGER_DECAP")]
+    pub decapsulation: Option<Decapsulation>,
+    /// Serve metrics for Prometheus at /metrics on this address as well; a port alone is one on 127.0.0.1. The UNIX socket
+    /// has them always. Whoever reaches the address may read the names and traffic of this node's containers.
+    #[arg(long, value_name = "[ADDRESS:]PORT", env = "NETMANAGER_METRICS", value_parser = metrics_address)]
+    pub metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    pub places: Places,
+}
+
+/// What the daemon is configured by, and doctor judges by.
+#[derive(Debug, Args)]
+pub struct Configuration {
     /// The configuration: where this node is reached and where its cluster is.
     #[arg(
         short = 'c',
@@ -37,21 +54,11 @@ pub struct DaemonArgs {
         env = "NETMANAGER_CONFIG",
         default_value = "/etc/netmanager/netcfg.json"
     )]
-    pub config: PathBuf,
-    /// Where the outer headers of arriving packets are taken off: tc, xdp (in the uplink's driver, where that has it), or
-    /// auto, by what is better for the uplink. Overrides Decapsulation in the configuration.
-    #[arg(long = "decap", value_name = "PLACE", env = "NETMANAGER_DECAP")]
-    pub decapsulation: Option<Decapsulation>,
-    /// Serve metrics for Prometheus at /metrics on this address as well; a port alone is one on 127.0.0.1. The UNIX socket
-    /// has them always. Whoever reaches the address may read the names and traffic of this node's containers.
-    #[arg(long, value_name = "[ADDRESS:]PORT", env = "NETMANAGER_METRICS", value_parser = metrics_address)]
-    pub metrics: Option<SocketAddr>,
-    /// Where packets are forwarded: by programs in the kernel (ebpf), by this process (userspace), or in the kernel if it
+    pub file: PathBuf,
+    /// Where packets are forwarded: by programs in the kernel (ebpf), by the daemon (userspace), or in the kernel if it
     /// lets us (auto, unless netcfg.json says otherwise by Datapath).
     #[arg(long, value_name = "WHERE", env = "NETMANAGER_DATAPATH", value_enum)]
     pub datapath: Option<Choice>,
-    #[command(flatten)]
-    pub places: Places,
 }
 
 fn metrics_address(text: &str) -> Result<SocketAddr, String> {
@@ -208,16 +215,8 @@ pub struct WhyArgs {
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// The daemon's configuration, which names the uplink if it is not that of the default route.
-    #[arg(
-        short = 'c',
-        long = "config",
-        alias = "cfg",
-        value_name = "FILE",
-        env = "NETMANAGER_CONFIG",
-        default_value = "/etc/netmanager/netcfg.json"
-    )]
-    pub config: PathBuf,
+    #[command(flatten)]
+    pub configuration: Configuration,
     #[command(flatten)]
     pub output: OutputArgs,
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::app::Paths;
 use crate::config::Config;
+use crate::plane::Choice;
 
 /// How one check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -55,9 +56,10 @@ impl Check {
 
 pub use self::machine::{CONFIGURATION, wrong_configuration};
 
-/// All checks, in the order in which a person would make them. `config` is nothing if there is no file yet.
-pub async fn examine(paths: &Paths, config: Option<&Config>) -> Vec<Check> {
-    let mut checks = kernel::examine(paths);
+/// All checks, in the order in which a person would make them. `config` is nothing if there is no file yet; `choice` is the
+/// data plane that the daemon is to have.
+pub async fn examine(paths: &Paths, config: Option<&Config>, choice: Choice) -> Vec<Check> {
+    let mut checks = kernel::examine(paths, choice);
     checks.extend(machine::examine(config).await);
     checks.extend(ranges::examine().await);
     checks.extend(attached::examine(paths, config).await);

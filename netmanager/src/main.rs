@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(command) => run(command),
-        None => match Config::read(&cli.daemon.config) {
+        None => match Config::read(&cli.daemon.configuration.file) {
             Ok(config) => daemon(config, cli.daemon).map(|()| Exit::Done),
             Err(error) => {
                 complain(&error.into());
@@ -75,7 +75,7 @@ fn run(command: Command) -> Result<Exit> {
         Command::Doctor(args) => {
             let OutputArgs { format, places } = args.output;
             let paths = places.into();
-            return runtime()?.block_on(commands::doctor::run(&paths, &args.config, format, &mut out));
+            return runtime()?.block_on(commands::doctor::run(&paths, &args.configuration, format, &mut out));
         }
         Command::Cleanup(places) => runtime()?.block_on(commands::cleanup::run(&places.into(), &mut out)),
         Command::Bench(command) => commands::bench::run(&command, &mut out),
@@ -85,13 +85,13 @@ fn run(command: Command) -> Result<Exit> {
 
 fn daemon(mut config: Config, args: DaemonArgs) -> Result<()> {
     config.decapsulation = args.decapsulation.unwrap_or(config.decapsulation);
-    config.datapath = args.datapath.unwrap_or(config.datapath);
+    config.datapath = args.configuration.datapath.unwrap_or(config.datapath);
     let level = if config.debug { "debug" } else { "info" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_not_set| EnvFilter::new(level));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     for key in &config.unknown_keys {
-        tracing::warn!(key, file = %args.config.display(), "unknown key ignored");
+        tracing::warn!(key, file = %args.configuration.file.display(), "unknown key ignored");
     }
     let paths = args.places.into();
     runtime()?.block_on(app::run(config, &paths, app::Listen { port: args.port, metrics: args.metrics }))

@@ -1,8 +1,9 @@
 //! What `netmanager doctor` says of a machine.
 
-use netmanager::cli::Format;
+use netmanager::cli::{Configuration, Format};
 use netmanager::commands::doctor;
 use netmanager::commands::exit::Exit;
+use netmanager::plane::Choice;
 use serde_json::Value;
 
 use crate::bed::{Bed, CLIENT};
@@ -10,17 +11,23 @@ use crate::foreign::{self, Foreign, Place};
 use crate::nodes::has_tcx;
 
 fn examine(bed: &Bed) -> (Exit, Vec<Value>) {
+    examine_for(bed, None)
+}
+
+/// For a daemon that is started with `--datapath`.
+fn examine_for(bed: &Bed, datapath: Option<Choice>) -> (Exit, Vec<Value>) {
     let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("netcfg.json");
+    let file = folder.path().join("netcfg.json");
     let text = r#"{"NodePublicAddress": "0.0.0.0", "NodePublicPort": "50103", "ClusterUrl": "0.0.0.0",
         "ClusterMqttPort": "10003", "DefaultInterface": "lan0"}"#;
-    std::fs::write(&config, text).unwrap();
+    std::fs::write(&file, text).unwrap();
+    let asked = Configuration { file, datapath };
     let paths = bed.paths(folder.path());
     let mut out = Vec::new();
     let exit = bed
         .run_in_namespace(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(doctor::run(&paths, &config, Format::Json, &mut out))
+            runtime.block_on(doctor::run(&paths, &asked, Format::Json, &mut out))
         })
         .unwrap();
     (exit, serde_json::from_slice(&out).unwrap())
@@ -51,6 +58,15 @@ fn a_machine_that_has_everything_is_fine() {
     for id in ["kernel.programs", "machine.uplink", "machine.nft", "ranges.routes", "attached.programs"] {
         assert_eq!(of(&checks, id)["verdict"], "fine", "{checks:#?}");
     }
+}
+
+#[test]
+fn for_a_data_plane_in_user_space_it_is_not_asked_whether_the_kernel_takes_programs() {
+    let (exit, checks) = examine_for(&bed("192.0.2.7/24"), Some(Choice::Userspace));
+    assert_eq!(of(&checks, "kernel.packet_sockets")["verdict"], "fine");
+    let of_programs = ["kernel.programs", "kernel.hook", "kernel.jit", "kernel.bpffs", "kernel.tun"];
+    assert!(checks.iter().all(|check| of_programs.iter().all(|id| check["id"] != *id)), "{checks:#?}");
+    assert_eq!(exit, Exit::Done);
 }
 
 #[test]

@@ -1,14 +1,13 @@
 //! `netmanager doctor`: whether this machine has what is needed.
 
 use std::io::{self, Write};
-use std::path::Path;
 
 use anyhow::Result;
 
 use super::exit::Exit;
 use super::write_json;
 use crate::app::Paths;
-use crate::cli::Format;
+use crate::cli::{Configuration, Format};
 use crate::config::{Config, ConfigError};
 use crate::doctor::{self, Check, Verdict};
 use crate::error::chain;
@@ -17,13 +16,15 @@ use crate::error::chain;
 ///
 /// # Errors
 /// When the answer cannot be written.
-pub async fn run(paths: &Paths, config: &Path, format: Format, out: &mut impl Write) -> Result<Exit> {
-    let (config, wrong) = match Config::read(config) {
+pub async fn run(paths: &Paths, asked: &Configuration, format: Format, out: &mut impl Write) -> Result<Exit> {
+    let (config, wrong) = match Config::read(&asked.file) {
         Ok(config) => (Some(config), None),
         Err(ConfigError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => (None, None),
         Err(error) => (None, Some(error)),
     };
-    let mut checks = doctor::examine(paths, config.as_ref()).await;
+    let configured = config.as_ref().map(|config| config.datapath);
+    let choice = asked.datapath.or(configured).unwrap_or_default();
+    let mut checks = doctor::examine(paths, config.as_ref(), choice).await;
     if let Some(error) = wrong {
         checks.retain(|check| check.id != doctor::CONFIGURATION);
         checks.push(doctor::wrong_configuration(chain(&error)));

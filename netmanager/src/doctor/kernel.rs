@@ -8,14 +8,22 @@ use crate::app::Paths;
 use crate::bpffs;
 use crate::datapath::{self, Hook};
 use crate::error::chain;
+use crate::plane::Choice;
 use crate::userspace;
 
 /// The oldest kernel that has all that the programs use.
 const OLDEST: (u32, u32) = (5, 15);
 
-pub(super) fn examine(paths: &Paths) -> Vec<Check> {
+/// With a data plane in user space it does not matter what the kernel says of programs.
+pub(super) fn examine(paths: &Paths, choice: Choice) -> Vec<Check> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    vec![version(release.trim()), programs(), jit(), hook(), file_system(&paths.bpffs), tap(), ipv6()]
+    let mut checks = vec![version(release.trim())];
+    if choice == Choice::Userspace {
+        checks.extend([packet_sockets(), ipv6()]);
+    } else {
+        checks.extend([programs(choice), jit(), hook(), file_system(&paths.bpffs), tap(), ipv6()]);
+    }
+    checks
 }
 
 fn version(release: &str) -> Check {
@@ -32,21 +40,41 @@ fn version(release: &str) -> Check {
 
 /// Loading them asks for everything at once: the system call, the rights, the helpers (`redirect_peer`,
 /// `redirect_neigh`), the verifier.
-fn programs() -> Check {
+fn programs(choice: Choice) -> Check {
     let id = "kernel.programs";
-    match datapath::try_to_load() {
-        Ok(()) => Check::fine(id, "the kernel takes all programs"),
+    let loaded = datapath::try_to_load();
+    let Err(error) = loaded else { return Check::fine(id, "the kernel takes all programs") };
+    let (verdict, effect) = without_programs(choice, userspace::try_to_open().is_ok());
+    let remedy =
+        "run it as root; the kernel needs CONFIG_BPF_SYSCALL, CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS";
+    Check::gap(id, verdict, chain(&error), effect, remedy)
+}
+
+/// What it means that the kernel does not take them.
+fn without_programs(choice: Choice, has_packet_sockets: bool) -> (Verdict, &'static str) {
+    match (choice, has_packet_sockets) {
+        (Choice::Ebpf, _) => (Verdict::Broken, "netmanager does not start with the data plane \"ebpf\""),
+        (_, true) => (
+            Verdict::Degraded,
+            "netmanager forwards packets itself: with less throughput, more CPU, and only while it runs",
+        ),
+        (_, false) => (Verdict::Broken, "no data plane: containers are not connected"),
+    }
+}
+
+fn packet_sockets() -> Check {
+    let id = "kernel.packet_sockets";
+    match userspace::try_to_open() {
+        Ok(()) => Check::fine(id, "netmanager is to forward packets itself, and can"),
         Err(error) => {
-            let (verdict, effect) = match userspace::try_to_open() {
-                Ok(()) => (
-                    Verdict::Degraded,
-                    "netmanager forwards packets itself: with less throughput, more CPU, and only while it runs \
-                     (not at all with the data plane \"ebpf\")",
-                ),
-                Err(_neither) => (Verdict::Broken, "no data plane: containers are not connected"),
-            };
-            let remedy = "run it as root; the kernel needs CONFIG_BPF_SYSCALL, CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS";
-            Check::gap(id, verdict, chain(&error), effect, remedy)
+            let effect = "netmanager does not start with the data plane \"userspace\"";
+            Check::gap(
+                id,
+                Verdict::Broken,
+                chain(&error),
+                effect,
+                "run it as root; the kernel needs CONFIG_PACKET",
+            )
         }
     }
 }
@@ -120,7 +148,8 @@ fn ipv6() -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::{Verdict, version};
+    use super::{Verdict, version, without_programs};
+    use crate::plane::Choice;
 
     #[test]
     fn kernels_are_compared_by_their_numbers() {
@@ -129,6 +158,17 @@ mod tests {
         }
         for release in ["5.10.0-28-arm64", "5.4", "4.19.0", ""] {
             assert_eq!(version(release).verdict, Verdict::Degraded, "{release}");
+        }
+    }
+    #[test]
+    fn without_programs_it_goes_on_in_user_space_unless_that_is_ruled_out() {
+        for (choice, has_sockets, verdict) in [
+            (Choice::Auto, true, Verdict::Degraded),
+            (Choice::Auto, false, Verdict::Broken),
+            (Choice::Ebpf, true, Verdict::Broken),
+            (Choice::Ebpf, false, Verdict::Broken),
+        ] {
+            assert_eq!(without_programs(choice, has_sockets).0, verdict, "{choice:?} {has_sockets}");
         }
     }
 }
