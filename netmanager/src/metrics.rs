@@ -69,6 +69,8 @@ impl Collector for Scrape {
         self.packets(&mut out)?;
         self.containers(&mut out)?;
         self.tables(&mut out)?;
+        self.peers(&mut out)?;
+        self.uplinks(&mut out)?;
         self.daemon(&mut out)?;
         self.programs(&mut out)
     }
@@ -112,23 +114,60 @@ impl Scrape {
 
     fn tables(&self, out: &mut Writer<'_, '_>) -> fmt::Result {
         let report = &self.report;
-        out.gauge("loaded", "Whether a data plane is in the kernel", usize::from(report.mode != "none"))?;
+        out.gauge("loaded", "Whether there is a data plane", usize::from(report.mode != "none"))?;
+        let modes = ["ebpf", "userspace"].map(|mode| ([("mode", mode)], i64::from(report.mode == mode)));
+        out.gauges("datapath", "Which data plane there is", None, &modes)?;
         out.gauge("containers", "Containers that are attached", report.endpoints.len())?;
         out.gauge("services", "Service addresses that are known", report.services.len())?;
         let empty = report.services.iter().filter(|service| service.backends.is_empty()).count();
         out.gauge("services_empty", "Service addresses that no instance is behind", empty)?;
         out.gauge("peers", "Nodes that this one talks to", report.peers.len())?;
-        let flows =
-            [([("state", "open")], report.flows.open), ([("state", "closing")], report.flows.closing)];
-        out.gauges("flows", "Connections that the kernel remembers", &flows)?;
+        let flows = [("open", report.flows.open), ("closing", report.flows.closing)];
+        let flows = flows.map(|(state, count)| ([("state", state)], integer(count)));
+        out.gauges("flows", "Connections that the data plane remembers", None, &flows)?;
         let wrong = report.hooks.iter().filter(|hook| hook.times() != 1).count();
         out.gauge("hooks_wrong", "Interfaces where our program is missing, or there twice", wrong)
+    }
+
+    /// One without a value is not known.
+    fn peers(&self, out: &mut Writer<'_, '_>) -> fmt::Result {
+        let names: Vec<_> = self.report.peers.iter().map(|peer| (peer.node.to_string(), peer)).collect();
+        let label = |name: &str| [("node", name.to_owned())];
+        let mtus: Vec<_> =
+            names.iter().filter_map(|(name, peer)| Some((label(name), i64::from(peer.mtu?)))).collect();
+        out.gauges(
+            "peer_mtu",
+            "The largest packet of a container that gets to a node",
+            Some(&Unit::Bytes),
+            &mtus,
+        )?;
+        let seconds = |microseconds| Duration::from_micros(microseconds).as_secs_f64();
+        let round_trips: Vec<_> = names
+            .iter()
+            .filter_map(|(name, peer)| Some((label(name), seconds(peer.round_trip_us?))))
+            .collect();
+        let help = "The time until a first answer of an instance on a node";
+        out.gauges("peer_round_trip", help, Some(&Unit::Seconds), &round_trips)
+    }
+
+    fn uplinks(&self, out: &mut Writer<'_, '_>) -> fmt::Result {
+        let unwrapping = &self.report.unwrapping;
+        let places: Vec<_> = unwrapping
+            .iter()
+            .map(|it| ([("interface", it.interface.as_str()), ("place", it.place.as_str())], 1_i64))
+            .collect();
+        out.gauges("unwrapping", "Where the outer headers of what arrives are taken off", None, &places)?;
+        let early: Vec<_> =
+            unwrapping.iter().map(|it| ([("interface", it.interface.as_str())], it.early_packets)).collect();
+        out.counters("unwrapped_in_driver_packets", "Packets unwrapped by the XDP program", None, &early)
     }
 
     fn daemon(&self, out: &mut Writer<'_, '_>) -> fmt::Result {
         let Some(daemon) = &self.report.daemon else { return Ok(()) };
         let up = matches!(daemon.session, SessionState::Up { .. });
         out.gauge("session_up", "Whether the cluster is connected", usize::from(up))?;
+        let help = "Whether the daemon forwards packets itself since the kernel did not take the programs";
+        out.gauge("datapath_fallback", help, usize::from(daemon.fallback.is_some()))?;
         out.counters(
             "misses",
             "Addresses that a packet needed and the tables did not have",
@@ -185,27 +224,30 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    fn gauges<L: prometheus_client::encoding::EncodeLabelSet>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: &[(L, usize)],
-    ) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    fn gauges<L, N>(&mut self, name: &str, help: &str, unit: Option<&Unit>, values: &[(L, N)]) -> fmt::Result
+    where
+        L: prometheus_client::encoding::EncodeLabelSet,
+        N: Copy,
+        ConstGauge<N>: EncodeMetric,
+    {
+        if values.is_empty() {
+            return Ok(());
+        }
+        let mut metric = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
         for (labels, value) in values {
-            gauge(*value).encode(metric.encode_family(labels)?)?;
+            ConstGauge::new(*value).encode(metric.encode_family(labels)?)?;
         }
         Ok(())
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: usize) -> fmt::Result {
         let metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        gauge(value).encode(metric)
+        ConstGauge::new(integer(value)).encode(metric)
     }
 }
 
-fn gauge(value: usize) -> ConstGauge<i64> {
-    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
+fn integer(value: usize) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -223,11 +265,17 @@ mod tests {
     fn report() -> Report {
         let now = SystemTime::now();
         serde_json::from_value(json!({
-            "daemon": { "pid": 7, "version": "0", "tunnel": "192.0.2.1:50103", "misses": 3,
+            "daemon": { "pid": 7, "version": "0", "tunnel": "192.0.2.1:50103", "misses": 3, "fallback": "not permitted",
                 "session": { "state": "up", "since": now },
                 "slow_path": { "held": 4, "released": 3, "expired": 1, "refused": 0, "answered": 2, "translated": 0, "dropped": 0 } },
             "node": null, "cluster": null, "subnet": null, "uplink": null, "mode": "ebpf", "attach_mode": "tcx",
-            "peers": [{ "node": "192.0.2.2:50103", "instances": 1 }], "flows": { "open": 5, "closing": 1 },
+            "peers": [
+                { "node": "192.0.2.2:50103", "instances": 1 },
+                { "node": "192.0.2.3:50103", "instances": 1, "round_trip_us": 2500, "mtu": 1450, "path_mtu": null }
+            ],
+            "unwrapping": [{ "interface": "up0", "driver": "ice", "place": "xdp", "why": null, "early_packets": 6,
+                "no_metadata_packets": 0 }],
+            "flows": { "open": 5, "closing": 1 },
             "endpoints": [{ "instance": { "service": "shop.prod.web.prod", "number": 2 }, "ns_ip": "10.18.0.2", "instance_ip": null,
                 "link": "hy0", "pid": 1, "ports": [], "sent_packets": 10, "sent_bytes": 1000, "received_packets": 8, "received_bytes": 800 }],
             "services": [{ "address": "10.30.0.4", "service": null, "policy": "round robin", "backends": [] }],
@@ -258,12 +306,20 @@ mod tests {
         assert_eq!(samples("dropped_packets_total"), DropReason::ALL.len());
         assert_eq!(samples("container_bytes_total"), 2);
         assert_eq!(samples("flows"), 2);
+        assert_eq!(samples("peer_mtu_bytes"), 1, "of the other one it is not known");
         for line in [
             r#"hypha_netmanager_dropped_packets_total{reason="no-backend"} 9"#,
             r#"hypha_netmanager_dropped_packets_total{reason="not-ip"} 0"#,
             r#"hypha_netmanager_container_bytes_total{instance_name="shop.prod.web.prod.instance.2",direction="sent"} 1000"#,
             "hypha_netmanager_services_empty 1",
+            r#"hypha_netmanager_peer_round_trip_seconds{node="192.0.2.3:50103"} 0.0025"#,
+            r#"hypha_netmanager_peer_mtu_bytes{node="192.0.2.3:50103"} 1450"#,
+            r#"hypha_netmanager_unwrapping{interface="up0",place="xdp"} 1"#,
+            r#"hypha_netmanager_unwrapped_in_driver_packets_total{interface="up0"} 6"#,
             "hypha_netmanager_session_up 1",
+            r#"hypha_netmanager_datapath{mode="ebpf"} 1"#,
+            r#"hypha_netmanager_datapath{mode="userspace"} 0"#,
+            "hypha_netmanager_datapath_fallback 1",
             "hypha_netmanager_misses_total 3",
             r#"hypha_netmanager_slow_path_packets_total{fate="held"} 4"#,
             r#"hypha_netmanager_program_run_time_seconds_total{program="from_uplink"} 1.5"#,

@@ -72,6 +72,8 @@ pub struct Node {
     links: Links,
     watch: Watch,
     datapath: Plane,
+    /// Why it is not in the kernel although it should.
+    fallback: Option<String>,
     kernel: Events,
     /// Nothing where the kernel has no TAP devices.
     slow_path: Option<SlowPath>,

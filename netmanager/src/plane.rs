@@ -57,6 +57,15 @@ pub enum Events {
     Userspace(userspace::Misses),
 }
 
+/// What [`Plane::open`] gives.
+#[derive(Debug)]
+pub struct Opened {
+    pub plane: Plane,
+    pub events: Events,
+    /// Why it is in user space although the kernel was to be tried first.
+    pub fallback: Option<String>,
+}
+
 /// The tables, to be read by another task.
 #[derive(Debug)]
 pub(crate) enum Reader {
@@ -70,8 +79,9 @@ impl Plane {
     ///
     /// # Errors
     /// When it, or neither, is to be had.
-    pub fn open(choice: Choice, options: &Options) -> Result<(Self, Events), PlaneError> {
-        match choice {
+    pub fn open(choice: Choice, options: &Options) -> Result<Opened, PlaneError> {
+        let mut fallback = None;
+        let opened = match choice {
             Choice::Ebpf => Self::in_kernel(options),
             Choice::Userspace => Self::in_process(options),
             Choice::Auto => match Self::in_kernel(options) {
@@ -82,14 +92,18 @@ impl Plane {
                          CPU, and only while it runs; for the kernel's, run netmanager as root (CAP_BPF, CAP_NET_ADMIN) \
                          on Linux 5.15 or later, outside of sandboxes that forbid bpf(2)"
                     );
-                    Self::in_process(options).map_err(|source| PlaneError::Neither {
-                        ebpf: chain(&error),
+                    let ebpf = chain(&error);
+                    let opened = Self::in_process(options).map_err(|source| PlaneError::Neither {
+                        ebpf: ebpf.clone(),
                         source: Box::new(source),
-                    })
+                    });
+                    fallback = Some(ebpf);
+                    opened
                 }
                 opened => opened,
             },
-        }
+        };
+        opened.map(|(plane, events)| Opened { plane, events, fallback })
     }
 
     fn in_kernel(options: &Options) -> Result<(Self, Events), PlaneError> {

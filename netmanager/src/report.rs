@@ -1,7 +1,9 @@
 //! What `netmanager status` shows: put together from the kernel's tables and the node's state, the same way by the
 //! daemon and, when none runs, by the command itself.
 
-use std::collections::HashSet;
+mod peer;
+mod unwrapping;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::SystemTime;
 
@@ -9,7 +11,9 @@ use protocol::id::Id;
 use protocol::name::{InstanceName, ServiceName};
 use serde::{Deserialize, Serialize};
 
-use crate::datapath::{self, Counters, Flow, FlowState, Policy, Service, Tables};
+pub use self::peer::Peer;
+pub use self::unwrapping::Unwrapping;
+use crate::datapath::{self, Counters, Early, Flow, FlowState, Placement, Policy, Service, Tables};
 use crate::hooks::{self, Hook};
 use crate::net::{Links, Uplink};
 use crate::plane::Mode;
@@ -36,6 +40,9 @@ pub struct Report {
     /// What is attached to the uplink and to each container's link.
     #[serde(default)]
     pub hooks: Vec<Hook>,
+    /// Where the outer headers of what arrives are taken off, for each uplink.
+    #[serde(default)]
+    pub unwrapping: Vec<Unwrapping>,
     /// The nodes that this one talks to.
     #[serde(default)]
     pub peers: Vec<Peer>,
@@ -48,15 +55,6 @@ pub struct Report {
     /// Packets that the kernel gave to netmanager instead.
     #[serde(default)]
     pub punts: Vec<Drops>,
-}
-
-/// Another node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Peer {
-    /// Where it listens.
-    pub node: SocketAddr,
-    /// Instances on it that this node knows.
-    pub instances: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -74,14 +72,18 @@ impl Flows {
     }
 }
 
-/// What the kernel says, as far as there is a data plane.
+/// What the data plane says, as far as there is one.
 #[derive(Debug, Default)]
 pub struct Kernel {
     pub services: Vec<Service>,
     pub counters: Counters,
-    pub peers: Vec<SocketAddr>,
+    pub peers: Vec<Peer>,
     pub flows: Flows,
     pub hooks: Vec<Hook>,
+    /// What was done before the kernel had a packet.
+    pub early: Early,
+    /// Where the daemon has decided that the uplink's packets are unwrapped.
+    pub placement: Option<Placement>,
     pub is_loaded: bool,
 }
 
@@ -91,34 +93,36 @@ impl Kernel {
     /// # Errors
     /// When a table cannot be read.
     pub async fn read(tables: &Tables, links: &Links) -> Result<Self, datapath::DatapathError> {
+        let services = tables.services()?;
+        let round_trip = |backend: &_| tables.round_trip(backend).ok().flatten();
+        let nodes = peer::others(tables.peers()?, tables.node()?);
+        let peers = peer::all(nodes, &services, round_trip, &tables.paths()?);
         Ok(Self {
-            services: tables.services()?,
+            services,
             counters: tables.counters()?,
-            peers: tables.peers()?,
+            peers,
             flows: Flows::of(&tables.flows()?),
             hooks: hooks::look(tables, links).await,
+            early: tables.early()?,
+            placement: None,
             is_loaded: true,
         })
     }
 
-    /// The same of a data plane in user space, which has nothing attached.
+    /// The same of a data plane in user space, which has nothing attached and measures no round trips.
     #[must_use]
     pub fn of_process(control: &Control) -> Self {
+        let services = control.services();
+        let nodes = peer::others(control.peers(), control.node());
+        let peers = peer::all(nodes, &services, |_| None, &control.paths());
         Self {
-            services: control.services(),
+            services,
             counters: control.counters(),
-            peers: control.peers(),
+            peers,
             flows: Flows::of(&control.flows()),
-            hooks: Vec::new(),
             is_loaded: true,
+            ..Self::default()
         }
-    }
-
-    /// The nodes, with the instances that services name on them.
-    fn peers(&self) -> Vec<Peer> {
-        let known: HashSet<_> = self.services.iter().flat_map(|service| &service.backends).collect();
-        let instances = |node| known.iter().filter(|backend| backend.node == node).count();
-        self.peers.iter().map(|&node| Peer { node, instances: instances(node) }).collect()
     }
 }
 
@@ -129,6 +133,9 @@ pub struct Daemon {
     /// Where other nodes are told to reach this one's tunnel.
     pub tunnel: SocketAddr,
     pub session: SessionState,
+    /// Why it forwards packets itself although the kernel was to do it.
+    #[serde(default)]
+    pub fallback: Option<String>,
     /// Addresses that a packet needed and the tables did not have, since it started.
     #[serde(default)]
     pub misses: u64,
@@ -211,8 +218,8 @@ impl Report {
         daemon: Option<Daemon>,
     ) -> Self {
         let here = |ns_ip| state.endpoints.iter().any(|endpoint| endpoint.ns_ip == ns_ip);
-        let peers = kernel.peers();
-        let Kernel { services, counters, flows, hooks, is_loaded, .. } = kernel;
+        let unwrapping = unwrapping::all(&kernel, state);
+        let Kernel { services, counters, peers, flows, hooks, is_loaded, .. } = kernel;
         let mut services: Vec<_> = services
             .into_iter()
             .map(|service| ServiceAddress {
@@ -253,6 +260,7 @@ impl Report {
             mode: mode(state.datapath, is_loaded).to_owned(),
             attach_mode: attach_mode(state.datapath).to_owned(),
             hooks,
+            unwrapping,
             peers,
             flows,
             endpoints,

@@ -10,6 +10,7 @@ mod life;
 mod naming;
 mod neighbour;
 mod outage;
+mod peers;
 mod refusal;
 mod repair;
 mod restart;

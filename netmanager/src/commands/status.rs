@@ -13,7 +13,7 @@ use crate::datapath::Tables;
 use crate::hooks::{Hook, Place};
 use crate::lock::Lock;
 use crate::net::Links;
-use crate::report::{Kernel, Report, SessionState};
+use crate::report::{Kernel, Peer, Report, SessionState, Unwrapping};
 use crate::resolver::Resolver;
 use crate::state::Store;
 
@@ -75,8 +75,16 @@ fn write_report(out: &mut impl Write, report: &Report) -> io::Result<()> {
         ]],
     )?;
     writeln!(out, "\n{}", session(report))?;
+    if let Some(why) = report.daemon.as_ref().and_then(|daemon| daemon.fallback.as_ref()) {
+        writeln!(
+            out,
+            "! The daemon forwards packets itself, slower and only while it runs, since the kernel did not take the \
+             programs: {why}\n  `netmanager doctor` says what is missing."
+        )?;
+    }
 
     write_hooks(out, &report.hooks)?;
+    write_unwrapping(out, &report.unwrapping)?;
     if report.endpoints.is_empty() {
         writeln!(out, "\nNo containers.")?;
     } else {
@@ -127,12 +135,7 @@ fn write_report(out: &mut impl Write, report: &Report) -> io::Result<()> {
         write_table(out, &["SERVICE", "ADDRESS", "CHOOSES", "BACKEND", "NODE"], &rows)?;
     }
 
-    if !report.peers.is_empty() {
-        let rows: Vec<_> =
-            report.peers.iter().map(|peer| vec![peer.node.to_string(), peer.instances.to_string()]).collect();
-        writeln!(out)?;
-        write_table(out, &["PEER", "INSTANCES"], &rows)?;
-    }
+    write_peers(out, &report.peers)?;
     writeln!(out, "\nFlows: {} open, {} closing.", report.flows.open, report.flows.closing)?;
 
     if report.drops.is_empty() {
@@ -183,6 +186,46 @@ fn write_hooks(out: &mut impl Write, hooks: &[Hook]) -> io::Result<()> {
     write_table(out, &["INTERFACE", "PROGRAM", "BY", "STATE", "OTHER PROGRAMS"], &rows)
 }
 
+fn write_unwrapping(out: &mut impl Write, unwrapping: &[Unwrapping]) -> io::Result<()> {
+    if unwrapping.is_empty() {
+        return Ok(());
+    }
+    let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+    let row = |it: &Unwrapping| {
+        let early = it.early_packets.to_string();
+        vec![it.interface.clone(), show(&it.driver), it.place.clone(), early, show(&it.why)]
+    };
+    writeln!(out)?;
+    let header = ["UPLINK", "DRIVER", "UNWRAPS BY", "PACKETS IN DRIVER", "BECAUSE"];
+    write_table(out, &header, &unwrapping.iter().map(row).collect::<Vec<_>>())
+}
+
+fn write_peers(out: &mut impl Write, peers: &[Peer]) -> io::Result<()> {
+    if peers.is_empty() {
+        return Ok(());
+    }
+    let show = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let row = |peer: &Peer| {
+        let mtu = show(peer.mtu.map(|mtu| mtu.to_string()));
+        vec![
+            peer.node.to_string(),
+            peer.instances.to_string(),
+            show(peer.round_trip_us.map(milliseconds)),
+            match peer.path_mtu {
+                Some(carried) => format!("{mtu} (the path carries {carried})"),
+                None => mtu,
+            },
+        ]
+    };
+    writeln!(out)?;
+    write_table(out, &["PEER", "INSTANCES", "RTT", "MTU"], &peers.iter().map(row).collect::<Vec<_>>())
+}
+
+/// With two decimal places, in integers.
+fn milliseconds(microseconds: u64) -> String {
+    format!("{}.{:02} ms", microseconds / 1000, microseconds % 1000 / 10)
+}
+
 fn session(report: &Report) -> String {
     let Some(daemon) = &report.daemon else {
         return "The daemon does not run; what is shown is what the kernel goes on doing.".to_owned();
@@ -223,7 +266,29 @@ fn bytes(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::bytes;
+    use super::{Peer, bytes, milliseconds, write_peers};
+
+    #[test]
+    fn a_peer_is_shown_with_its_distance_and_what_gets_there() {
+        assert_eq!([0, 1234, 25_009].map(milliseconds), ["0.00 ms", "1.23 ms", "25.00 ms"]);
+        let peer = |last, round_trip_us, path_mtu| Peer {
+            node: ([192, 0, 2, last], 50103).into(),
+            instances: 2,
+            round_trip_us,
+            mtu: Some(1372),
+            path_mtu,
+        };
+        let mut out = Vec::new();
+        write_peers(&mut out, &[peer(2, Some(1234), Some(1400)), peer(3, None, None)]).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "
+PEER             INSTANCES  RTT      MTU
+192.0.2.2:50103  2          1.23 ms  1372 (the path carries 1400)
+192.0.2.3:50103  2          -        1372
+"
+        );
+    }
 
     #[test]
     fn byte_counts_are_readable() {

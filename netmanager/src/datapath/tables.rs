@@ -181,7 +181,7 @@ impl Tables {
     }
 
     /// What an earlier process has learned of the paths to other nodes.
-    pub(super) fn paths(&self) -> Result<Paths, DatapathError> {
+    pub(crate) fn paths(&self) -> Result<Paths, DatapathError> {
         let mut paths = Paths::default();
         let node = self.node.get(&0, 0).map_err(reading(map::NODE))?;
         match interface::mtu(node.uplink_ifindex) {

@@ -15,7 +15,7 @@ use crate::datapath::Options;
 use crate::error::chain;
 use crate::net::{Links, NetError, Netns, Watch, sysctl};
 use crate::pathmtu::PathMtus;
-use crate::plane::{Choice, Plane, PlaneError};
+use crate::plane::{Choice, Opened, Plane, PlaneError};
 use crate::resolver::Resolver;
 use crate::slowpath::SlowPath;
 use crate::state::{Attachment, StateError, Store};
@@ -56,11 +56,12 @@ impl Node {
         let uplink = links.uplink(config.default_interface.as_deref(), config.public_address).await?;
         sysctl::enable_forwarding()?;
         let options = Options { pin_dir: pin_dir.to_owned(), tunnel_port: protocol::port::TUNNEL };
-        let (mut datapath, kernel) = Plane::open(choice, &options).map_err(|source| {
+        let opened = Plane::open(choice, &options).map_err(|source| {
             let doing =
                 format!("open the data plane (in the kernel it is pinned under {})", pin_dir.display());
             StartError::Datapath { doing, source }
         })?;
+        let Opened { plane: mut datapath, events: kernel, fallback } = opened;
         datapath.set_node(uplink.address, uplink.ifindex).map_err(|source| {
             let doing = format!("attach the data plane to the uplink {}", uplink.name);
             StartError::Datapath { doing, source }
@@ -92,6 +93,7 @@ impl Node {
             links,
             watch,
             datapath,
+            fallback,
             kernel,
             slow_path: slow_path.ok(),
             path_mtus: path_mtus.ok(),

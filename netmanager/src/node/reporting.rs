@@ -9,10 +9,11 @@ use crate::slowpath::SlowPath;
 
 impl Node {
     pub(super) async fn report(&self) -> Report {
-        let kernel = self.datapath.look(&self.links).await.unwrap_or_else(|error| {
+        let mut kernel = self.datapath.look(&self.links).await.unwrap_or_else(|error| {
             tracing::warn!(error = chain(&error), "cannot read the data plane's tables");
             Kernel::default()
         });
+        kernel.placement.clone_from(&self.placement);
         let daemon = Daemon {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -21,6 +22,7 @@ impl Node {
                 .cluster
                 .as_ref()
                 .map_or(SessionState::Unregistered, |cluster| cluster.state.clone()),
+            fallback: self.fallback.clone(),
             misses: self.misses_seen,
             slow_path: self.slow_path.as_ref().map(SlowPath::counts),
         };

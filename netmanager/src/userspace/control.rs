@@ -14,6 +14,7 @@ use super::engine::{Engine, now};
 use super::forward::{Forward, Memory, Verdict};
 use super::frame::Frame;
 use super::misses::{self, Misses};
+use crate::datapath::paths::Paths;
 use crate::datapath::registry::{OutOfNumbers, Registry};
 use crate::datapath::{
     Addresses, Backend, Counters, DatapathError, Endpoint, EndpointCounters, Flow, Node, Policy, Service,
@@ -163,6 +164,10 @@ impl Control {
     #[must_use]
     pub fn largest_to(&self, node: IpAddr) -> u16 {
         self.engine.tables().paths.largest_to(node)
+    }
+
+    pub(crate) fn paths(&self) -> Paths {
+        self.engine.tables().paths.clone()
     }
 
     /// As [`crate::datapath::Datapath::narrow_paths`].
