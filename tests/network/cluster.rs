@@ -25,8 +25,8 @@ pub(crate) const WEB_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 30, 109, 2);
 /// What the cluster knows and has heard. Tests change and read it while it runs.
 #[derive(Debug, Default)]
 pub(crate) struct Knowledge {
-    /// The block that a node gets; nothing: its request stays unanswered.
-    pub(crate) block: Option<Ipv4Addr>,
+    /// The blocks that a node gets, of IPv4 and of IPv6; nothing: its request stays unanswered.
+    pub(crate) block: Option<(Ipv4Addr, &'static str)>,
     /// The instances of each service, as they stand in a table.
     pub(crate) services: BTreeMap<String, Vec<Value>>,
     /// Topic and payload of everything that nodes said.
@@ -67,7 +67,7 @@ impl Cluster {
         })?;
 
         let knowledge = Arc::new(Mutex::new(Knowledge {
-            block: Some(Ipv4Addr::new(10, 18, 0, 64)),
+            block: Some((Ipv4Addr::new(10, 18, 0, 64), "fc00::100")),
             ..Knowledge::default()
         }));
         let mut options = MqttOptions::new("cluster", ADDRESS.to_string(), PORT);
@@ -207,7 +207,7 @@ impl Knowledge {
         let mut answers = Vec::new();
         match what {
             "net/subnet" => {
-                let block = self.block.map(|block| json!({"address": block, "addressv6": "fc00::100"}));
+                let block = self.block.map(|(v4, v6)| json!({"address": v4, "addressv6": v6}));
                 answers.extend(block.map(|block| (format!("nodes/{node}/net/subnetwork/result"), block)));
             }
             "net/tablequery/request" => {

@@ -28,17 +28,22 @@ pub(crate) struct Neighbour {
 impl Neighbour {
     /// Joins the bed's underlay and cluster.
     pub(crate) fn join(bed: &Bed) -> Result<Self> {
+        Self::join_with(bed, &config())
+    }
+
+    /// As [`Neighbour::join`], with this configuration.
+    pub(crate) fn join_with(bed: &Bed, config: &Value) -> Result<Self> {
         let (node, control) = (Arc::new(Netns::new("neighbour")?), &bed.cluster.broker.recipe().netns);
         connect((&node, "up0"), (control, "port2"))?;
         control.ip("link set port2 master up0")?;
         node.ip(&format!("addr add {ADDRESS}/24 dev up0"))?;
         node.ip(&format!("route add default via {}", cluster::ADDRESS))?;
         let places = Places::new()?;
-        write_config(&places, &config())?;
+        write_config(&places, config)?;
         let netmanager = recipe(&node, &places)?.start()?;
         let mut neighbour = Self { netmanager, node, places };
         neighbour.wait_until_ready()?;
-        bed.cluster.knows().block = Some(Ipv4Addr::new(10, 18, 0, 128));
+        bed.cluster.knows().block = Some((Ipv4Addr::new(10, 18, 0, 128), "fc00::200"));
         neighbour.post("/register", &json!({"client_id": ID, "cluster_address": cluster::ADDRESS}))?;
         Ok(neighbour)
     }

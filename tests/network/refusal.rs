@@ -196,7 +196,7 @@ fn a_cluster_that_gives_no_block_fails_the_registration_and_not_the_daemon() -> 
     assert!(said.contains("192.0.2.20:10003") && said.contains("did not answer"), "{said}");
     assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
     bed.netmanager.expect_running()?;
-    bed.cluster.knows().block = Some([10, 18, 0, 64].into());
+    bed.cluster.knows().block = Some(([10, 18, 0, 64].into(), "fc00::100"));
     // It asks again by itself; the next registration waits for that.
     assert_eq!(bed.register(NODE)?.0, 200);
     Ok(())

@@ -112,7 +112,7 @@ impl Engine {
     pub(super) fn flush(&self, out: &Outgoing, inputs: Option<&Inbox>, number: usize) {
         let mut rest = out.messages.as_slice();
         while let Some(first) = rest.first() {
-            let together = rest.iter().take_while(|message| same_socket(message.to, first.to)).count();
+            let together = rest.iter().take_while(|message| may_go_together(message, first)).count();
             let (messages, later) = rest.split_at(together);
             rest = later;
             match first.to {
@@ -123,8 +123,7 @@ impl Engine {
                 }
                 To::Node(node, _) => {
                     let Some(sockets) = self.sockets().tunnel(node.is_v4()) else { continue };
-                    let Some(socket) = sockets.get(number) else { continue };
-                    self.send(socket, messages, out, inputs);
+                    sockets.send(number, first.bare, |socket| self.send(socket, messages, out, inputs));
                 }
             }
         }
@@ -409,13 +408,14 @@ pub(super) fn leave(
     }
 }
 
-/// Messages that go out at one socket, one behind the other.
-fn same_socket(one: To, other: To) -> bool {
-    match (one, other) {
-        (To::Container(one), To::Container(other)) => one == other,
-        (To::Node(one, _), To::Node(other, _)) => one.is_v4() == other.is_v4(),
-        _ => false,
-    }
+/// Messages that go out at one socket in one way, one behind the other.
+fn may_go_together(one: &Message, other: &Message) -> bool {
+    one.bare == other.bare
+        && match (one.to, other.to) {
+            (To::Container(one), To::Container(other)) => one == other,
+            (To::Node(one, _), To::Node(other, _)) => one.is_v4() == other.is_v4(),
+            _ => false,
+        }
 }
 
 /// `EIO`: the device has no checksum offload. `EINVAL`, `EOPNOTSUPP`: the kernel cuts nothing.

@@ -42,6 +42,8 @@ pub(super) struct Message {
     pub(super) segment: usize,
     /// How many packets.
     pub(super) count: usize,
+    /// Without outer checksums.
+    pub(super) bare: bool,
     bytes: usize,
 }
 
@@ -71,7 +73,7 @@ impl Outgoing {
         self.begin(To::Container(ifindex), parts);
     }
 
-    /// A packet for another node. `join`: it may go together with others of its size.
+    /// A packet for another node. `join`: it may go together with others of its size, and then has an outer checksum.
     pub(super) fn send(
         &mut self,
         (node, port): (Ip, Be16),
@@ -85,6 +87,7 @@ impl Outgoing {
         if join
             && let Some(last) = self.messages.last_mut()
             && last.to == to
+            && !last.bare
             // Only the last one of a message may be shorter.
             && last.bytes == last.segment * last.count
             && size <= last.segment
@@ -97,7 +100,7 @@ impl Outgoing {
             return;
         }
         let parts = start..self.parts.len();
-        self.messages.push(Message { to, parts, segment: size, count: 1, bytes: size });
+        self.messages.push(Message { to, parts, segment: size, count: 1, bare: !join, bytes: size });
     }
 
     fn begin(&mut self, to: To, parts: impl IntoIterator<Item = Part>) {
@@ -105,7 +108,7 @@ impl Outgoing {
         self.parts.extend(parts);
         let bytes = self.parts[start..].iter().map(|part| part.length).sum();
         let parts = start..self.parts.len();
-        self.messages.push(Message { to, parts, segment: bytes, count: 1, bytes });
+        self.messages.push(Message { to, parts, segment: bytes, count: 1, bare: false, bytes });
     }
 }
 

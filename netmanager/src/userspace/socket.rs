@@ -7,11 +7,14 @@ use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Mutex;
 
 use libc::{c_int, c_void, sock_filter, sock_fprog};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
 };
+
+use super::flows::lock;
 
 /// Bytes that may wait in a socket, so that a burst outlives a moment in which the thread does not run.
 const BUFFER: c_int = 8 << 20;
@@ -108,22 +111,53 @@ impl AsFd for ContainerSocket {
 /// The tunnel's end on this node: as many sockets on one port as there are threads, among which the kernel spreads
 /// senders.
 #[derive(Debug)]
-pub(super) struct TunnelSockets(Vec<OwnedFd>);
+pub(super) struct TunnelSockets(Vec<TunnelSocket>);
+
+#[derive(Debug)]
+struct TunnelSocket {
+    fd: OwnedFd,
+    is_v4: bool,
+    /// Whether it leaves outer checksums out at this time. Held while something is sent, so that it stays so.
+    bare: Mutex<bool>,
+}
 
 impl TunnelSockets {
     /// In the network namespace of the calling thread. Only what arrives at `device` for `address` is taken, and only
     /// there it is sent.
     pub(super) fn bind(address: IpAddr, port: u16, device: &str, count: usize) -> io::Result<Self> {
-        let sockets = (0..count).map(|_| tunnel_socket(SocketAddr::new(address, port), device));
-        sockets.collect::<io::Result<_>>().map(Self)
+        let socket = |_| {
+            let fd = tunnel_socket(SocketAddr::new(address, port), device)?;
+            Ok(TunnelSocket { fd, is_v4: address.is_ipv4(), bare: Mutex::new(false) })
+        };
+        (0..count).map(socket).collect::<io::Result<_>>().map(Self)
     }
 
     pub(super) fn get(&self, number: usize) -> Option<BorrowedFd<'_>> {
-        self.0.get(number).map(AsFd::as_fd)
+        self.0.get(number).map(|socket| socket.fd.as_fd())
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.0.iter().map(AsFd::as_fd)
+        self.0.iter().map(|socket| socket.fd.as_fd())
+    }
+
+    /// Sends by a socket, with outer checksums or, `bare`, without.
+    ///
+    /// A node whose programs unwrap packets must get them without, as it would from a node of its own kind: on a virtual
+    /// link nobody completes an outer checksum, and the kernel there would take the mark that it is open for one of the
+    /// inner packet's. What a kernel is to cut into segments cannot be sent without.
+    pub(super) fn send(&self, number: usize, bare: bool, send: impl FnOnce(BorrowedFd<'_>)) {
+        let Some(socket) = self.0.get(number) else { return };
+        let mut is_bare = lock(&socket.bare);
+        if *is_bare != bare {
+            let (level, name) = match socket.is_v4 {
+                true => (libc::SOL_SOCKET, libc::SO_NO_CHECK),
+                false => (libc::SOL_UDP, libc::UDP_NO_CHECK6_TX),
+            };
+            // Every kernel has it.
+            set(socket.fd.as_fd(), level, name, bare.into()).ok();
+            *is_bare = bare;
+        }
+        send(socket.fd.as_fd());
     }
 }
 
