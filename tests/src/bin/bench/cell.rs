@@ -8,6 +8,7 @@ mod pair;
 mod plain;
 mod resolving;
 mod running;
+mod userspace;
 mod vxlan;
 mod xdp_pass;
 
@@ -60,6 +61,10 @@ pub(crate) enum Overlay {
         _attached: [xdp_pass::Attached; 2],
     },
     Hypha(Box<Hypha>),
+    Userspace {
+        #[expect(dead_code, reason = "end with it")]
+        datapaths: Box<[userspace::Datapath; 2]>,
+    },
 }
 
 /// The CPUs of the two ends of a latency measurement, if there are two.
@@ -95,6 +100,7 @@ impl Cell {
             Variant::Vxlan => vxlan::build(pair),
             Variant::NsIp => hypha::build(pair, underlay, hypha::Dial::NsIp),
             Variant::ServiceIp => hypha::build(pair, underlay, hypha::Dial::ServiceIp),
+            Variant::Userspace => userspace::build(pair, underlay),
             Variant::Nebula => nebula::build(pair, underlay),
             Variant::Boringtun => boringtun::build(pair, underlay),
             Variant::Extra(name) => match extras.iter().find(|extra| extra.variant == *variant) {

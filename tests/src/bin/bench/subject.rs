@@ -55,6 +55,8 @@ pub(crate) enum Variant {
     NsIp,
     /// Hypha, by the service's address.
     ServiceIp,
+    /// Hypha, by the service's address, without BPF: a process on each node.
+    Userspace,
     /// Encrypted, by a process on each node.
     Nebula,
     /// Encrypted: WireGuard as a process on each node.
@@ -65,12 +67,13 @@ pub(crate) enum Variant {
 
 impl Variant {
     /// In the order in which they are shown.
-    pub(crate) const BUILT_IN: [Self; 7] = [
+    pub(crate) const BUILT_IN: [Self; 8] = [
         Self::Plain,
         Self::PlainXdp,
         Self::Vxlan,
         Self::NsIp,
         Self::ServiceIp,
+        Self::Userspace,
         Self::Nebula,
         Self::Boringtun,
     ];
@@ -84,6 +87,9 @@ impl Variant {
             Self::Vxlan => "kernel VXLAN with a bridge, set up as flannel does, MTU 1450",
             Self::NsIp => "Hypha, by the container's address (NsIP), MTU as netmanager gives it",
             Self::ServiceIp => "Hypha, by the service's address (ServiceIP), MTU as netmanager gives it",
+            Self::Userspace => {
+                "Hypha without BPF, by the service's address: translated in user space, MTU as netmanager gives it"
+            }
             Self::Nebula => "Nebula, encrypted in user space, MTU 1300 (its default)",
             Self::Boringtun => "WireGuard by boringtun, encrypted in user space, MTU 1420",
             Self::Extra(_) => "brought along by --extra",
@@ -93,7 +99,7 @@ impl Variant {
     /// Whether there is such a thing.
     pub(crate) fn exists_on(&self, underlay: Underlay) -> bool {
         match self {
-            Self::Plain | Self::ServiceIp | Self::NsIp | Self::Extra(_) => true,
+            Self::Plain | Self::ServiceIp | Self::NsIp | Self::Userspace | Self::Extra(_) => true,
             Self::PlainXdp => underlay == Underlay::Wire,
             Self::Vxlan | Self::Nebula | Self::Boringtun => underlay != Underlay::SameNode,
         }
@@ -108,6 +114,7 @@ impl fmt::Display for Variant {
             Self::Vxlan => "vxlan",
             Self::NsIp => "hypha-nsip",
             Self::ServiceIp => "hypha-serviceip",
+            Self::Userspace => "hypha-userspace",
             Self::Nebula => "nebula",
             Self::Boringtun => "boringtun",
             Self::Extra(name) => name,

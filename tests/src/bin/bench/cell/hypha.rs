@@ -23,6 +23,10 @@ pub(super) enum Dial {
     ServiceIp,
 }
 
+/// The last numbers of the containers' addresses.
+pub(super) const CLIENT: u8 = 2;
+pub(super) const SERVER: u8 = 66;
+
 /// The service of the server.
 pub(crate) const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 30, 2, 10);
 
@@ -103,17 +107,11 @@ pub(super) fn build(pair: Pair, underlay: Underlay, dial: Dial) -> Result<Bed> {
         node.run(sysctl::enable_forwarding)?.context("enable forwarding")?;
     }
     let (client, server) = (Netns::new("client")?, Netns::new("server")?);
-    let client_end = attach(&pair.nodes[0], &mut datapaths[0], &client, 0, 2)?;
+    let client_end = attach(&pair.nodes[0], &mut datapaths[0], &client, 0, CLIENT)?;
     let server_end =
-        attach(&pair.nodes[servers_node], &mut datapaths[servers_node], &server, servers_node, 66)?;
-    let instance = |end: &Endpoint, node: usize| Backend {
-        ns_ip: end.ns_ip,
-        ns_ip6: None,
-        instance_ip: end.instance_ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
-        instance_ip6: None,
-        node: SocketAddr::new(pair.address(node).into(), protocol::port::TUNNEL),
-    };
-    let (client_instance, backend) = (instance(&client_end, 0), instance(&server_end, servers_node));
+        attach(&pair.nodes[servers_node], &mut datapaths[servers_node], &server, servers_node, SERVER)?;
+    let client_instance = instance(&pair, &client_end, 0);
+    let backend = instance(&pair, &server_end, servers_node);
     for (index, datapath) in datapaths.iter_mut().enumerate() {
         datapath.within(&pair.nodes[index], |datapath| {
             datapath.publish_service(SERVICE, Policy::RoundRobin, &[backend])?;
@@ -129,6 +127,17 @@ pub(super) fn build(pair: Pair, underlay: Underlay, dial: Dial) -> Result<Bed> {
     Ok(Bed { target, overlay, client, server, pair })
 }
 
+/// An end as an instance on a node.
+pub(super) fn instance(pair: &Pair, end: &Endpoint, node: usize) -> Backend {
+    Backend {
+        ns_ip: end.ns_ip,
+        ns_ip6: None,
+        instance_ip: end.instance_ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
+        instance_ip6: None,
+        node: SocketAddr::new(pair.address(node).into(), protocol::port::TUNNEL),
+    }
+}
+
 /// Connects and attaches a container as netmanager does.
 fn attach(
     node: &Netns,
@@ -137,12 +146,19 @@ fn attach(
     block: usize,
     host: u8,
 ) -> Result<Endpoint> {
+    let mtu =
+        datapath.within(node, |datapath| datapath.tables().node())?.context("the node is set up")?.inner_mtu;
+    let endpoint = connect(node, container, block, host, mtu)?;
+    datapath.within(node, |datapath| datapath.attach_endpoint(&endpoint))?;
+    Ok(endpoint)
+}
+
+/// Connects a container as netmanager does.
+pub(super) fn connect(node: &Netns, container: &Netns, block: usize, host: u8, mtu: u16) -> Result<Endpoint> {
     let block = if block == 0 { 0 } else { 1 };
     let ns_ip = Ipv4Addr::new(10, 18, block, host);
     let instance =
         InstanceName { service: "bench.bench.server.bench".parse().context("a name")?, number: host.into() };
-    let mtu =
-        datapath.within(node, |datapath| datapath.tables().node())?.context("the node is set up")?.inner_mtu;
     let wiring = Wiring::new(&instance, ns_ip, Ipv4Addr::new(10, 18, block, 1), None, mtu);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
@@ -150,7 +166,7 @@ fn attach(
     let connected = node
         .run(|| runtime.block_on(async { Links::open()?.connect(&wiring, &net::Netns::at(path)?).await }))?
         .context("connect a container")?;
-    let endpoint = Endpoint {
+    Ok(Endpoint {
         ns_ip,
         ns_ip6: None,
         instance_ip: Some(Ipv4Addr::new(10, 30, 100 + block, host)),
@@ -158,7 +174,5 @@ fn attach(
         ifindex: connected.ifindex,
         mac: wiring.mac,
         gateway_mac: wiring.gateway_mac,
-    };
-    datapath.within(node, |datapath| datapath.attach_endpoint(&endpoint))?;
-    Ok(endpoint)
+    })
 }
