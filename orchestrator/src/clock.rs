@@ -34,6 +34,19 @@ pub fn now() -> f64 {
     micros / 1e6
 }
 
+/// Whole seconds since the epoch, as tokens have them.
+#[must_use]
+pub fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// A time in UTC as Oakestra writes it beside users: `22/11/2026 19:09`.
+#[must_use]
+pub fn day_and_minute(seconds: f64) -> String {
+    let iso = iso8601(seconds);
+    format!("{}/{}/{} {}", &iso[8..10], &iso[5..7], &iso[..4], &iso[11..16])
+}
+
 /// A time in UTC as Oakestra writes it in histories: `2026-11-22T19:09:21.682767`.
 #[must_use]
 pub fn iso8601(seconds: f64) -> String {
@@ -79,5 +92,6 @@ mod tests {
         ] {
             assert_eq!(iso8601(seconds), text);
         }
+        assert_eq!(super::day_and_minute(1_795_374_561.25), "22/11/2026 19:09");
     }
 }

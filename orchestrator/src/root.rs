@@ -10,31 +10,44 @@
 //! ```
 //!
 //! - Pure: [`record`] (a service and its instances), [`place`] (which cluster), [`pool`] and [`subnet`] (addresses),
-//!   [`token`].
-//! - The store's users: [`application`], [`instance`], [`cluster`], [`account`]; the keys are in [`key`].
-//! - In the background: [`placement`], [`dispatch`]. From clusters: [`report`], [`grpc`], [`net`].
+//!   [`token`], [`access`] (who may do what), [`limit`] (how often).
+//! - The store's users: [`application`], [`instance`], [`cluster`], [`account`] and [`organization`] (users),
+//!   [`session`] (logins), [`reset`]; the keys are in [`key`].
+//! - In the background: [`placement`], [`dispatch`], [`expiry`]. From clusters: [`report`], [`grpc`], [`net`].
 //! - Only observed, never stored: [`live`].
 
-pub mod account;
+pub mod access;
+mod account;
+pub mod admin;
 mod api;
 mod application;
 mod cluster;
 mod command;
 pub mod config;
 mod dispatch;
+mod expiry;
 mod failure;
 mod grpc;
 mod instance;
 mod key;
+pub mod limit;
 pub mod live;
+pub mod mail;
 mod net;
+pub mod organization;
+pub mod password;
 pub mod place;
 mod placement;
 pub mod pool;
 pub mod record;
 mod report;
+mod reset;
+pub mod role;
+mod session;
+pub mod signing_key;
 pub mod subnet;
 pub mod token;
+pub mod user;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,12 +59,17 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::config::{Args, Config, ConfigError};
+pub use self::config::{AccountArgs, Args, Config, ConfigError};
+pub use self::mail::{MailConfig, MailError};
 
-use self::account::{AccountError, Gate};
+use self::admin::AdminError;
 use self::live::Live;
+use self::mail::Mailer;
+use self::password::Gate;
 use self::pool::Pool;
-use self::token::{Secret, Tokens};
+use self::session::Attempts;
+use self::signing_key::KeyError;
+use self::token::Tokens;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::http::{self, BindError};
 use crate::store::{Store, StoreError};
@@ -69,7 +87,11 @@ pub enum RootError {
     #[error("read the root's state")]
     Store(#[from] StoreError),
     #[error("prepare the user Admin")]
-    Account(#[from] AccountError),
+    Admin(#[from] AdminError),
+    #[error("prepare the key that signs tokens")]
+    Key(#[from] KeyError),
+    #[error("prepare to send mail (--smtp-url)")]
+    Mail(#[from] MailError),
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error("set up the HTTP client")]
@@ -81,6 +103,17 @@ struct Root {
     store: Store,
     tokens: Tokens,
     gate: Gate,
+    /// Tries to log in.
+    attempts: Attempts,
+    /// Mails that were asked for.
+    resets: Attempts,
+    mailer: Option<Mailer>,
+    /// Whether a refresh token is good more than once: see [`AccountArgs`].
+    reusable_refresh_tokens: bool,
+    /// Id of the organization `root`.
+    root_organization: Id,
+    /// What goes on after a request was answered.
+    tasks: TaskTracker,
     /// Always what the store says of addresses, plus those of transactions in hand.
     pool: Mutex<Pool>,
     live: Mutex<Live>,
@@ -135,8 +168,9 @@ impl Bound {
             http::bind(config.net, "service addresses", "--net-port, in standalone --root-net-port").await?;
         let grpc = http::bind(config.grpc, "registration of clusters", "--grpc-port").await?;
         let store = data_dir.store()?;
-        account::ensure_admin(&store, data_dir.path(), config.insecure_admin_password.as_deref()).await?;
-        let root = Arc::new(Root::new(store).await?);
+        let root_organization =
+            admin::ensure(&store, data_dir.path(), config.insecure_admin_password.as_deref()).await?;
+        let root = Arc::new(Root::new(store, root_organization, config).await?);
         Ok(Self { api, net, grpc, root, data_dir })
     }
 
@@ -167,10 +201,11 @@ impl Bound {
             "root started"
         );
         let background = CancellationToken::new();
-        let tasks = TaskTracker::new();
+        let tasks = root.tasks.clone();
         tasks.spawn(placement::run(root.clone(), background.clone()));
         tasks.spawn(dispatch::run(root.clone(), dispatch::Lane::Commands, background.clone()));
         tasks.spawn(dispatch::run(root.clone(), dispatch::Lane::Notices, background.clone()));
+        tasks.spawn(expiry::run(root.clone(), background.clone()));
         tokio::join!(
             http::serve(api, api::router(root.clone()), shutdown.clone()),
             http::serve(net, net::router(root.clone()), shutdown.clone()),
@@ -190,20 +225,20 @@ impl std::fmt::Debug for Bound {
 }
 
 impl Root {
-    async fn new(store: Store) -> Result<Self, RootError> {
+    async fn new(store: Store, root_organization: Id, config: Config) -> Result<Self, RootError> {
         let taken = store.list::<Id>(key::ADDRESSES).await?;
         let pool = Pool::of_taken(
             taken.iter().filter_map(|(key, _)| key.strip_prefix(key::ADDRESSES)?.parse().ok()),
         );
-        let secret = store
-            .update(key::TOKEN_SECRET, |secret: Option<Secret>| {
-                let secret = secret.unwrap_or_else(rand::random);
-                (Some(secret), secret)
-            })
-            .await?;
         Ok(Self {
-            tokens: Tokens::new(&secret),
+            tokens: Tokens::new(&signing_key::ensure(&store).await?)?,
             gate: Gate::default(),
+            attempts: Attempts::default(),
+            resets: Attempts::new(reset::OF_USER, reset::OF_ADDRESS),
+            mailer: config.mail.map(Mailer::new).transpose()?,
+            reusable_refresh_tokens: config.reusable_refresh_tokens,
+            root_organization,
+            tasks: TaskTracker::new(),
             store,
             pool: Mutex::new(pool),
             live: Mutex::default(),

@@ -21,7 +21,7 @@ const SERVICES_MAX: usize = 1000;
 const DESCRIPTION_MAX: usize = 4096;
 
 /// One thing that is wrong with a document.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Violation {
     /// Where: `applications[0].microservices[1].port`. Empty for the document as a whole.
     pub path: String,

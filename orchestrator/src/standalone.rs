@@ -58,6 +58,8 @@ pub struct Args {
     /// everyone who reaches the API can then be admin.
     #[arg(long, env = "HYPHA_INSECURE_ADMIN_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
     pub insecure_admin_password: Option<String>,
+    #[command(flatten)]
+    pub account: root::AccountArgs,
 }
 
 /// The configurations of both.
@@ -86,6 +88,7 @@ impl TryFrom<Args> for Config {
             grpc_port: args.grpc_port,
             net_port: args.root_net_port,
             insecure_admin_password: args.insecure_admin_password,
+            account: args.account,
         })?;
         // What listens on one address only is not to be found on loopback.
         let between = if args.bind.is_unspecified() { LOOPBACK } else { args.bind };

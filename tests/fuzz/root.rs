@@ -33,6 +33,8 @@ impl Root {
             net: free,
             grpc: free,
             insecure_admin_password: Some(PASSWORD.to_owned()),
+            mail: None,
+            reusable_refresh_tokens: false,
         });
         let bound = bound.await.unwrap();
         let at = bound.addresses().unwrap();

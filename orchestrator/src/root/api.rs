@@ -8,46 +8,117 @@ mod auth;
 mod cluster;
 mod docs;
 mod extract;
+mod guard;
+mod organization;
 mod respond;
+pub(super) mod schema;
 mod service;
+mod user;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::handler::Handler;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodFilter, MethodRouter, get, on};
 
 use super::Root;
+use super::access::{ADMIN, ADMINISTRATORS, APPLICATIONS, Rule};
 pub(super) use extract::Body;
 pub(super) use respond::no_route;
 
 /// A report carries the histories of all instances of a cluster: Oakestra's are some 10 KB for each.
 const REPORT_MAX: usize = 16 << 20;
 
+/// What is served under one method and path, and for whom.
+struct Endpoint {
+    method: Method,
+    path: &'static str,
+    rule: Rule,
+    handler: MethodRouter<Arc<Root>>,
+}
+
+/// The whole API: there is no other way to a handler, so none without a rule. The descriptions are checked against it.
+#[rustfmt::skip]
+fn endpoints() -> Vec<Endpoint> {
+    const GET: Method = Method::GET;
+    const POST: Method = Method::POST;
+    const PUT: Method = Method::PUT;
+    const DELETE: Method = Method::DELETE;
+    vec![
+        endpoint(POST, "/api/auth/login", Rule::Anyone, auth::login),
+        endpoint(POST, "/api/auth/refresh", Rule::Refresher, auth::refresh),
+        endpoint(POST, "/api/auth/register", Rule::One(ADMINISTRATORS), auth::register),
+
+        endpoint(GET, "/api/permission/{username}", Rule::SelfOr(ADMINISTRATORS), user::permission),
+        endpoint(GET, "/api/user/{username}", Rule::SelfOr(ADMINISTRATORS), user::get),
+        endpoint(PUT, "/api/user/{username}", Rule::One(ADMINISTRATORS), user::update),
+        endpoint(DELETE, "/api/user/{username}", Rule::One(ADMINISTRATORS), user::delete),
+        endpoint(POST, "/api/user/{username}", Rule::Self_, user::change_password),
+        endpoint(POST, "/api/user", Rule::Anyone, user::ask_for_reset),
+        endpoint(PUT, "/api/user", Rule::Anyone, user::reset),
+        endpoint(GET, "/api/users", Rule::One(ADMINISTRATORS), user::list),
+        endpoint(GET, "/api/users/{organization}", Rule::One(ADMINISTRATORS), user::list_of),
+
+        endpoint(GET, "/api/organization", Rule::One(ADMINISTRATORS), organization::list),
+        endpoint(POST, "/api/organization", Rule::One(ADMIN), organization::create),
+        endpoint(PUT, "/api/organization/{organization}", Rule::One(ADMIN), organization::update),
+        endpoint(DELETE, "/api/organization/{organization}", Rule::One(ADMIN), organization::delete),
+
+        endpoint(POST, "/api/application", Rule::One(APPLICATIONS), application::create),
+        endpoint(GET, "/api/application/{id}", Rule::One(APPLICATIONS), application::get),
+        endpoint(DELETE, "/api/application/{id}", Rule::One(APPLICATIONS), application::delete),
+        endpoint(GET, "/api/applications", Rule::One(APPLICATIONS), application::list),
+        endpoint(GET, "/api/applications/{user}", Rule::One(APPLICATIONS), application::list_of),
+
+        endpoint(POST, "/api/service", Rule::One(APPLICATIONS), service::create),
+        endpoint(GET, "/api/service/{id}", Rule::One(APPLICATIONS), service::get),
+        endpoint(DELETE, "/api/service/{id}", Rule::One(APPLICATIONS), service::delete),
+        endpoint(GET, "/api/services", Rule::One(APPLICATIONS), service::list),
+        endpoint(GET, "/api/services/{id}", Rule::One(APPLICATIONS), service::list_of),
+        endpoint(POST, "/api/service/{id}/instance", Rule::One(APPLICATIONS), service::deploy),
+        endpoint(DELETE, "/api/service/{id}/instance/{number}", Rule::One(APPLICATIONS), service::undeploy),
+
+        endpoint(GET, "/api/clusters", Rule::Anyone, cluster::list),
+        endpoint(GET, "/api/clusters/active", Rule::Anyone, cluster::list_active),
+        endpoint(POST, "/api/information/{id}", Rule::Anyone, cluster::report)
+            .reading_up_to(REPORT_MAX),
+    ]
+}
+
+fn endpoint<H: Handler<T, Arc<Root>>, T: 'static>(
+    method: Method,
+    path: &'static str,
+    rule: Rule,
+    handler: H,
+) -> Endpoint {
+    let filter =
+        MethodFilter::try_from(method.clone()).expect("the method is one of those that routers know");
+    Endpoint { method, path, rule, handler: on(filter, handler) }
+}
+
+impl Endpoint {
+    /// With another limit than bodies have elsewhere.
+    fn reading_up_to(mut self, bytes: usize) -> Self {
+        self.handler = self.handler.route_layer(DefaultBodyLimit::max(bytes));
+        self
+    }
+
+    /// Guarded by its rule.
+    fn guarded(self, root: &Arc<Root>) -> MethodRouter<Arc<Root>> {
+        let state = (Arc::clone(root), self.rule);
+        self.handler.route_layer(middleware::from_fn_with_state(state, guard::check))
+    }
+}
+
 pub(super) fn router(root: Arc<Root>) -> Router {
-    let report = post(cluster::report).layer(DefaultBodyLimit::max(REPORT_MAX));
-    let routes: [(&str, MethodRouter<Arc<Root>>); 15] = [
-        ("/api/auth/login", post(auth::login)),
-        ("/api/auth/refresh", post(auth::refresh)),
-        ("/api/application", post(application::create)),
-        ("/api/application/{id}", get(application::get).delete(application::delete)),
-        ("/api/applications", get(application::list)),
-        ("/api/applications/{user}", get(application::list_own)),
-        ("/api/service", post(service::create)),
-        ("/api/service/{id}", get(service::get).delete(service::delete)),
-        ("/api/services", get(service::list)),
-        ("/api/services/{application}", get(service::list_of)),
-        ("/api/service/{id}/instance", post(service::deploy)),
-        ("/api/service/{id}/instance/{number}", delete(service::undeploy)),
-        ("/api/clusters", get(cluster::list)),
-        ("/api/clusters/active", get(cluster::list_active)),
-        ("/api/information/{id}", report),
-    ];
-    let router = routes.into_iter().fold(Router::new(), |router, (path, methods)| {
-        router.route(path, methods.clone()).route(&format!("{path}/"), methods)
+    let router = endpoints().into_iter().fold(Router::new(), |router, endpoint| {
+        let path = endpoint.path;
+        let guarded = endpoint.guarded(&root);
+        router.route(path, guarded.clone()).route(&format!("{path}/"), guarded)
     });
     router
         .route("/docs/openapi.json", get(docs::openapi))
@@ -67,6 +138,7 @@ async fn cross_origin(request: axum::extract::Request, next: Next) -> Response {
         if preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
     if preflight {
         headers.insert(
             header::ACCESS_CONTROL_ALLOW_METHODS,

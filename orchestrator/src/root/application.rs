@@ -8,6 +8,7 @@ use protocol::sla;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::access::Caller;
 use super::failure::Failure;
 use super::instance::{after_removal, notify};
 use super::pool::PoolError;
@@ -26,6 +27,9 @@ pub(super) struct Application {
     pub id: Id,
     /// Name of the user who made it.
     pub owner: String,
+    /// The one that the user was logged in to; `None`, from before organizations were kept: `root`.
+    #[serde(default)]
+    pub organization: Option<Id>,
     pub name: String,
     pub namespace: String,
     pub description: String,
@@ -115,7 +119,7 @@ impl Root {
     /// Makes the applications of a checked SLA, with their services and addresses, or none of them.
     pub(super) async fn create_applications(
         &self,
-        owner: &str,
+        caller: &Caller,
         document: sla::Document,
     ) -> Result<(), Failure> {
         let mut taken = Taken { root: self, addresses: Vec::new() };
@@ -125,7 +129,8 @@ impl Root {
             extra.retain(|key, _| !OWN_KEYS.contains(&key.as_str()));
             let mut application = Application {
                 id: object_id::new(),
-                owner: owner.to_owned(),
+                owner: caller.name.to_string(),
+                organization: Some(caller.organization),
                 name: described.application_name,
                 namespace: described.application_namespace,
                 description: described.application_desc,

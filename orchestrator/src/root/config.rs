@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use protocol::port;
 
+use super::mail::MailConfig;
+
 /// The longest password that is taken: the hash reads all of it at each login.
 const PASSWORD_MAX: usize = 256;
 
@@ -30,6 +32,27 @@ pub struct Args {
     /// everyone who reaches the API can then be admin.
     #[arg(long, env = "HYPHA_INSECURE_ADMIN_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
     pub insecure_admin_password: Option<String>,
+    #[command(flatten)]
+    pub account: AccountArgs,
+}
+
+/// The flags about logins, which `standalone` has too.
+#[derive(Clone, Default, clap::Args)]
+pub struct AccountArgs {
+    /// Server that sends mail to those who forgot their password: smtps://USER:PASSWORD@HOST, or smtp:// with
+    /// ?tls=required. With a password, give it by the environment, where other users cannot see it.
+    #[arg(long, env = "HYPHA_SMTP_URL", value_name = "URL", hide_env_values = true, requires_all = ["mail_from", "dashboard_url"])]
+    pub smtp_url: Option<String>,
+    /// Whom this mail is from: an address, with or without a name before it.
+    #[arg(long, env = "HYPHA_MAIL_FROM", value_name = "ADDRESS")]
+    pub mail_from: Option<String>,
+    /// Where people open the dashboard: the links in this mail lead there.
+    #[arg(long, env = "HYPHA_DASHBOARD_URL", value_name = "URL")]
+    pub dashboard_url: Option<String>,
+    /// Let a refresh token be used again until it runs out. For Oakestra's dashboard, which does not take up the new
+    /// one that each use gives; whoever gets hold of one can then use it unnoticed.
+    #[arg(long, env = "HYPHA_REUSABLE_REFRESH_TOKENS")]
+    pub reusable_refresh_tokens: bool,
 }
 
 /// The root's configuration, checked.
@@ -43,6 +66,9 @@ pub struct Config {
     /// Service addresses and table queries, for clusters.
     pub net: SocketAddr,
     pub insecure_admin_password: Option<String>,
+    /// Without it, nobody is sent mail.
+    pub mail: Option<MailConfig>,
+    pub reusable_refresh_tokens: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +77,14 @@ pub enum ConfigError {
     NoDataDir,
     #[error("--insecure-admin-password: expected 1 to {PASSWORD_MAX} bytes, got {0}")]
     PasswordLength(usize),
+    #[error("--mail-from: expected a mail address, got {0:?}")]
+    MailFrom(String),
+    #[error("--dashboard-url: expected http:// or https:// and a host, got {0:?}")]
+    DashboardUrl(String),
+    #[error("--smtp-url: needs --mail-from and --dashboard-url beside it")]
+    HalfMail,
+    #[error("--smtp-url: expected smtp:// or smtps:// and a host")]
+    SmtpUrl,
     #[error("--{first} and --{second} are both {port}: each listener needs its own port")]
     SamePort { first: &'static str, second: &'static str, port: u16 },
 }
@@ -82,7 +116,40 @@ impl TryFrom<Args> for Config {
             grpc: SocketAddr::new(args.bind, args.grpc_port),
             net: SocketAddr::new(args.bind, args.net_port),
             insecure_admin_password: args.insecure_admin_password,
+            reusable_refresh_tokens: args.account.reusable_refresh_tokens,
+            mail: args.account.mail()?,
         })
+    }
+}
+
+impl AccountArgs {
+    fn mail(self) -> Result<Option<MailConfig>, ConfigError> {
+        let Some(server) = self.smtp_url else { return Ok(None) };
+        let (Some(from), Some(dashboard)) = (self.mail_from, self.dashboard_url) else {
+            return Err(ConfigError::HalfMail);
+        };
+        let begins = |url: &str, schemes: [&str; 2]| {
+            schemes.iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|host| !host.is_empty()))
+        };
+        if !begins(&server, ["smtp://", "smtps://"]) {
+            return Err(ConfigError::SmtpUrl);
+        }
+        if !begins(&dashboard, ["http://", "https://"]) {
+            return Err(ConfigError::DashboardUrl(dashboard));
+        }
+        let from = from.parse().map_err(|_invalid| ConfigError::MailFrom(from))?;
+        Ok(Some(MailConfig { server, from, dashboard }))
+    }
+}
+
+impl std::fmt::Debug for AccountArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccountArgs")
+            .field("smtp_url", &self.smtp_url.as_ref().map(|_| "…"))
+            .field("mail_from", &self.mail_from)
+            .field("dashboard_url", &self.dashboard_url)
+            .field("reusable_refresh_tokens", &self.reusable_refresh_tokens)
+            .finish()
     }
 }
 
@@ -94,6 +161,8 @@ impl std::fmt::Debug for Config {
             .field("grpc", &self.grpc)
             .field("net", &self.net)
             .field("insecure_admin_password", &self.insecure_admin_password.as_ref().map(|_| "…"))
+            .field("mail", &self.mail)
+            .field("reusable_refresh_tokens", &self.reusable_refresh_tokens)
             .finish()
     }
 }

@@ -1,7 +1,10 @@
 //! Why the root does not do what it was asked.
 
+use std::time::Duration;
+
 use protocol::id::Id;
 
+use super::password::PasswordError;
 use super::pool::PoolError;
 use super::token::TokenError;
 use crate::sla::Violation;
@@ -23,6 +26,15 @@ pub(super) enum Failure {
     /// The role or the ownership that is missing.
     #[error("You have not enough permissions: {0}.")]
     Forbidden(&'static str),
+    /// How long to wait.
+    #[error("Too many tries: wait {} s.", seconds(*.0))]
+    TooMany(Duration),
+    #[error("The link to set a password is not valid, was used, or has run out: ask for another.")]
+    BadReset,
+    #[error("This root sends no mail (--smtp-url): an Admin can set another password.")]
+    NoMail,
+    #[error(transparent)]
+    Password(#[from] PasswordError),
     #[error("No {kind} {id}.")]
     NotFound { kind: &'static str, id: String },
     #[error("{0}")]
@@ -38,7 +50,30 @@ pub(super) enum Failure {
     Store(#[from] StoreError),
 }
 
+/// Whole seconds after which the wait is over, as `Retry-After` says it.
+pub(super) fn seconds(wait: Duration) -> u64 {
+    wait.as_secs() + 1
+}
+
 impl Failure {
+    /// Of a transaction whose expectations somebody else may have broken.
+    pub(super) fn of_commit(error: StoreError) -> Self {
+        match error {
+            StoreError::Conflict { .. } => {
+                Self::Conflict("It was changed by somebody else meanwhile: try again.".to_owned())
+            }
+            other => Self::Store(other),
+        }
+    }
+
+    pub(super) fn no_user(id: impl std::fmt::Display) -> Self {
+        Self::NotFound { kind: "user", id: id.to_string() }
+    }
+
+    pub(super) fn no_organization(id: impl std::fmt::Display) -> Self {
+        Self::NotFound { kind: "organization", id: id.to_string() }
+    }
+
     pub(super) fn no_application(id: impl std::fmt::Display) -> Self {
         Self::NotFound { kind: "application", id: id.to_string() }
     }

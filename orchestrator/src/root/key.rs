@@ -2,8 +2,12 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `user/<name>` | [`User`](super::account::User) |
-//! | `secret/token` | the key that tokens are signed with |
+//! | `user/<name>` | [`User`](super::user::User) |
+//! | `organization/<id>` | [`Organization`](super::organization::Organization) |
+//! | `organization-name/<name>` | its id |
+//! | `secret/token-key` | the [`KeyPair`](super::signing_key::KeyPair) that tokens are signed with |
+//! | `token-family/<random>` | how far the refresh tokens of a login are, from its first refresh on |
+//! | `password-reset/<hash of the token>` | whose password a link sets, and until when |
 //! | `application/<id>` | [`Application`](super::application::Application) |
 //! | `application-name/<name>.<namespace>` | its id |
 //! | `service/<id>` | [`Record`](super::record::Record): the service, its instances and its addresses |
@@ -28,11 +32,33 @@ pub(super) const UNPLACED: &str = "unplaced/";
 pub(super) const CLUSTERS: &str = "cluster/";
 pub(super) const COMMANDS: &str = "command/";
 pub(super) const NOTICES: &str = "notice/";
-pub(super) const TOKEN_SECRET: &str = "secret/token";
+pub(super) const USERS: &str = "user/";
+pub(super) const ORGANIZATIONS: &str = "organization/";
+pub(super) const TOKEN_FAMILIES: &str = "token-family/";
+pub(super) const PASSWORD_RESETS: &str = "password-reset/";
+pub(super) const TOKEN_KEY: &str = "secret/token-key";
+/// Of the first layout, which signed tokens symmetrically.
+pub(super) const FIRST_TOKEN_SECRET: &str = "secret/token";
 pub(super) const NEXT_SUBNET: &str = "subnet/next";
 
 pub(super) fn user(name: &str) -> String {
-    format!("user/{name}")
+    format!("{USERS}{name}")
+}
+
+pub(super) fn organization(id: Id) -> String {
+    format!("{ORGANIZATIONS}{id}")
+}
+
+pub(super) fn organization_name(name: &str) -> String {
+    format!("organization-name/{name}")
+}
+
+pub(super) fn token_family(family: &str) -> String {
+    format!("{TOKEN_FAMILIES}{family}")
+}
+
+pub(super) fn password_reset(hash: &str) -> String {
+    format!("{PASSWORD_RESETS}{hash}")
 }
 
 pub(super) fn application(id: Id) -> String {

@@ -1,26 +1,31 @@
-//! Tokens: what a client shows after it has logged in. JWT, signed with a key of this root (HS256).
+//! Tokens: what a client shows after it has logged in. JWT, signed by this root (RS256).
+//!
+//! Pure: whether a token that was good when it was given has been revoked since is for [`super::session`] to say.
 
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use protocol::id::Id;
 use serde::{Deserialize, Serialize};
+
+use super::role::Roles;
+use super::signing_key::{KeyError, KeyPair};
+use super::user::UserName;
 
 /// How long an access token is good. Clients log in again or refresh when it ends.
 pub const ACCESS_LIFETIME: Duration = Duration::from_secs(10 * 60);
 pub const REFRESH_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// 256 bits, as long as the hash.
-pub type Secret = [u8; 32];
-
-/// What a token says; all of it is signed. The keys are those that Oakestra's dashboard decodes.
+/// What a token says; all of it is signed. The first keys are those that Oakestra's dashboard decodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    pub sub: String,
+    pub sub: UserName,
     /// The same as `sub`.
-    pub user: String,
-    pub roles: Vec<String>,
-    /// Id of the organization.
-    pub organization: String,
+    pub user: UserName,
+    /// For clients to show. What counts is what the user is when the token is used.
+    pub roles: Roles,
+    /// The organization that the user logged in to.
+    pub organization: Id,
     #[serde(rename = "type")]
     pub kind: Kind,
     pub fresh: bool,
@@ -29,6 +34,14 @@ pub struct Claims {
     pub exp: u64,
     pub jti: String,
     pub csrf: String,
+    /// Id of the user: the name may once belong to somebody else.
+    pub uid: Id,
+    /// That of the user when the token was given.
+    pub epoch: u64,
+    /// Shared by all tokens that come of one login.
+    pub family: String,
+    /// How many refresh tokens of the family came before.
+    pub turn: u32,
 }
 
 /// What a token is good for.
@@ -36,8 +49,20 @@ pub struct Claims {
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     Access,
-    /// Only for a new access token.
+    /// Once, for new tokens only.
     Refresh,
+}
+
+/// Who a token is for.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    pub name: UserName,
+    pub id: Id,
+    pub roles: Roles,
+    pub organization: Id,
+    pub epoch: u64,
+    pub family: String,
+    pub turn: u32,
 }
 
 /// Why a token is refused.
@@ -49,6 +74,10 @@ pub enum TokenError {
     Invalid,
     #[error("An {expected} token is needed here, this is another kind.")]
     Kind { expected: &'static str },
+    #[error("The token was revoked: log in again.")]
+    Revoked,
+    #[error("The refresh token was used before, so that all tokens of its login are revoked: log in again.")]
+    Reused,
     #[error("The token could not be signed.")]
     Sign,
 }
@@ -61,51 +90,50 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    #[must_use]
-    pub fn new(secret: &Secret) -> Self {
-        Self { encoding: EncodingKey::from_secret(secret), decoding: DecodingKey::from_secret(secret) }
+    /// # Errors
+    /// When it is no key pair.
+    pub fn new(pair: &KeyPair) -> Result<Self, KeyError> {
+        let (encoding, decoding) = pair.keys()?;
+        Ok(Self { encoding, decoding })
     }
 
-    /// A token of this kind for a user. `now`: seconds since the epoch.
+    /// A token of this kind. `now`: seconds since the epoch.
     ///
     /// # Errors
     /// When it cannot be signed.
-    pub fn issue(
-        &self,
-        kind: Kind,
-        user: &str,
-        roles: &[String],
-        organization: &str,
-        now: u64,
-    ) -> Result<String, TokenError> {
+    pub fn issue(&self, kind: Kind, subject: &Subject, now: u64) -> Result<String, TokenError> {
         let lifetime = match kind {
             Kind::Access => ACCESS_LIFETIME,
             Kind::Refresh => REFRESH_LIFETIME,
         };
         let claims = Claims {
-            sub: user.to_owned(),
-            user: user.to_owned(),
-            roles: roles.to_vec(),
-            organization: organization.to_owned(),
+            sub: subject.name.clone(),
+            user: subject.name.clone(),
+            roles: subject.roles.clone(),
+            organization: subject.organization,
             kind,
-            fresh: kind == Kind::Access,
+            fresh: kind == Kind::Access && subject.turn == 0,
             iat: now,
             nbf: now,
             exp: now + lifetime.as_secs(),
             jti: random_text(),
             csrf: random_text(),
+            uid: subject.id,
+            epoch: subject.epoch,
+            family: subject.family.clone(),
+            turn: subject.turn,
         };
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
+        jsonwebtoken::encode(&Header::new(Algorithm::RS256), &claims, &self.encoding)
             .map_err(|_unsigned| TokenError::Sign)
     }
 
-    /// What the token says, if it is ours, of this kind and still good.
+    /// What the token says, if it is ours, of this kind and has not run out.
     ///
     /// # Errors
     /// Why it is refused.
     pub fn check(&self, token: &str, kind: Kind) -> Result<Claims, TokenError> {
         // The only algorithm that is accepted is the one that is used: not what the token says of itself.
-        let mut validation = Validation::new(Algorithm::HS256);
+        let mut validation = Validation::new(Algorithm::RS256);
         validation.validate_nbf = true;
         let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation)
             .map_err(|error| match error.kind() {
@@ -132,25 +160,48 @@ impl std::fmt::Debug for Tokens {
     }
 }
 
-fn random_text() -> String {
+/// 128 random bits.
+pub(super) fn random_text() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Kind, REFRESH_LIFETIME, TokenError, Tokens};
+    use std::sync::LazyLock;
+
+    use base64::Engine;
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+    use jsonwebtoken::{EncodingKey, Header};
+
+    use super::{Claims, Kind, REFRESH_LIFETIME, Subject, TokenError, Tokens};
+    use crate::root::role::{Role, Roles};
+    use crate::root::signing_key::KeyPair;
+    use crate::root::user::UserName;
+
+    static PAIR: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate().unwrap());
 
     fn tokens() -> Tokens {
-        Tokens::new(&[7; 32])
+        Tokens::new(&PAIR).unwrap()
     }
 
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time of today")]
-    fn now() -> u64 {
-        crate::clock::now() as u64
+    fn subject() -> Subject {
+        Subject {
+            name: UserName::admin(),
+            id: crate::object_id::new(),
+            roles: Roles::from([Role::Admin]),
+            organization: crate::object_id::new(),
+            epoch: 3,
+            family: "f".to_owned(),
+            turn: 0,
+        }
     }
 
     fn issue(tokens: &Tokens, kind: Kind, at: u64) -> String {
-        tokens.issue(kind, "Admin", &["Admin".to_owned()], "6b033dd4d683569b0801fa18", at).unwrap()
+        tokens.issue(kind, &subject(), at).unwrap()
+    }
+
+    fn now() -> u64 {
+        crate::clock::seconds()
     }
 
     #[test]
@@ -162,7 +213,8 @@ mod tests {
 
     #[test]
     fn a_token_of_another_root_an_expired_and_a_refresh_token_are_refused() {
-        let foreign = issue(&Tokens::new(&[8; 32]), Kind::Access, now());
+        let other = Tokens::new(&KeyPair::generate().unwrap()).unwrap();
+        let foreign = issue(&other, Kind::Access, now());
         assert_eq!(tokens().check(&foreign, Kind::Access), Err(TokenError::Invalid));
         let old = issue(&tokens(), Kind::Refresh, now() - REFRESH_LIFETIME.as_secs() - 100);
         assert_eq!(tokens().check(&old, Kind::Refresh), Err(TokenError::Expired));
@@ -172,11 +224,17 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_claims_to_need_no_signature_is_refused() {
+    fn the_algorithm_that_a_token_names_is_not_believed() {
         let token = issue(&tokens(), Kind::Access, now());
         let payload = token.split('.').nth(1).unwrap();
         // {"alg":"none","typ":"JWT"}
         let unsigned = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{payload}.");
         assert_eq!(tokens().check(&unsigned, Kind::Access), Err(TokenError::Invalid));
+        // A symmetric signature by what everybody may know.
+        let claims: Claims =
+            serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
+        let symmetric = EncodingKey::from_secret(b"public");
+        let forged = jsonwebtoken::encode(&Header::default(), &claims, &symmetric).unwrap();
+        assert_eq!(tokens().check(&forged, Kind::Access), Err(TokenError::Invalid));
     }
 }

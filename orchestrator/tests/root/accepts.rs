@@ -3,7 +3,7 @@
 use reqwest::{Method, header};
 use serde_json::json;
 
-use crate::bed::{Answer, Bed, PASSWORD, sla, web, web_at};
+use crate::bed::{Bed, sla, web, web_at};
 
 #[tokio::test]
 async fn every_path_answers_with_and_without_a_slash() {
@@ -85,21 +85,6 @@ async fn what_only_the_root_can_say_is_not_taken_from_a_document() {
     let second =
         applications.as_array().unwrap().iter().find(|one| one["application_name"] == "second").unwrap();
     assert_eq!((&second["_id"]["$oid"], &second["userId"]), (&second["applicationID"], &json!("Admin")));
-}
-
-#[tokio::test]
-async fn a_refresh_token_gives_new_tokens_and_nothing_else() {
-    let bed = Bed::start().await;
-    let credentials = json!({ "username": "Admin", "password": PASSWORD, "organization_name": "root" });
-    let refresh = bed.post("/api/auth/login", credentials).await.ok()["refresh_token"].clone();
-    let refresh = refresh.as_str().unwrap();
-    let with = |method, path| bed.request(method, path).bearer_auth(refresh);
-    let token = Answer::of(with(Method::POST, "/api/auth/refresh").json(&json!({}))).await.ok();
-    let token = token["token"].as_str().unwrap();
-    assert_eq!(token.split('.').count(), 3, "the dashboard decodes a JWT");
-    Answer::of(bed.request(Method::GET, "/api/services").bearer_auth(token)).await.ok();
-    Answer::of(with(Method::GET, "/api/services")).await.is(401);
-    bed.post("/api/auth/refresh", json!({})).await.is(401);
 }
 
 #[tokio::test]

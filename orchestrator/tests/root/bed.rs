@@ -40,6 +40,8 @@ pub(crate) fn config(data_dir: &Path, addresses: Option<Addresses>) -> Config {
         net,
         grpc,
         insecure_admin_password: Some(PASSWORD.to_owned()),
+        mail: None,
+        reusable_refresh_tokens: false,
     }
 }
 
@@ -48,8 +50,21 @@ impl Bed {
         Self::on(tempfile::tempdir().unwrap(), None).await
     }
 
+    /// A root with other settings.
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let mut config = config(data.path(), None);
+        change(&mut config);
+        Self::of(data, config).await
+    }
+
     async fn on(data: TempDir, addresses: Option<Addresses>) -> Self {
-        let bound = Bound::open(config(data.path(), addresses)).await.unwrap();
+        let config = config(data.path(), addresses);
+        Self::of(data, config).await
+    }
+
+    async fn of(data: TempDir, config: Config) -> Self {
+        let bound = Bound::open(config).await.unwrap();
         let at = bound.addresses().unwrap();
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(bound.serve(shutdown.clone()));
@@ -77,12 +92,27 @@ impl Bed {
         self.send(Method::POST, path, Some(body)).await
     }
 
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Answer {
+        self.send(Method::PUT, path, Some(body)).await
+    }
+
     pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.send(Method::DELETE, path, None).await
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
-        let mut request = self.request(method, path).bearer_auth(&self.token);
+        self.send_as(&self.token, method, path, body).await
+    }
+
+    /// A request of the API by whoever has this token.
+    pub(crate) async fn send_as(
+        &self,
+        token: &str,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Answer {
+        let mut request = self.request(method, path).bearer_auth(token);
         if let Some(body) = body {
             request = request.json(&body);
         }

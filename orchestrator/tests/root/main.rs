@@ -4,11 +4,17 @@
 #![allow(clippy::unwrap_used, reason = "what cannot be set up fails the test")]
 
 mod accepts;
+mod access;
 mod addresses;
 mod bed;
 mod cluster;
 mod deploys;
+mod logins;
+mod organizations;
 mod payloads;
+mod people;
 mod refuses;
+mod resets;
 mod starts;
 mod survives;
+mod users;

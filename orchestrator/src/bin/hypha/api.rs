@@ -27,6 +27,8 @@ pub(crate) struct Client {
     http: reqwest::Client,
     root: Address,
     session: RefCell<Option<Session>>,
+    /// Held while the token is renewed: the right to renew it is good once, also for requests that run side by side.
+    renewing: tokio::sync::Mutex<()>,
     /// Told of each renewed token.
     renewed: fn(&Session),
 }
@@ -56,7 +58,13 @@ impl Client {
             builder = builder.no_proxy();
         }
         let http = builder.build().map_err(ApiError::Setup)?;
-        Ok(Self { http, root, session: RefCell::new(session), renewed })
+        Ok(Self {
+            http,
+            root,
+            session: RefCell::new(session),
+            renewing: tokio::sync::Mutex::default(),
+            renewed,
+        })
     }
 
     pub(crate) const fn root(&self) -> &Address {
@@ -133,18 +141,24 @@ impl Client {
             return Err(ApiError::NotLoggedIn { root: self.root.clone() });
         };
         let answer = self.send(method.clone(), path, body, Some(&session.token)).await;
-        match (answer, session.refresh_token) {
-            (Err(ApiError::Expired { .. }), Some(refresh_token)) => {
-                let token = self.renew(&refresh_token).await?;
+        match (answer, &session.refresh_token) {
+            (Err(ApiError::Expired { .. }), Some(_)) => {
+                let token = self.renew(&session).await?;
                 self.send(method, path, body, Some(&token)).await
             }
             (answer, _) => answer,
         }
     }
 
-    async fn renew(&self, refresh_token: &str) -> Result<String, ApiError> {
+    /// Another token in place of that of this session, which has run out.
+    async fn renew(&self, expired: &Session) -> Result<String, ApiError> {
+        let _turn = self.renewing.lock().await;
+        if let Some(session) = self.session().filter(|session| session.token != expired.token) {
+            return Ok(session.token);
+        }
         let path = "/api/auth/refresh";
-        let answer = self.send(Method::POST, path, Some(&json!({})), Some(refresh_token)).await;
+        let refresh_token = expired.refresh_token.as_deref();
+        let answer = self.send(Method::POST, path, Some(&json!({})), refresh_token).await;
         let answer = answer.map_err(|error| match error {
             // Whatever the root has against the old login, the cure is a new one.
             ApiError::NotFound { .. } | ApiError::Forbidden { .. } => {

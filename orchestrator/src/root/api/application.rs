@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde_json::Value;
 
 use super::docs::Message;
-use super::extract::{self, Admin, Body, Caller};
+use super::extract::{self, Body, Named};
 use crate::root::Root;
-use crate::root::application::Document;
+use crate::root::access::Caller;
+use crate::root::application::{Application, Document};
 use crate::root::failure::Failure;
 use crate::sla;
 
@@ -24,19 +25,33 @@ impl Root {
         sla::check(document, &|address| self.pool().is_taken(address)).map(drop).map_err(Failure::Invalid)
     }
 
-    async fn documents(&self, owner: Option<&str>) -> Result<Vec<Document>, Failure> {
-        let applications = self.applications().await?;
-        let own = |name: &str| owner.is_none_or(|owner| owner == name);
-        Ok(applications.into_iter().filter(|one| own(&one.owner)).map(Document::from).collect())
+    pub(super) fn may_use(&self, caller: &Caller, application: &Application) -> bool {
+        caller.may_use(&application.owner, application.organization.unwrap_or(self.root_organization))
+    }
+
+    /// The application, if the caller may use it.
+    pub(super) async fn application_for(&self, caller: &Caller, id: &str) -> Result<Application, Failure> {
+        let id = extract::id(id, "application")?;
+        let application = self.application(id).await?;
+        application.filter(|one| self.may_use(caller, one)).ok_or_else(|| Failure::no_application(id))
+    }
+
+    /// The applications that the caller may use, of all owners or of one.
+    async fn applications_for(&self, caller: &Caller, owner: Option<&str>) -> Result<Vec<Document>, Failure> {
+        let applications = self.applications().await?.into_iter();
+        let is_wanted =
+            |one: &Application| self.may_use(caller, one) && owner.is_none_or(|owner| owner == one.owner);
+        Ok(applications.filter(is_wanted).map(Document::from).collect())
     }
 }
 
 /// Create the applications of an SLA, with their services. Nothing is started.
-#[utoipa::path(post, path = "/api/application", tag = "application", security(("token" = [])),
+#[utoipa::path(post, path = "/api/application", tag = "application",
     request_body(content = Object, description = "SLA, version v2.0"),
     responses((status = 200, body = Vec<Object>, description = "all applications of the caller"),
-        (status = 400, description = "no JSON"), (status = 401), (status = 409, description = "the name is taken"),
-        (status = 422, description = "the SLA is not valid: `errors` names each field")))]
+        (status = 409, description = "the name is taken"),
+        (status = 422, description = "the SLA is not valid: `errors` names each field"),
+        (status = 503, description = "all service addresses are taken")))]
 pub(super) async fn create(
     State(root): State<Arc<Root>>,
     caller: Caller,
@@ -46,58 +61,56 @@ pub(super) async fn create(
     // Whoever creates the same application twice is told that it exists, not that its addresses are taken: by itself.
     root.names_are_free(&checked).await?;
     root.check_addresses(&document)?;
-    let user = caller.0.sub;
-    root.create_applications(&user, checked).await?;
-    Ok(Json(root.documents(Some(&user)).await?))
+    root.create_applications(&caller, checked).await?;
+    Ok(Json(root.applications_for(&caller, Some(caller.name.as_str())).await?))
 }
 
 /// An application.
-#[utoipa::path(get, path = "/api/application/{id}", tag = "application", security(("token" = [])),
-    params(("id" = String, Path)), responses((status = 200, body = Object), (status = 401), (status = 403), (status = 404)))]
+#[utoipa::path(get, path = "/api/application/{id}", tag = "application",
+    params(("id" = String, Path)), responses((status = 200, body = Object)))]
 pub(super) async fn get(
     State(root): State<Arc<Root>>,
     caller: Caller,
-    path: Path<String>,
+    Named(id): Named<String>,
 ) -> Result<Json<Document>, Failure> {
-    let id = extract::id(&path, "application")?;
-    let application = root.application(id).await?.ok_or_else(|| Failure::no_application(id))?;
-    caller.must_own(&application.owner)?;
-    Ok(Json(application.into()))
+    Ok(Json(root.application_for(&caller, &id).await?.into()))
 }
 
 /// Delete an application with its services and their instances.
-#[utoipa::path(delete, path = "/api/application/{id}", tag = "application", security(("token" = [])),
-    params(("id" = String, Path)), responses((status = 200, body = Message), (status = 401), (status = 403), (status = 404)))]
+#[utoipa::path(delete, path = "/api/application/{id}", tag = "application",
+    params(("id" = String, Path)), responses((status = 200, body = Message)))]
 pub(super) async fn delete(
     State(root): State<Arc<Root>>,
     caller: Caller,
-    path: Path<String>,
+    Named(id): Named<String>,
 ) -> Result<Json<Message>, Failure> {
-    let id = extract::id(&path, "application")?;
-    let application = root.application(id).await?.ok_or_else(|| Failure::no_application(id))?;
-    caller.must_own(&application.owner)?;
-    root.delete_application(id).await?;
+    let application = root.application_for(&caller, &id).await?;
+    root.delete_application(application.id).await?;
     Ok(Message::json("Application Deleted"))
 }
 
-/// All applications of all users.
-#[utoipa::path(get, path = "/api/applications", tag = "application", security(("token" = [])),
-    responses((status = 200, body = Vec<Object>), (status = 401), (status = 403)))]
+/// All applications that the caller may use: the own ones, for an organization's admin those of the organization, for
+/// an Admin all.
+#[utoipa::path(get, path = "/api/applications", tag = "application",
+    responses((status = 200, body = Vec<Object>)))]
 pub(super) async fn list(
     State(root): State<Arc<Root>>,
-    _admin: Admin,
+    caller: Caller,
 ) -> Result<Json<Vec<Document>>, Failure> {
-    Ok(Json(root.documents(None).await?))
+    Ok(Json(root.applications_for(&caller, None).await?))
 }
 
-/// The caller's applications.
-#[utoipa::path(get, path = "/api/applications/{user}", tag = "application", security(("token" = [])),
-    params(("user" = String, Path)), responses((status = 200, body = Vec<Object>), (status = 401), (status = 403)))]
-pub(super) async fn list_own(
+/// The applications of a user, by name or id.
+#[utoipa::path(get, path = "/api/applications/{user}", tag = "application",
+    params(("user" = String, Path)), responses((status = 200, body = Vec<Object>)))]
+pub(super) async fn list_of(
     State(root): State<Arc<Root>>,
     caller: Caller,
-    Path(user): Path<String>,
+    Named(user): Named<String>,
 ) -> Result<Json<Vec<Document>>, Failure> {
-    caller.must_own(&user)?;
-    Ok(Json(root.documents(Some(&user)).await?))
+    let users = root.users().await?;
+    let named = users.iter().find(|one| one.name.as_str() == user || one.id.to_string() == user);
+    let owner =
+        named.filter(|one| caller.may_see(one)).ok_or_else(|| Failure::no_user(extract::shortened(&user)))?;
+    Ok(Json(root.applications_for(&caller, Some(owner.name.as_str())).await?))
 }

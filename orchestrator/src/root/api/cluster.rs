@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use protocol::cluster::Cluster;
 use serde_json::Value;
 
-use super::extract::{self, Body};
+use super::extract::{self, Body, Named};
 use crate::root::Root;
 use crate::root::failure::Failure;
 
@@ -27,12 +27,12 @@ pub(super) async fn list_active(State(root): State<Arc<Root>>) -> Result<Json<Ve
 
 /// A cluster reports its capacity and its instances. For clusters only.
 #[utoipa::path(post, path = "/api/information/{id}", tag = "cluster", params(("id" = String, Path)),
-    request_body(content = Object), responses((status = 200, body = String), (status = 400), (status = 404)))]
+    request_body(content = Object), responses((status = 200, body = String)))]
 pub(super) async fn report(
     State(root): State<Arc<Root>>,
-    path: Path<String>,
+    Named(id): Named<String>,
     Body(report): Body<Value>,
 ) -> Result<&'static str, Failure> {
-    root.take_report(extract::id(&path, "cluster")?, report).await?;
+    root.take_report(extract::id(&id, "cluster")?, report).await?;
     Ok("ok")
 }

@@ -5,13 +5,17 @@ use std::fmt::Write;
 use std::sync::LazyLock;
 
 use axum::Json;
+use axum::http::Method;
 use axum::response::Html;
 use serde::Serialize;
 use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::{application, auth, cluster, service};
+use super::respond::ErrorBody;
+use super::{application, auth, cluster, endpoints, organization, service, user};
+use crate::root::access::Rule;
 
 /// `{"message": "…"}`.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -27,24 +31,81 @@ impl Message {
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Hypha root", description = "Applications, services, instances and clusters."),
+    info(title = "Hypha root", description = "Users, applications, services, instances and clusters."),
     paths(
-        auth::login, auth::refresh,
-        application::create, application::get, application::delete, application::list, application::list_own,
+        auth::login, auth::refresh, auth::register,
+        user::permission, user::get, user::update, user::delete, user::change_password,
+        user::ask_for_reset, user::reset, user::list, user::list_of,
+        organization::list, organization::create, organization::update, organization::delete,
+        application::create, application::get, application::delete, application::list, application::list_of,
         service::create, service::get, service::delete, service::list, service::list_of, service::deploy,
         service::undeploy,
         cluster::list, cluster::list_active, cluster::report,
     ),
-    modifiers(&Token),
+    components(schemas(ErrorBody)),
+    modifiers(&Refusals),
 )]
 struct Description;
 
-struct Token;
+/// Adds to each operation what the guard before it and the readers of its path and body may answer, so that no handler
+/// has to say it.
+struct Refusals;
 
-impl Modify for Token {
+impl Modify for Refusals {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
         let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-        openapi.components.get_or_insert_default().add_security_scheme("token", scheme);
+        openapi.components.get_or_insert_default().add_security_scheme(TOKEN, scheme);
+        for endpoint in endpoints() {
+            let operation = openapi.paths.paths.get_mut(endpoint.path);
+            if let Some(operation) = operation.and_then(|item| operation_mut(item, &endpoint.method)) {
+                describe(operation, endpoint.rule);
+            }
+        }
+    }
+}
+
+const TOKEN: &str = "token";
+
+fn describe(operation: &mut Operation, rule: Rule) {
+    let mut refusals = Vec::new();
+    if rule.needs_token() {
+        let none: [&str; 0] = [];
+        operation.security = Some(vec![SecurityRequirement::new(TOKEN, none)]);
+        refusals.push(("401", "no good token"));
+    }
+    if matches!(rule, Rule::One(_) | Rule::SelfOr(_) | Rule::Self_) {
+        refusals.push(("403", "the token is good, but your roles do not allow it"));
+    }
+    if operation.parameters.is_some() {
+        refusals.push(("404", "there is none, or it is not for you"));
+    }
+    if operation.request_body.is_some() {
+        refusals.push(("400", "the body is no JSON, or not of the expected form"));
+        refusals.push(("413", "the body is too large"));
+    }
+    let responses = &mut operation.responses.responses;
+    for (status, description) in refusals {
+        let missing = || RefOr::T(ResponseBuilder::new().description(description).build());
+        responses.entry(status.to_owned()).or_insert_with(missing);
+    }
+    // Whatever is refused is refused in one form.
+    for (status, response) in responses {
+        if let RefOr::T(response) = response
+            && !status.starts_with('2')
+        {
+            let error = ContentBuilder::new().schema(Some(Ref::from_schema_name("Error"))).build();
+            response.content = [("application/json".to_owned(), error)].into_iter().collect();
+        }
+    }
+}
+
+fn operation_mut<'a>(item: &'a mut PathItem, method: &Method) -> Option<&'a mut Operation> {
+    match *method {
+        Method::GET => item.get.as_mut(),
+        Method::POST => item.post.as_mut(),
+        Method::PUT => item.put.as_mut(),
+        Method::DELETE => item.delete.as_mut(),
+        _ => None,
     }
 }
 
@@ -84,4 +145,25 @@ fn operations(item: &PathItem) -> impl Iterator<Item = (&'static str, &Operation
     [("GET", &item.get), ("POST", &item.post), ("PUT", &item.put), ("DELETE", &item.delete)]
         .into_iter()
         .filter_map(|(method, operation)| Some((method, operation.as_ref()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{OPENAPI, endpoints, operations};
+
+    #[test]
+    fn what_is_described_is_what_is_served() {
+        let served: BTreeSet<_> =
+            endpoints().iter().map(|endpoint| format!("{} {}", endpoint.method, endpoint.path)).collect();
+        let described: BTreeSet<_> = OPENAPI
+            .paths
+            .paths
+            .iter()
+            .flat_map(|(path, item)| operations(item).map(move |(method, _)| format!("{method} {path}")))
+            .collect();
+        assert_eq!(served, described);
+        assert_eq!(served.len(), endpoints().len(), "each once");
+    }
 }

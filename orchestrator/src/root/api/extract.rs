@@ -1,18 +1,13 @@
-//! What handlers take out of a request: a JSON body, who asks, an id in the path.
-
-use std::sync::Arc;
+//! What handlers take out of a request: a JSON body, an id or a name in the path.
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
-use axum::http::header;
 use axum::http::request::Parts;
 use protocol::id::Id;
 use serde::de::DeserializeOwned;
 
-use crate::root::Root;
 use crate::root::failure::Failure;
-use crate::root::token::{Claims, Kind};
 
 /// A JSON body, whatever its content type says: Oakestra's parts do not always say it.
 pub(in crate::root) struct Body<T>(pub(in crate::root) T);
@@ -45,64 +40,31 @@ fn malformed(error: &serde_json::Error) -> Failure {
     Failure::Malformed(format!("{what}: {error}."))
 }
 
-/// Who asks: the claims of a good access token.
-pub(super) struct Caller(pub(super) Claims);
+/// The variable parts of the path: one text, or a tuple of them.
+pub(super) struct Named<T>(pub(super) T);
 
-impl FromRequestParts<Arc<Root>> for Caller {
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Named<T> {
     type Rejection = Failure;
 
-    async fn from_request_parts(parts: &mut Parts, root: &Arc<Root>) -> Result<Self, Failure> {
-        Ok(Self(root.tokens.check(bearer(parts)?, Kind::Access)?))
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let named = Path::<T>::from_request_parts(parts, state).await;
+        named.map(|Path(named)| Self(named)).map_err(|_no_text| Failure::NotFound {
+            kind: "object of the name",
+            id: shortened(parts.uri.path()),
+        })
     }
-}
-
-impl Caller {
-    pub(super) fn is_admin(&self) -> bool {
-        self.0.roles.iter().any(|role| role == "Admin")
-    }
-
-    /// # Errors
-    /// When what is asked for belongs to somebody else.
-    pub(super) fn must_own(&self, owner: &str) -> Result<(), Failure> {
-        if self.is_admin() || self.0.sub == owner {
-            Ok(())
-        } else {
-            Err(Failure::Forbidden("it belongs to another user"))
-        }
-    }
-}
-
-/// An admin who asks.
-pub(super) struct Admin;
-
-impl FromRequestParts<Arc<Root>> for Admin {
-    type Rejection = Failure;
-
-    async fn from_request_parts(parts: &mut Parts, root: &Arc<Root>) -> Result<Self, Failure> {
-        let caller = Caller::from_request_parts(parts, root).await?;
-        if caller.is_admin() { Ok(Self) } else { Err(Failure::Forbidden("the role Admin is needed")) }
-    }
-}
-
-/// The claims of a good refresh token.
-pub(super) struct Refresher(pub(super) Claims);
-
-impl FromRequestParts<Arc<Root>> for Refresher {
-    type Rejection = Failure;
-
-    async fn from_request_parts(parts: &mut Parts, root: &Arc<Root>) -> Result<Self, Failure> {
-        Ok(Self(root.tokens.check(bearer(parts)?, Kind::Refresh)?))
-    }
-}
-
-fn bearer(parts: &Parts) -> Result<&str, Failure> {
-    let value = parts.headers.get(header::AUTHORIZATION).ok_or(Failure::NoToken)?;
-    let (scheme, token) =
-        value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or(Failure::NoToken)?;
-    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(Failure::NoToken) }
 }
 
 /// Reads an id of the path. One that cannot be is not found, like one that is not there.
-pub(super) fn id(path: &Path<String>, kind: &'static str) -> Result<Id, Failure> {
-    path.parse().map_err(|_invalid| Failure::NotFound { kind, id: path.chars().take(64).collect() })
+pub(super) fn id(text: &str, kind: &'static str) -> Result<Id, Failure> {
+    text.parse().map_err(|_invalid| Failure::NotFound { kind, id: shortened(text) })
+}
+
+/// Reads the name of a user likewise.
+pub(super) fn user(text: &str) -> Result<crate::root::user::UserName, Failure> {
+    text.try_into().map_err(|_invalid| Failure::no_user(shortened(text)))
+}
+
+pub(super) fn shortened(text: &str) -> String {
+    text.chars().take(64).collect()
 }

@@ -4,19 +4,23 @@
 //! the last only where single fields are wrong. `code` and `status` are what Oakestra's framework answers.
 
 use axum::Json;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::root::failure::Failure;
+use crate::root::failure::{self, Failure};
 use crate::sla::Violation;
 
-#[derive(Debug, Serialize)]
-struct ErrorBody<'a> {
+/// Why something was not done.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Error)]
+pub(super) struct ErrorBody<'a> {
     code: u16,
     status: &'static str,
     message: String,
+    /// Only where single fields are wrong.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(value_type = Option<Vec<Violation>>)]
     errors: &'a [Violation],
 }
 
@@ -25,25 +29,42 @@ fn answer(code: StatusCode, message: String, errors: &[Violation]) -> Response {
     (code, Json(ErrorBody { code: code.as_u16(), status, message, errors })).into_response()
 }
 
+/// As [`answer`], with a header.
+fn answer_with(code: StatusCode, message: String, name: HeaderName, value: HeaderValue) -> Response {
+    let mut response = answer(code, message, &[]);
+    response.headers_mut().insert(name, value);
+    response
+}
+
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let code = match &self {
-            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::BadReset => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoToken | Self::Token(_) | Self::Credentials => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Pool(_) | Self::NoSubnet => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Pool(_) | Self::NoSubnet | Self::NoMail => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Store(_) | Self::Password(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        if let Self::Store(error) = &self {
-            tracing::error!(%error, "request failed");
-            return answer(code, "The root's store failed; its log says why.".to_owned(), &[]);
+        match &self {
+            Self::Store(_) | Self::Password(_) => {
+                tracing::error!(error = %self, "request failed");
+                answer(code, "The root failed to carry it out; its log says why.".to_owned(), &[])
+            }
+            Self::TooMany(wait) => {
+                answer_with(code, self.to_string(), header::RETRY_AFTER, failure::seconds(*wait).into())
+            }
+            _ if code == StatusCode::UNAUTHORIZED => {
+                let scheme = HeaderValue::from_static("Bearer");
+                answer_with(code, self.to_string(), header::WWW_AUTHENTICATE, scheme)
+            }
+            Self::Invalid(violations) => answer(code, self.to_string(), violations),
+            _ => answer(code, self.to_string(), &[]),
         }
-        let errors = if let Self::Invalid(violations) = &self { violations.as_slice() } else { &[] };
-        answer(code, self.to_string(), errors)
     }
 }
 

@@ -1,15 +1,17 @@
 //! Services and their instances.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use protocol::id::{ExtendedId, Id};
 use serde_json::{Value, json};
 
 use super::docs::Message;
-use super::extract::{self, Admin, Body, Caller};
+use super::extract::{self, Body, Named};
 use crate::root::Root;
+use crate::root::access::Caller;
 use crate::root::failure::Failure;
 use crate::root::record::Record;
 use crate::sla::Violation;
@@ -30,19 +32,23 @@ impl Root {
         document
     }
 
-    /// The service, if the caller may see it.
-    async fn service_for(&self, caller: &Caller, path: &Path<String>) -> Result<Record, Failure> {
-        let id = extract::id(path, "service")?;
+    /// The service, if the caller may use its application.
+    async fn service_for(&self, caller: &Caller, id: &str) -> Result<Record, Failure> {
+        let id = extract::id(id, "service")?;
         let record = self.service(id).await?.ok_or_else(|| Failure::no_service(id))?;
-        caller.must_own(&record.owner)?;
-        Ok(record)
+        let application = self.application(record.service.application_id).await?;
+        if application.is_some_and(|application| self.may_use(caller, &application)) {
+            Ok(record)
+        } else {
+            Err(Failure::no_service(id))
+        }
     }
 }
 
 /// Add the services of an SLA to the application that it names by `applicationID`. Nothing is started.
-#[utoipa::path(post, path = "/api/service", tag = "service", security(("token" = [])),
+#[utoipa::path(post, path = "/api/service", tag = "service",
     request_body(content = Object, description = "SLA, version v2.0"),
-    responses((status = 200, body = Object), (status = 400), (status = 401), (status = 403), (status = 404),
+    responses((status = 200, body = Object), (status = 400),
         (status = 409), (status = 422)))]
 pub(super) async fn create(
     State(root): State<Arc<Root>>,
@@ -57,13 +63,13 @@ pub(super) async fn create(
         return Err(invalid("applications", "expected the one application that the services are added to"));
     }
     let described = checked.applications.remove(0);
-    let id: Id = described.application_id.parse().map_err(|_invalid| {
-        invalid("applications[0].applicationID", "expected the id of an application: 24 hexadecimal digits")
-    })?;
-    let application = root.application(id).await?.ok_or_else(|| Failure::no_application(id))?;
-    caller.must_own(&application.owner)?;
+    if described.application_id.parse::<Id>().is_err() {
+        let expected = "expected the id of an application: 24 hexadecimal digits";
+        return Err(invalid("applications[0].applicationID", expected));
+    }
+    let application = root.application_for(&caller, &described.application_id).await?;
     root.check_addresses(&document)?;
-    let made = root.add_services(id, described.microservices).await?;
+    let made = root.add_services(application.id, described.microservices).await?;
     let deployed: Vec<_> = made
         .iter()
         .map(|record| json!({ "service_name": record.service.job_name, "status": "success" }))
@@ -76,50 +82,52 @@ pub(super) async fn create(
 }
 
 /// A service with its instances.
-#[utoipa::path(get, path = "/api/service/{id}", tag = "service", security(("token" = [])),
-    params(("id" = String, Path)), responses((status = 200, body = Object), (status = 401), (status = 403), (status = 404)))]
+#[utoipa::path(get, path = "/api/service/{id}", tag = "service",
+    params(("id" = String, Path)), responses((status = 200, body = Object)))]
 pub(super) async fn get(
     State(root): State<Arc<Root>>,
     caller: Caller,
-    path: Path<String>,
+    Named(id): Named<String>,
 ) -> Result<Json<Value>, Failure> {
-    let record = root.service_for(&caller, &path).await?;
+    let record = root.service_for(&caller, &id).await?;
     Ok(Json(root.document(record)))
 }
 
 /// Delete a service with its instances.
-#[utoipa::path(delete, path = "/api/service/{id}", tag = "service", security(("token" = [])),
-    params(("id" = String, Path)), responses((status = 200, body = Message), (status = 401), (status = 403), (status = 404)))]
+#[utoipa::path(delete, path = "/api/service/{id}", tag = "service",
+    params(("id" = String, Path)), responses((status = 200, body = Message)))]
 pub(super) async fn delete(
     State(root): State<Arc<Root>>,
     caller: Caller,
-    path: Path<String>,
+    Named(id): Named<String>,
 ) -> Result<Json<Message>, Failure> {
-    let record = root.service_for(&caller, &path).await?;
+    let record = root.service_for(&caller, &id).await?;
     root.delete_service(record.service.id).await?;
     Ok(Message::json("Job deleted"))
 }
 
-/// All services of all users.
-#[utoipa::path(get, path = "/api/services", tag = "service", security(("token" = [])),
-    responses((status = 200, body = Vec<Object>), (status = 401), (status = 403)))]
-pub(super) async fn list(State(root): State<Arc<Root>>, _admin: Admin) -> Result<Json<Vec<Value>>, Failure> {
-    let records = root.services().await?;
-    Ok(Json(records.into_iter().map(|record| root.document(record)).collect()))
+/// The services of all applications that the caller may use.
+#[utoipa::path(get, path = "/api/services", tag = "service",
+    responses((status = 200, body = Vec<Object>)))]
+pub(super) async fn list(State(root): State<Arc<Root>>, caller: Caller) -> Result<Json<Vec<Value>>, Failure> {
+    let applications = root.applications().await?.into_iter();
+    let visible: HashSet<Id> =
+        applications.filter(|one| root.may_use(&caller, one)).map(|application| application.id).collect();
+    let records = root.services().await?.into_iter();
+    let records = records.filter(|record| visible.contains(&record.service.application_id));
+    Ok(Json(records.map(|record| root.document(record)).collect()))
 }
 
 /// The services of an application.
-#[utoipa::path(get, path = "/api/services/{application}", tag = "service", security(("token" = [])),
-    params(("application" = String, Path)),
-    responses((status = 200, body = Vec<Object>), (status = 401), (status = 403), (status = 404)))]
+#[utoipa::path(get, path = "/api/services/{id}", tag = "service",
+    params(("id" = String, Path)),
+    responses((status = 200, body = Vec<Object>)))]
 pub(super) async fn list_of(
     State(root): State<Arc<Root>>,
     caller: Caller,
-    path: Path<String>,
+    Named(id): Named<String>,
 ) -> Result<Json<Vec<Value>>, Failure> {
-    let id = extract::id(&path, "application")?;
-    let application = root.application(id).await?.ok_or_else(|| Failure::no_application(id))?;
-    caller.must_own(&application.owner)?;
+    let application = root.application_for(&caller, &id).await?;
     let mut documents = Vec::new();
     for service in application.services {
         documents.extend(root.service(service).await?.map(|record| root.document(record)));
@@ -128,33 +136,33 @@ pub(super) async fn list_of(
 }
 
 /// Ask for one more instance. It is placed and started in the background.
-#[utoipa::path(post, path = "/api/service/{id}/instance", tag = "service", security(("token" = [])),
-    params(("id" = String, Path)), responses((status = 200, body = Message), (status = 401), (status = 403),
+#[utoipa::path(post, path = "/api/service/{id}/instance", tag = "service",
+    params(("id" = String, Path)), responses((status = 200, body = Message),
         (status = 404), (status = 503, description = "all service addresses are taken")))]
 pub(super) async fn deploy(
     State(root): State<Arc<Root>>,
     caller: Caller,
-    path: Path<String>,
+    Named(id): Named<String>,
 ) -> Result<Json<Value>, Failure> {
-    let record = root.service_for(&caller, &path).await?;
+    let record = root.service_for(&caller, &id).await?;
     let number = root.add_instance(record.service.id).await?;
     Ok(Json(json!({ "message": "ok", "instance_number": number })))
 }
 
 /// Remove an instance; -1 is all of them.
-#[utoipa::path(delete, path = "/api/service/{id}/instance/{number}", tag = "service", security(("token" = [])),
+#[utoipa::path(delete, path = "/api/service/{id}/instance/{number}", tag = "service",
     params(("id" = String, Path), ("number" = i64, Path)),
-    responses((status = 200, body = Message), (status = 401), (status = 403), (status = 404)))]
+    responses((status = 200, body = Message)))]
 pub(super) async fn undeploy(
     State(root): State<Arc<Root>>,
     caller: Caller,
-    Path((id, text)): Path<(String, String)>,
+    Named((id, text)): Named<(String, String)>,
 ) -> Result<Json<Message>, Failure> {
-    let record = root.service_for(&caller, &Path(id)).await?;
+    let record = root.service_for(&caller, &id).await?;
     let number = match text.parse::<i64>() {
         Ok(-1) => None,
         Ok(number) if u32::try_from(number).is_ok() => u32::try_from(number).ok(),
-        _ => return Err(Failure::NotFound { kind: "instance", id: text.chars().take(32).collect() }),
+        _ => return Err(Failure::NotFound { kind: "instance", id: extract::shortened(&text) }),
     };
     root.remove_instances(record.service.id, number).await?;
     Ok(Message::json("ok"))
