@@ -5,6 +5,8 @@
 pub mod client;
 mod listen;
 
+use std::path::PathBuf;
+
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
@@ -19,17 +21,23 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use self::listen::{ListenError, Socket, bind_loopback, bind_metrics};
+use crate::commands::exit::NotFound;
+use crate::commands::source::{self, Question};
 use crate::datapath::Programs;
 use crate::error::chain;
-use crate::metrics;
 use crate::node::{Command, Refusal, Reply};
 use crate::report::Report;
+use crate::state::Store;
+use crate::{metrics, userspace};
 
 /// Our requests have less than a KiB; port mappings can be longer.
 const LARGEST_BODY: usize = 64 << 10;
 
 /// Where `netmanager status` asks.
 pub const REPORT_PATH: &str = "/hypha/report";
+
+/// Where commands ask a daemon that forwards packets itself.
+pub const LOOK_PATH: &str = "/hypha/look";
 
 /// Where Prometheus asks.
 pub const METRICS_PATH: &str = "/metrics";
@@ -44,10 +52,19 @@ pub struct Tcp {
     pub metrics: Option<TcpListener>,
 }
 
-/// The API on the UNIX socket, and on TCP if that is wanted, until `stop`.
-pub async fn run(node: Node, socket: Socket, tcp: Tcp, stop: CancellationToken) {
+/// The tables of a daemon that forwards packets itself, and the names of what is in them.
+#[derive(Debug, Clone)]
+pub(crate) struct Look {
+    pub(crate) tables: userspace::Reader,
+    pub(crate) state_dir: PathBuf,
+}
+
+/// The API on the UNIX socket, and on TCP if that is wanted, until `stop`. Into the tables only the UNIX socket lets look,
+/// which admits root only.
+pub(crate) async fn run(node: Node, look: Option<Look>, socket: Socket, tcp: Tcp, stop: CancellationToken) {
     let (all, metrics) = (router(node.clone()), metrics_router(node));
-    let on_socket = serve(socket, all.clone()).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let on_socket = serve(socket, all.clone().merge(look_router(look)))
+        .with_graceful_shutdown(stop.clone().cancelled_owned());
     let on_tcp = |listener: Option<TcpListener>, router: Router| {
         let stop = stop.clone();
         async move {
@@ -74,6 +91,10 @@ fn router(node: Node) -> Router {
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(node.clone())
         .merge(metrics_router(node))
+}
+
+fn look_router(look: Option<Look>) -> Router {
+    Router::new().route(LOOK_PATH, post(answer)).layer(DefaultBodyLimit::max(LARGEST_BODY)).with_state(look)
 }
 
 fn metrics_router(node: Node) -> Router {
@@ -103,6 +124,15 @@ async fn scrape(State(node): State<Node>) -> Result<Response, Failure> {
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
+async fn answer(State(look): State<Option<Look>>, body: Bytes) -> Result<Response, Failure> {
+    let question: Question = decode(&body)?;
+    let Look { tables, state_dir } = look.ok_or(Failure::TablesElsewhere)?;
+    let answered =
+        tokio::task::spawn_blocking(move || source::answer(&tables, &Store::at(&state_dir), &question)).await;
+    let answer = answered.map_err(|_panicked| Failure::Stopping)?.map_err(Failure::Look)?;
+    Ok(Json(answer).into_response())
+}
+
 async fn report_of(node: &Node) -> Result<Report, Failure> {
     let (reply, answer) = oneshot::channel();
     node.send(Command::Report(reply)).await.map_err(|_closed| Failure::Stopping)?;
@@ -114,18 +144,25 @@ async fn ask<B: DeserializeOwned, T>(
     body: &[u8],
     command: impl FnOnce(B, Reply<T>) -> Command,
 ) -> Result<T, Failure> {
-    // The content type is not looked at: curl's default is not JSON's.
-    let mut reader = serde_json::Deserializer::from_slice(body);
-    let body = serde_path_to_error::deserialize(&mut reader).map_err(Failure::Body)?;
+    let body = decode(body)?;
     let (reply, answer) = oneshot::channel();
     node.send(command(body, reply)).await.map_err(|_closed| Failure::Stopping)?;
     answer.await.map_err(|_closed| Failure::Stopping)?.map_err(Failure::Refused)
+}
+
+/// The content type is not looked at: curl's default is not JSON's.
+fn decode<B: DeserializeOwned>(body: &[u8]) -> Result<B, Failure> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    serde_path_to_error::deserialize(&mut reader).map_err(Failure::Body)
 }
 
 enum Failure {
     Body(serde_path_to_error::Error<serde_json::Error>),
     Refused(Refusal),
     Text(std::fmt::Error),
+    /// Of a question about the tables.
+    Look(anyhow::Error),
+    TablesElsewhere,
     Stopping,
 }
 
@@ -138,6 +175,11 @@ impl IntoResponse for Failure {
             Self::Body(error) => (StatusCode::BAD_REQUEST, error.to_string()),
             Self::Refused(refusal) => (status(&refusal), chain(&refusal)),
             Self::Text(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            Self::Look(error) if error.is::<NotFound>() => (StatusCode::NOT_FOUND, error.to_string()),
+            Self::Look(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")),
+            Self::TablesElsewhere => {
+                (StatusCode::CONFLICT, "the tables are in the kernel: read them there".to_owned())
+            }
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "netmanager is about to stop".to_owned()),
         };
         (status, text + "\n").into_response()

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, Socket, bind_loopback, bind_metrics};
+use crate::api::{self, Look, Socket, bind_loopback, bind_metrics};
 use crate::config::Config;
 use crate::lock::Lock;
 use crate::node::Node;
@@ -62,9 +62,10 @@ pub async fn run(config: Config, paths: &Paths, listen: Listen) -> Result<()> {
     let choice = config.datapath;
     let node = Node::open(config, store, &paths.bpffs, choice, tasks.clone(), stop_node.clone()).await?;
     let mode = node.mode();
+    let look = node.tables().map(|tables| Look { tables, state_dir: paths.state_dir.clone() });
     let (commands, queue) = mpsc::channel(64);
     tasks.spawn(node.run(queue));
-    let api = tasks.spawn(api::run(commands, socket, api::Tcp { loopback, metrics }, stop_api.clone()));
+    let api = tasks.spawn(api::run(commands, look, socket, api::Tcp { loopback, metrics }, stop_api.clone()));
     tracing::info!(socket = %paths.socket.display(), port = listen.port, metrics = ?listen.metrics, "netmanager is ready");
 
     tokio::select! {

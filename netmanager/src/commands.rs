@@ -1,5 +1,5 @@
 //! The commands beside the daemon. They read the kernel's tables and the state directory themselves, so they work while the
-//! daemon is down. `bench` needs nothing of either.
+//! daemon is down; only a daemon that forwards packets itself is asked. `bench` needs nothing of either.
 
 pub mod bench;
 pub mod cleanup;
@@ -8,6 +8,7 @@ pub mod drops;
 pub mod exit;
 pub mod flows;
 pub mod services;
+pub(crate) mod source;
 pub mod status;
 pub mod why;
 

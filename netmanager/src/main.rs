@@ -46,12 +46,13 @@ fn run(command: Command) -> Result<Exit> {
         }
         Command::Services(args) => {
             let OutputArgs { format, places } = args.output;
-            commands::services::run(&places.into(), args.service.as_deref(), format, &mut out)
+            let wanted = commands::services::Wanted { service: args.service };
+            runtime()?.block_on(commands::services::run(&places.into(), wanted, format, &mut out))
         }
         Command::Flows(args) => {
             let OutputArgs { format, places } = args.output;
             let wanted = commands::flows::Wanted { from: args.from, to: args.to };
-            commands::flows::run(&places.into(), &wanted, format, &mut out)
+            runtime()?.block_on(commands::flows::run(&places.into(), wanted, format, &mut out))
         }
         Command::Drops(args) => {
             let OutputArgs { format, places } = args.output;
@@ -59,7 +60,7 @@ fn run(command: Command) -> Result<Exit> {
             if args.watch {
                 return runtime()?.block_on(commands::drops::watch(&paths, format, &mut out));
             }
-            commands::drops::show(&paths, format, &mut out)
+            runtime()?.block_on(commands::drops::show(&paths, format, &mut out))
         }
         Command::Why(args) => {
             let OutputArgs { format, places } = args.output;

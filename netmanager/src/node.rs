@@ -38,6 +38,7 @@ use crate::resolver::{Resolver, is_use};
 use crate::session::{Event, Session};
 use crate::slowpath::SlowPath;
 use crate::state::{self, Store};
+use crate::userspace;
 
 /// How often it is looked for services that nothing uses.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -139,6 +140,14 @@ impl Node {
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.datapath.mode()
+    }
+
+    /// The tables, if this process has them and not the kernel.
+    pub(crate) fn tables(&self) -> Option<userspace::Reader> {
+        match &self.datapath {
+            Plane::Ebpf(_) => None,
+            Plane::Userspace(datapath) => Some(datapath.reader()),
+        }
     }
 
     /// Serves until it is told to stop. Containers stay connected.

@@ -4,6 +4,7 @@
 mod backends;
 mod error;
 mod paths;
+mod seen;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use self::backends::Backends;
 pub use self::error::PlaneError;
 pub use self::paths::PathTable;
+pub(crate) use self::seen::Seen;
 use crate::datapath::{
     self, Addresses, Counters, Datapath, DatapathError, Decapsulation, Endpoint, Event, Flow, Node, Options,
     Placement, Repair, Service,

@@ -10,11 +10,15 @@ use crate::bed::{Bed, CLIENT, NEIGHBOUR, SERVER, SERVICE};
 use crate::packet::Packet;
 use crate::packet::Transport::{TcpSyn, Udp};
 
-fn json(write: impl FnOnce(&Paths, &mut Vec<u8>) -> anyhow::Result<()>, bed: &Bed) -> Value {
+fn json(write: impl AsyncFnOnce(&Paths, &mut Vec<u8>) -> anyhow::Result<()>, bed: &Bed) -> Value {
     let state = tempfile::tempdir().unwrap();
     let mut out = Vec::new();
-    write(&bed.paths(state.path()), &mut out).unwrap();
+    block_on(write(&bed.paths(state.path()), &mut out)).unwrap();
     serde_json::from_slice(&out).unwrap()
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
 #[test]
@@ -31,8 +35,9 @@ fn services_are_shown_with_turns_and_flows_and_found_by_address() {
         let packet = Packet { ports: (port, 80), ..Packet::new(TcpSyn, CLIENT.ns_ip, SERVICE) };
         bed.container_sends(&packet.sent_by(&CLIENT)).redirected();
     }
-    let wanted = SERVICE.to_string();
-    let shown = json(|paths, out| services::run(paths, Some(&wanted), Format::Json, out), &bed);
+    let wanted = |text: &str| services::Wanted { service: Some(text.to_owned()) };
+    let known = wanted(&SERVICE.to_string());
+    let shown = json(async |paths, out| services::run(paths, known, Format::Json, out).await, &bed);
     assert_eq!(
         shown,
         json!([{
@@ -46,7 +51,8 @@ fn services_are_shown_with_turns_and_flows_and_found_by_address() {
         }])
     );
     let state = tempfile::tempdir().unwrap();
-    let unknown = services::run(&bed.paths(state.path()), Some("10.30.9.9"), Format::Json, &mut Vec::new());
+    let (paths, mut out) = (bed.paths(state.path()), Vec::new());
+    let unknown = block_on(services::run(&paths, wanted("10.30.9.9"), Format::Json, &mut out));
     assert!(unknown.unwrap_err().is::<netmanager::commands::exit::NotFound>());
 }
 
@@ -59,7 +65,10 @@ fn flows_are_filtered_by_their_ends() {
     }
     let count = |from: Option<String>, to: Option<String>| {
         let wanted = flows::Wanted { from, to };
-        json(|paths, out| flows::run(paths, &wanted, Format::Json, out), &bed).as_array().unwrap().len()
+        json(async |paths, out| flows::run(paths, wanted, Format::Json, out).await, &bed)
+            .as_array()
+            .unwrap()
+            .len()
     };
     assert_eq!(count(None, None), 2);
     assert_eq!(count(Some(CLIENT.ns_ip.to_string()), None), 1);
@@ -73,7 +82,7 @@ fn drops_are_shown_with_what_they_mean_and_what_to_do() {
     let mut bed = Bed::new();
     let spoofed = Packet::new(TcpSyn, CLIENT.ns_ip, SERVICE).sent_by(&NEIGHBOUR);
     bed.container_sends(&spoofed);
-    let shown = json(|paths, out| drops::show(paths, Format::Json, out), &bed);
+    let shown = json(async |paths, out| drops::show(paths, Format::Json, out).await, &bed);
     assert_eq!(shown.as_array().unwrap().len(), 1, "{shown}");
     assert_eq!((&shown[0]["reason"], &shown[0]["packets"]), (&json!("spoofed-source"), &json!(1)));
     for words in ["meaning", "remedy"] {

@@ -166,6 +166,57 @@ fn containers_of_two_nodes_talk_by_every_address_of_both_families_without_bpf() 
     Ok(())
 }
 
+/// A command about the first node, as JSON.
+fn shown(pair: &Pair, name: &str, arguments: &[&str]) -> Result<Value> {
+    let output = process::output(pair.bed.command(name)?.args(arguments).args(["-o", "json"]))?;
+    serde_json::from_str(&output).with_context(|| format!("read {output}"))
+}
+
+#[test]
+fn services_flows_and_drops_are_shown_by_the_daemon_that_has_them() -> Result<()> {
+    let mut pair = Pair::start(["userspace", "userspace"])?;
+    let _server = Server::start(&pair.server.netns)?;
+    pair.expect_connected()?;
+    // Names are on the disk some seconds after they are known.
+    let services = eventually(PATIENCE, "the service's name", || {
+        let services = shown(&pair, "services", &[&WEB_ADDRESS.to_string()])?;
+        ensure!(services[0]["service"] == crate::cluster::WEB, "{services}");
+        Ok(services)
+    })?;
+    let backend = &services[0]["backends"][0];
+    assert_eq!((&backend["instance"], &backend["here"]), (&json!(1), &json!(false)), "{services}");
+    assert!(backend["flows"].as_u64().is_some_and(|flows| flows > 0), "{services}");
+
+    let flows = shown(&pair, "flows", &["--to", &WEB_ADDRESS.to_string()])?;
+    let transports: Vec<_> = flows.as_array().into_iter().flatten().map(|flow| &flow["transport"]).collect();
+    for transport in ["tcp", "udp", "icmp"] {
+        assert!(transports.contains(&&json!(transport)), "{flows}");
+    }
+    assert_eq!(shown(&pair, "flows", &["--to", "10.30.9.9"])?, json!([]));
+
+    assert_eq!(shown(&pair, "drops", &[])?, json!([]));
+    // Whom nobody knows.
+    assert!(ask_by_datagram(&pair.client.netns, "10.18.200.1".parse()?).is_err());
+    let drops = shown(&pair, "drops", &[])?;
+    assert_eq!(drops[0]["reason"], "no-endpoint", "{drops}");
+
+    for (arguments, code, said) in [
+        (&["services", "10.30.9.9"][..], 3, "no service '10.30.9.9'"),
+        (&["why", "10.18.0.66", "10.30.109.2"], 1, "forwards packets itself"),
+    ] {
+        let output = pair.bed.command(arguments[0])?.args(&arguments[1..]).output()?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+        assert!(text.contains(said), "{arguments:?}: {text}");
+    }
+
+    pair.bed.netmanager.terminate()?;
+    let output = pair.bed.command("flows")?.output()?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && text.contains("nor does a daemon"), "{text}");
+    Ok(())
+}
+
 #[test]
 fn a_node_in_user_space_and_one_in_the_kernel_understand_each_other() -> Result<()> {
     for datapaths in [["userspace", "ebpf"], ["ebpf", "userspace"]] {

@@ -1,4 +1,4 @@
-//! Asking the running daemon, for `netmanager status`.
+//! Asking the running daemon, for the commands.
 
 use std::io;
 use std::path::Path;
@@ -6,23 +6,66 @@ use std::time::Duration;
 
 use axum::body::Body;
 use http_body_util::{BodyExt, Limited};
+use hyper::body::Bytes;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use tokio::net::UnixStream;
 
-use super::REPORT_PATH;
+use super::{LOOK_PATH, REPORT_PATH};
 use crate::report::Report;
 
 const DEADLINE: Duration = Duration::from_secs(5);
-const LARGEST_REPORT: usize = 16 << 20;
+/// All flows of a node, one behind the other, are not longer.
+const LARGEST_ANSWER: usize = 64 << 20;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// What came of a question.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    Answer(serde_json::Value),
+    /// What the question names is not there.
+    NotFound(String),
+    /// No daemon serves the socket.
+    Nobody,
+}
 
 /// The daemon's report; `None` when no daemon serves the socket.
 ///
 /// # Errors
 /// When there is a daemon but it does not answer as expected.
 pub async fn report(socket: &Path) -> Result<Option<Report>, Error> {
+    let request = Request::get(REPORT_PATH).header("host", "localhost").body(Body::empty())?;
+    match exchange(socket, request).await? {
+        None => Ok(None),
+        Some((StatusCode::OK, body)) => Ok(Some(serde_json::from_slice(&body)?)),
+        Some((status, body)) => Err(unexpected(status, &body)),
+    }
+}
+
+/// Asks a daemon that forwards packets itself about its tables.
+///
+/// # Errors
+/// As [`report`].
+pub(crate) async fn ask(socket: &Path, question: &impl Serialize) -> Result<Asked, Error> {
+    let body = Body::from(serde_json::to_vec(question)?);
+    let request = Request::post(LOOK_PATH).header("host", "localhost").body(body)?;
+    match exchange(socket, request).await? {
+        None => Ok(Asked::Nobody),
+        Some((StatusCode::OK, body)) => Ok(Asked::Answer(serde_json::from_slice(&body)?)),
+        Some((StatusCode::NOT_FOUND, body)) => {
+            Ok(Asked::NotFound(String::from_utf8_lossy(&body).trim_end().to_owned()))
+        }
+        Some((status, body)) => Err(unexpected(status, &body)),
+    }
+}
+
+fn unexpected(status: StatusCode, body: &[u8]) -> Error {
+    format!("{status}: {}", String::from_utf8_lossy(body).trim_end()).into()
+}
+
+async fn exchange(socket: &Path, request: Request<Body>) -> Result<Option<(StatusCode, Bytes)>, Error> {
     let stream = match UnixStream::connect(socket).await {
         Ok(stream) => stream,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
@@ -30,20 +73,16 @@ pub async fn report(socket: &Path) -> Result<Option<Report>, Error> {
         }
         Err(error) => return Err(error.into()),
     };
-    tokio::time::timeout(DEADLINE, ask(stream)).await?.map(Some)
+    tokio::time::timeout(DEADLINE, send(stream, request)).await?.map(Some)
 }
 
-async fn ask(stream: UnixStream) -> Result<Report, Error> {
+async fn send(stream: UnixStream, request: Request<Body>) -> Result<(StatusCode, Bytes), Error> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(REPORT_PATH).header("host", "localhost").body(Body::empty())?;
     let exchange = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), LARGEST_REPORT).collect().await?.to_bytes();
-        if status != StatusCode::OK {
-            return Err(format!("{status}: {}", String::from_utf8_lossy(&body)).into());
-        }
-        Ok(serde_json::from_slice(&body)?)
+        let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await?.to_bytes();
+        Ok((status, body))
     };
     tokio::select! {
         answer = exchange => answer,

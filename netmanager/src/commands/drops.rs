@@ -8,11 +8,14 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::exit::Exit;
+use super::source::Source;
 use super::{write_json, write_table};
+use crate::api::client;
 use crate::app::Paths;
 use crate::cli::Format;
-use crate::datapath::{Counters, DropReason, Tables};
+use crate::datapath::{Counters, DropReason};
 use crate::remedy;
+use crate::report::{Drops, Report};
 
 /// How often the counters are read while somebody watches.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -44,8 +47,8 @@ struct Change {
 
 /// # Errors
 /// When there is no data plane, or it cannot be read.
-pub fn show(paths: &Paths, format: Format, out: &mut impl Write) -> Result<()> {
-    let rows = rows(&counters(&open(paths)?)?);
+pub async fn show(paths: &Paths, format: Format, out: &mut impl Write) -> Result<()> {
+    let rows = rows(&counters(&Source::find(paths).await?).await?);
     match format {
         Format::Json => write_json(out, &rows)?,
         Format::Table => write(out, &rows)?,
@@ -58,8 +61,8 @@ pub fn show(paths: &Paths, format: Format, out: &mut impl Write) -> Result<()> {
 /// # Errors
 /// As [`show`].
 pub async fn watch(paths: &Paths, format: Format, out: &mut impl Write) -> Result<Exit> {
-    let tables = open(paths)?;
-    let mut before = counters(&tables)?;
+    let source = Source::find(paths).await?;
+    let mut before = counters(&source).await?;
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.tick().await;
     loop {
@@ -70,7 +73,7 @@ pub async fn watch(paths: &Paths, format: Format, out: &mut impl Write) -> Resul
             }
             _ = ticks.tick() => {}
         }
-        let now = counters(&tables)?;
+        let now = counters(&source).await?;
         let time_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         for change in changes(&before, &now, time_ms) {
             match format {
@@ -94,13 +97,24 @@ pub async fn watch(paths: &Paths, format: Format, out: &mut impl Write) -> Resul
     }
 }
 
-fn open(paths: &Paths) -> Result<Tables> {
-    Tables::open(&paths.bpffs)
-        .with_context(|| format!("open the data plane pinned under {}", paths.bpffs.display()))
+async fn counters(source: &Source) -> Result<Counters> {
+    match source {
+        Source::Kernel(tables) => tables.counters().context("read the counters in the kernel"),
+        Source::Daemon(socket) => {
+            let report = client::report(socket).await.map_err(|error| anyhow::anyhow!(error));
+            let report = report.with_context(|| format!("ask the daemon at {}", socket.display()))?;
+            Ok(reported(&report.with_context(|| format!("the daemon at {} has stopped", socket.display()))?))
+        }
+    }
 }
 
-fn counters(tables: &Tables) -> Result<Counters> {
-    tables.counters().context("read the counters in the kernel")
+/// A daemon of another version may count what is not known here.
+fn reported(report: &Report) -> Counters {
+    let counts = |counts: &[Drops]| {
+        let reason = |name: &str| DropReason::ALL.iter().copied().find(|reason| reason.name() == name);
+        counts.iter().filter_map(|count| Some((reason(&count.reason)?, count.packets))).collect()
+    };
+    Counters { endpoints: Vec::new(), drops: counts(&report.drops), punts: counts(&report.punts) }
 }
 
 /// What has been counted so far, most packets first.

@@ -1,20 +1,21 @@
-//! `netmanager flows`: the connections that the data plane remembers, read from the pinned map.
+//! `netmanager flows`: the connections that the data plane remembers.
 
 use std::io::Write;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::source::{Question, Source};
 use super::{write_json, write_table};
 use crate::app::Paths;
 use crate::cli::Format;
-use crate::datapath::{Flow, FlowState, Tables, Transport};
+use crate::datapath::{Flow, FlowState, Transport};
 use crate::names::{self, Names};
-use crate::state::Store;
+use crate::plane::Seen;
 
 /// Which flows are shown: names or addresses of their ends; nothing is no condition.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Wanted {
     /// The container that has begun it.
     pub from: Option<String>,
@@ -43,9 +44,9 @@ impl Wanted {
     }
 }
 
-#[derive(Serialize)]
-struct Row {
-    transport: &'static str,
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Row {
+    transport: String,
     client: String,
     /// The instance that has begun it, and the service that it dialled, as far as they are known.
     client_name: Option<String>,
@@ -57,26 +58,14 @@ struct Row {
     node: Option<String>,
     idle_seconds: u64,
     /// How far it has come.
-    state: &'static str,
+    state: String,
 }
 
 /// # Errors
 /// When there is no data plane, or it cannot be read.
-pub fn run(paths: &Paths, wanted: &Wanted, format: Format, out: &mut impl Write) -> Result<()> {
-    let tables = Tables::open(&paths.bpffs)
-        .with_context(|| format!("open the data plane pinned under {}", paths.bpffs.display()))?;
-    let names = Names::read(&Store::at(&paths.state_dir))?;
-    let mut flows = tables.flows().context("read the flows")?;
-    flows.retain(|flow| wanted.takes(flow, &names));
-    flows.sort_by_key(|flow| (flow.client.ip(), flow.service.ip(), flow.client.port()));
-    let rows: Vec<_> = flows
-        .iter()
-        .map(|flow| Row {
-            client_name: names.instance(flow.client.ip()).map(ToString::to_string),
-            service_name: names.service(flow.service.ip()).map(ToString::to_string),
-            ..Row::from(flow)
-        })
-        .collect();
+pub async fn run(paths: &Paths, wanted: Wanted, format: Format, out: &mut impl Write) -> Result<()> {
+    let source = Source::find(paths).await?;
+    let rows: Vec<Row> = source.ask(paths, &Question::Flows(wanted)).await?;
     match format {
         Format::Json => write_json(out, &rows)?,
         Format::Table if rows.is_empty() => writeln!(out, "No flows.")?,
@@ -86,13 +75,13 @@ pub fn run(paths: &Paths, wanted: &Wanted, format: Format, out: &mut impl Write)
                 .into_iter()
                 .map(|row| {
                     vec![
-                        row.transport.to_owned(),
+                        row.transport,
                         row.client,
                         row.service,
                         row.instance.unwrap_or_else(dash),
                         row.nsip.unwrap_or_else(dash),
                         row.node.unwrap_or_else(dash),
-                        row.state.to_owned(),
+                        row.state,
                         format!("{}s", row.idle_seconds),
                     ]
                 })
@@ -107,6 +96,19 @@ pub fn run(paths: &Paths, wanted: &Wanted, format: Format, out: &mut impl Write)
     Ok(())
 }
 
+/// What is remembered, by its ends.
+pub(crate) fn rows(seen: &impl Seen, names: &Names, wanted: &Wanted) -> Result<Vec<Row>> {
+    let mut flows = seen.flows().context("read the flows")?;
+    flows.retain(|flow| wanted.takes(flow, names));
+    flows.sort_by_key(|flow| (flow.client.ip(), flow.service.ip(), flow.client.port()));
+    let named = flows.iter().map(|flow| Row {
+        client_name: names.instance(flow.client.ip()).map(ToString::to_string),
+        service_name: names.service(flow.service.ip()).map(ToString::to_string),
+        ..Row::from(flow)
+    });
+    Ok(named.collect())
+}
+
 impl From<&Flow> for Row {
     fn from(flow: &Flow) -> Self {
         Self {
@@ -114,7 +116,8 @@ impl From<&Flow> for Row {
                 Transport::Tcp => "tcp",
                 Transport::Udp => "udp",
                 Transport::Icmp => "icmp",
-            },
+            }
+            .to_owned(),
             client: flow.client.to_string(),
             client_name: None,
             service_name: None,
@@ -128,7 +131,8 @@ impl From<&Flow> for Row {
                 FlowState::Answered | FlowState::Assured => "open",
                 FlowState::Closing => "closing",
                 FlowState::Closed => "closed",
-            },
+            }
+            .to_owned(),
         }
     }
 }

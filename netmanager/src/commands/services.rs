@@ -1,35 +1,42 @@
-//! `netmanager services`: what is behind each service address that this node knows, from the kernel's tables.
+//! `netmanager services`: what is behind each service address that this node knows.
 
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::exit::NotFound;
+use super::source::{Question, Source};
 use super::{write_json, write_table};
 use crate::app::Paths;
 use crate::cli::Format;
-use crate::datapath::Tables;
 use crate::names::{self, Names};
+use crate::plane::Seen;
 use crate::report::policy;
-use crate::state::Store;
 
-#[derive(Debug, Serialize)]
-struct Row {
+/// Which services are shown.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Name or address; nothing is all of them.
+    pub service: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Row {
     address: IpAddr,
     /// Nothing if the cluster has not said it.
     service: Option<String>,
     /// The instance whose own address it is.
     instance: Option<u32>,
-    policy: &'static str,
+    policy: String,
     /// Connections that have taken a turn so far.
     turns: u32,
     backends: Vec<Backend>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Backend {
     /// Its number, as far as the cluster has said it.
     instance: Option<u32>,
@@ -48,19 +55,9 @@ struct Backend {
 
 /// # Errors
 /// When there is no data plane, it cannot be read, or `wanted` names no service in it.
-pub fn run(paths: &Paths, wanted: Option<&str>, format: Format, out: &mut impl Write) -> Result<()> {
-    let tables = Tables::open(&paths.bpffs)
-        .with_context(|| format!("open the data plane pinned under {}", paths.bpffs.display()))?;
-    let names = Names::read(&Store::at(&paths.state_dir))?;
-    let mut rows = rows(&tables, &names).context("read the services in the kernel")?;
-    if let Some(wanted) = wanted {
-        rows.retain(|row| is_wanted(row, &names, wanted));
-        if rows.is_empty() {
-            let known =
-                "`netmanager services` lists those that are; one that nobody has dialled may exist elsewhere";
-            return Err(NotFound(format!("no service '{wanted}' is known on this node: {known}")).into());
-        }
-    }
+pub async fn run(paths: &Paths, wanted: Wanted, format: Format, out: &mut impl Write) -> Result<()> {
+    let source = Source::find(paths).await?;
+    let rows: Vec<Row> = source.ask(paths, &Question::Services(wanted)).await?;
     match format {
         Format::Json => write_json(out, &rows)?,
         Format::Table if rows.is_empty() => {
@@ -71,16 +68,30 @@ pub fn run(paths: &Paths, wanted: Option<&str>, format: Format, out: &mut impl W
     Ok(())
 }
 
-fn rows(tables: &Tables, names: &Names) -> Result<Vec<Row>> {
+/// What is known, by name.
+pub(crate) fn rows(seen: &impl Seen, names: &Names, wanted: &Wanted) -> Result<Vec<Row>> {
+    let mut rows = all(seen, names).context("read the services")?;
+    if let Some(wanted) = &wanted.service {
+        rows.retain(|row| is_wanted(row, names, wanted));
+        if rows.is_empty() {
+            let known =
+                "`netmanager services` lists those that are; one that nobody has dialled may exist elsewhere";
+            return Err(NotFound(format!("no service '{wanted}' is known on this node: {known}")).into());
+        }
+    }
+    Ok(rows)
+}
+
+fn all(seen: &impl Seen, names: &Names) -> Result<Vec<Row>> {
     let mut flows: HashMap<(IpAddr, IpAddr), usize> = HashMap::new();
-    for flow in tables.flows()? {
+    for flow in seen.flows()? {
         if let Some(backend) = flow.backend {
             *flows.entry((flow.service.ip(), backend.ns_ip.into())).or_default() += 1;
         }
     }
-    let here: Vec<_> = tables.endpoints()?.iter().map(|endpoint| endpoint.ns_ip).collect();
+    let here: Vec<_> = seen.endpoints()?.iter().map(|endpoint| endpoint.ns_ip).collect();
     let mut rows = Vec::new();
-    for service in tables.services()? {
+    for service in seen.services()? {
         let address = service.service_ip;
         let of_family = |v4, v6: Option<Ipv6Addr>| match v6 {
             Some(v6) if address.is_ipv6() => IpAddr::V6(v6),
@@ -89,7 +100,7 @@ fn rows(tables: &Tables, names: &Names) -> Result<Vec<Row>> {
         let live = service.backends.iter().map(|backend| (backend, false));
         let backends = live.chain(service.resting.iter().map(|backend| (backend, true)));
         let backends = backends.map(|(backend, resting)| {
-            let round_trip = tables.round_trip(backend)?;
+            let round_trip = seen.round_trip(backend)?;
             Ok(Backend {
                 instance: names.instance(backend.ns_ip.into()).map(|name| name.number),
                 instance_ip: of_family(backend.instance_ip, backend.instance_ip6),
@@ -105,8 +116,8 @@ fn rows(tables: &Tables, names: &Names) -> Result<Vec<Row>> {
             address,
             service: names.service(address).map(ToString::to_string),
             instance: names.instance(address).map(|name| name.number),
-            policy: policy(service.policy),
-            turns: tables.turns_taken(address)?,
+            policy: policy(service.policy).to_owned(),
+            turns: seen.turns_taken(address)?,
             backends: backends.collect::<Result<_>>()?,
         });
     }
@@ -131,7 +142,7 @@ fn write(out: &mut impl Write, rows: &[Row]) -> std::io::Result<()> {
             (None, _) => dash(),
         };
         let turns = if row.backends.len() > 1 { row.turns.to_string() } else { dash() };
-        let mut first = vec![name, row.address.to_string(), row.policy.to_owned(), turns];
+        let mut first = vec![name, row.address.to_string(), row.policy.clone(), turns];
         if row.backends.is_empty() {
             first.extend(["none".to_owned(), dash(), dash(), dash(), "0".to_owned()]);
             cells.push(first);

@@ -4,11 +4,12 @@
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::net::if_::if_nametoindex;
 use serde::Serialize;
 
 use super::exit::{Exit, NotFound};
+use super::source::Source;
 use super::write_json;
 use crate::app::Paths;
 use crate::cli::Format;
@@ -56,6 +57,12 @@ const DEFAULT_PORT: u16 = 80;
 /// When an end is not known, the tables cannot be read, or the kernel does not run the programs.
 pub async fn run(paths: &Paths, asked: &Asked, format: Format, out: &mut impl Write) -> Result<Exit> {
     let names = Names::read(&Store::at(&paths.state_dir))?;
+    if let Source::Daemon(_) = Source::find(paths).await? {
+        bail!(
+            "the daemon of this node forwards packets itself, so there are no programs in the kernel that could be asked; \
+             `netmanager flows`, `drops` and `status` tell what it does with packets"
+        );
+    }
     let mut rehearsal = Rehearsal::open(&paths.bpffs).context("load a second copy of the programs")?;
     let from = sender(rehearsal.live(), &names, &asked.from)?;
     let to = destination(rehearsal.live(), &names, &asked.to, asked.transport)?;

@@ -14,12 +14,12 @@ use super::engine::{Engine, now};
 use super::forward::{Forward, Memory, Verdict};
 use super::frame::Frame;
 use super::misses::{self, Misses};
+use super::reader::Reader;
 use crate::datapath::paths::Paths;
 use crate::datapath::registry::{OutOfNumbers, Registry};
 use crate::datapath::{
-    Addresses, Backend, Counters, DatapathError, Endpoint, EndpointCounters, Flow, Node, Policy, Service,
-    endpoint_rows, endpoints_of, flow_of, from_backend, from_ip, full, interface_mtu, ip, ip4, node_of,
-    numbers, optional_ip6, resting,
+    Addresses, Backend, Counters, DatapathError, Endpoint, EndpointCounters, Flow, Node, Service,
+    endpoint_rows, from_ip, full, interface_mtu, ip, ip4, node_of, optional_ip6,
 };
 
 /// The tables, and which backend has which number in them.
@@ -211,25 +211,12 @@ impl Control {
 
     #[must_use]
     pub fn endpoints(&self) -> Vec<Endpoint> {
-        endpoints_of(self.engine.tables().endpoints.values().copied())
+        self.reader().endpoints()
     }
 
     #[must_use]
     pub fn services(&self) -> Vec<Service> {
-        let tables = self.engine.tables();
-        let backends = |numbers: Vec<u16>| {
-            let rows = numbers.into_iter().filter_map(|number| tables.backend(number.into()));
-            rows.filter(|row| row.in_use()).map(from_backend).collect()
-        };
-        let services = tables.services.iter().map(|(address, service)| Service {
-            service_ip: from_ip(*address),
-            policy: Policy::try_from(service.row.policy).unwrap_or(Policy::RoundRobin),
-            backends: backends(numbers(&service.row).collect()),
-            resting: backends(resting(&service.row).collect()),
-        });
-        let mut services: Vec<_> = services.collect();
-        services.sort_by_key(|service| service.service_ip);
-        services
+        self.reader().services()
     }
 
     /// Where other nodes listen.
@@ -242,14 +229,11 @@ impl Control {
 
     #[must_use]
     pub fn flows(&self) -> Vec<Flow> {
-        let tables = self.engine.tables();
-        let now = now().seconds();
-        let flow = |(key, row)| {
-            flow_of(&key, &row, |number| tables.backend(number).copied().unwrap_or_default(), now)
-        };
-        let mut flows: Vec<_> = self.engine.memory.flows.all().into_iter().filter_map(flow).collect();
-        flows.sort_by_key(|flow| (flow.client, flow.service, flow.transport));
-        flows
+        self.reader().flows()
+    }
+
+    fn reader(&self) -> Reader {
+        Reader::new(&self.engine)
     }
 
     /// Forgets all flows.

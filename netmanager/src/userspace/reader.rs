@@ -1,12 +1,15 @@
-//! The tables for the slow path to read: the answers of [`crate::datapath::Tables`], about this process's memory.
+//! The tables for other tasks to read: the answers of [`crate::datapath::Tables`], about this process's memory.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use netmanager_common::wire::Ip;
 
-use super::engine::Engine;
-use crate::datapath::{Arrival, Backend, from_backend, from_ip, ip, numbers};
+use super::engine::{Engine, now};
+use crate::datapath::{
+    Arrival, Backend, Endpoint, Flow, Policy, Service, endpoints_of, flow_of, from_backend, from_ip, ip,
+    numbers, resting,
+};
 
 /// Reads what [`super::Datapath`] writes.
 #[derive(Debug, Clone)]
@@ -15,6 +18,43 @@ pub(crate) struct Reader(Arc<Engine>);
 impl Reader {
     pub(super) fn new(engine: &Arc<Engine>) -> Self {
         Self(Arc::clone(engine))
+    }
+
+    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
+        endpoints_of(self.0.tables().endpoints.values().copied())
+    }
+
+    pub(crate) fn services(&self) -> Vec<Service> {
+        let tables = self.0.tables();
+        let backends = |numbers: Vec<u16>| {
+            let rows = numbers.into_iter().filter_map(|number| tables.backend(number.into()));
+            rows.filter(|row| row.in_use()).map(from_backend).collect()
+        };
+        let services = tables.services.iter().map(|(address, service)| Service {
+            service_ip: from_ip(*address),
+            policy: Policy::try_from(service.row.policy).unwrap_or(Policy::RoundRobin),
+            backends: backends(numbers(&service.row).collect()),
+            resting: backends(resting(&service.row).collect()),
+        });
+        let mut services: Vec<_> = services.collect();
+        services.sort_by_key(|service| service.service_ip);
+        services
+    }
+
+    pub(crate) fn flows(&self) -> Vec<Flow> {
+        let tables = self.0.tables();
+        let now = now().seconds();
+        let flow = |(key, row)| {
+            flow_of(&key, &row, |number| tables.backend(number).copied().unwrap_or_default(), now)
+        };
+        let mut flows: Vec<_> = self.0.memory.flows.all().into_iter().filter_map(flow).collect();
+        flows.sort_by_key(|flow| (flow.client, flow.service, flow.transport));
+        flows
+    }
+
+    /// As [`crate::datapath::Tables::turns_taken`].
+    pub(crate) fn turns_taken(&self, service_ip: IpAddr) -> u32 {
+        self.0.tables().services.get(&ip(service_ip)).map_or(0, super::tables::Service::turns_taken)
     }
 
     pub(crate) fn service(&self, address: IpAddr) -> Option<Vec<Backend>> {

@@ -32,6 +32,12 @@ pub(super) struct Service {
     turns: AtomicU32,
 }
 
+impl Service {
+    pub(super) fn turns_taken(&self) -> u32 {
+        self.turns.load(Ordering::Relaxed)
+    }
+}
+
 /// What [`Tables::choose`] has chosen.
 #[derive(Debug)]
 pub(super) struct Chosen<'a> {

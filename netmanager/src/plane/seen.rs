@@ -1,0 +1,62 @@
+//! What the commands look at in a data plane: in the kernel's tables, pinned, or in those of a daemon that forwards packets
+//! itself, which only that daemon has.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::datapath::{Backend, DatapathError, Endpoint, Flow, Service, Tables};
+use crate::userspace;
+
+/// See [`Tables`] for what is read.
+pub(crate) trait Seen {
+    fn endpoints(&self) -> Result<Vec<Endpoint>, DatapathError>;
+    fn services(&self) -> Result<Vec<Service>, DatapathError>;
+    fn flows(&self) -> Result<Vec<Flow>, DatapathError>;
+    fn turns_taken(&self, service_ip: IpAddr) -> Result<u32, DatapathError>;
+    fn round_trip(&self, backend: &Backend) -> Result<Option<Duration>, DatapathError>;
+}
+
+impl Seen for Tables {
+    fn endpoints(&self) -> Result<Vec<Endpoint>, DatapathError> {
+        self.endpoints()
+    }
+
+    fn services(&self) -> Result<Vec<Service>, DatapathError> {
+        self.services()
+    }
+
+    fn flows(&self) -> Result<Vec<Flow>, DatapathError> {
+        self.flows()
+    }
+
+    fn turns_taken(&self, service_ip: IpAddr) -> Result<u32, DatapathError> {
+        self.turns_taken(service_ip)
+    }
+
+    fn round_trip(&self, backend: &Backend) -> Result<Option<Duration>, DatapathError> {
+        self.round_trip(backend)
+    }
+}
+
+/// No round trips are measured there.
+impl Seen for userspace::Reader {
+    fn endpoints(&self) -> Result<Vec<Endpoint>, DatapathError> {
+        Ok(self.endpoints())
+    }
+
+    fn services(&self) -> Result<Vec<Service>, DatapathError> {
+        Ok(self.services())
+    }
+
+    fn flows(&self) -> Result<Vec<Flow>, DatapathError> {
+        Ok(self.flows())
+    }
+
+    fn turns_taken(&self, service_ip: IpAddr) -> Result<u32, DatapathError> {
+        Ok(self.turns_taken(service_ip))
+    }
+
+    fn round_trip(&self, _backend: &Backend) -> Result<Option<Duration>, DatapathError> {
+        Ok(None)
+    }
+}
