@@ -1,12 +1,14 @@
 //! The addresses of this node's block: who gets which, and when one is given again.
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use protocol::address::{self, SUBNET_FIRST, SUBNET_LAST, SUBNET_PREFIX, SUBNET6_PREFIX};
 
-/// Addresses for containers in one block: 64, less network, gateway and broadcast.
-pub const CAPACITY: usize = 61;
+/// Addresses for containers in one block: 64, less network, gateway, the node itself and broadcast.
+pub const CAPACITY: usize = 60;
+/// Which host of its block the node itself is: the last one.
+const ITSELF: u32 = 62;
 
 /// A worker's block of 64 addresses, named by its first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +42,15 @@ impl Block {
         Ipv4Addr::from_bits(self.0 + 1)
     }
 
+    /// Under which the node's own processes speak to services: the last host. Always the same one, so that a restart need
+    /// not remember it and no container ever had it.
+    #[must_use]
+    pub fn itself(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.0 + ITSELF)
+    }
+
     fn containers(self) -> impl Iterator<Item = Ipv4Addr> {
-        (self.0 + 2..self.0 + 63).map(Ipv4Addr::from_bits)
+        (self.0 + 2..self.0 + ITSELF).map(Ipv4Addr::from_bits)
     }
 }
 
@@ -79,6 +88,22 @@ impl Block6 {
     #[must_use]
     pub fn beside(self, ns_ip: Ipv4Addr) -> Ipv6Addr {
         Ipv6Addr::from_bits(self.0 + u128::from(ns_ip.to_bits() % 64))
+    }
+}
+
+/// Through which address everything goes that whoever has this NsIP sends: for a container the gateway, for the node
+/// itself, which is the gateway, one that nobody has, the first of the block.
+#[must_use]
+pub fn next_hop(ns_ip: IpAddr) -> IpAddr {
+    match ns_ip {
+        IpAddr::V4(ns_ip) => {
+            let (first, host) = (ns_ip.to_bits() & !63, ns_ip.to_bits() & 63);
+            Ipv4Addr::from_bits(first + u32::from(host != ITSELF)).into()
+        }
+        IpAddr::V6(ns_ip) => {
+            let (first, host) = (ns_ip.to_bits() & !255, ns_ip.to_bits() & 255);
+            Ipv6Addr::from_bits(first + u128::from(host != u128::from(ITSELF))).into()
+        }
     }
 }
 
@@ -152,7 +177,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{Block, Block6, CAPACITY, Pool};
+    use super::{Block, Block6, CAPACITY, Pool, next_hop};
 
     fn block() -> Block {
         Block::new(Ipv4Addr::new(10, 18, 0, 64)).unwrap()
@@ -178,12 +203,31 @@ mod tests {
     }
 
     #[test]
-    fn containers_come_after_the_gateway_and_are_61() {
+    fn containers_come_after_the_gateway_and_are_60() {
         let mut pool = Pool::new(block());
         let given: Vec<_> = std::iter::from_fn(|| pool.allocate()).collect();
         assert_eq!(given.len(), CAPACITY);
         assert_eq!(given[0], Ipv4Addr::new(10, 18, 0, 66));
-        assert_eq!(given[CAPACITY - 1], Ipv4Addr::new(10, 18, 0, 126));
+        assert_eq!(given[CAPACITY - 1], Ipv4Addr::new(10, 18, 0, 125));
+        assert_eq!(block().itself(), Ipv4Addr::new(10, 18, 0, 126));
+    }
+
+    #[test]
+    fn the_node_itself_has_another_next_hop_than_its_containers() {
+        let block6 = Block6::new("fc00::100".parse().unwrap()).unwrap();
+        let itself = block().itself();
+        for (ns_ip, hop) in [
+            ("10.18.0.66", "10.18.0.65"),
+            ("10.18.0.126", "10.18.0.64"),
+            ("fc00::102", "fc00::101"),
+            ("fc00::13e", "fc00::100"),
+        ] {
+            assert_eq!(next_hop(ns_ip.parse().unwrap()).to_string(), hop, "{ns_ip}");
+        }
+        assert_eq!(
+            (itself.to_string(), block6.beside(itself).to_string()),
+            ("10.18.0.126".into(), "fc00::13e".into())
+        );
     }
 
     #[test]
@@ -259,7 +303,7 @@ mod tests {
         #[test]
         fn a_restored_pool_hands_out_only_free_addresses(
             order in proptest::collection::vec(any::<u32>().prop_map(|bits| Ipv4Addr::from_bits(0x0a12_0040 + bits % 80)), 0..80),
-            taken in proptest::collection::vec((66u8..127).prop_map(|last| Ipv4Addr::new(10, 18, 0, last)), 0..61),
+            taken in proptest::collection::vec((66u8..126).prop_map(|last| Ipv4Addr::new(10, 18, 0, last)), 0..60),
         ) {
             let mut pool = Pool::restore(block(), &order, &taken);
             let given: Vec<_> = std::iter::from_fn(|| pool.allocate()).collect();

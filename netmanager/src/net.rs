@@ -10,6 +10,9 @@
 //!
 //! And the same of IPv6 with /128, where the container's namespace has IPv6.
 //!
+//! The node itself has such a pair, too, of which both ends are in its namespace, with routes to the services through it
+//! ([`itself`]).
+//!
 //! There is no bridge. Each side knows the other's MAC by a permanent neighbour entry, so nobody asks by ARP or neighbour
 //! discovery.
 //! Everything that belongs to a container hangs on its pair of links: when one end goes, also because the namespace
@@ -17,6 +20,7 @@
 //! back a half-done set-up is the removal of one link, and a crash can leave nothing else behind.
 
 mod error;
+mod itself;
 mod netns;
 mod pair;
 mod programs;
@@ -39,7 +43,10 @@ pub use self::programs::Filters;
 pub use self::routes::{Prefix, Route};
 pub use self::uplink::Uplink;
 pub use self::watch::Watch;
-pub use self::wiring::{CONTAINER_LINK, LINK_PREFIX, Wiring, Wiring6, is_our_link};
+use self::wiring::is_container_link;
+pub use self::wiring::{
+    CONTAINER_LINK, LINK_PREFIX, OWN_LINK, OWN_LINK_PEER, OwnWiring, Wiring, Wiring6, is_our_link,
+};
 
 /// A netlink socket in one network namespace. It stays there, whichever thread uses it.
 #[derive(Debug)]
@@ -68,17 +75,17 @@ impl Links {
         Ok(Self { handle, connection: tokio::spawn(connection) })
     }
 
-    /// The links of this namespace that netmanager has made, now or in an earlier life.
+    /// The links of this namespace that netmanager has made for containers, now or in an earlier life.
     ///
     /// # Errors
     /// When the kernel refuses to list links.
-    pub async fn ours(&self) -> Result<Vec<Link>, NetError> {
+    pub async fn of_containers(&self) -> Result<Vec<Link>, NetError> {
         let mut links = Vec::new();
         let mut messages = self.handle.link().get().execute();
         let failed = |source: rtnetlink::Error| NetError::new("list the links", source.into());
         while let Some(message) = messages.try_next().await.map_err(failed)? {
             let link = Link::from(&message);
-            if is_our_link(&link.name) {
+            if is_container_link(&link.name) {
                 links.push(link);
             }
         }

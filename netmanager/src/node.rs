@@ -4,6 +4,7 @@
 //! the pool's; here they are carried out and kept.
 
 mod adopt;
+mod itself;
 mod naming;
 mod reconcile;
 mod registration;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::adopt::StartError;
+use self::itself::Itself;
 pub use self::registration::REGISTER_TIMEOUT;
 pub use self::workload::Refusal;
 use crate::balance::Balance;
@@ -85,6 +87,7 @@ pub struct Node {
     /// Addresses that packets needed, known or not by now; for the report.
     misses_seen: u64,
     cluster: Option<Cluster>,
+    itself: Itself,
     /// `/register` was answered in this life of the process.
     registered: bool,
     /// Registrations that wait for the block.
@@ -157,6 +160,8 @@ impl Node {
                 Wake::Stop | Wake::Command(None) => break,
                 Wake::Command(Some(command)) => self.command(command).await,
                 Wake::Event(event) => self.event(event).await,
+                // Of a container that has no instance address yet, which its service's table brings.
+                Wake::Miss(address) if self.is_here(address) => {}
                 Wake::Miss(address) => {
                     self.misses_seen += 1;
                     let actions = self.resolver.missed(address, now());

@@ -155,6 +155,20 @@ impl Plane {
         }
     }
 
+    /// Whether it can let the node's own processes speak to services.
+    #[must_use]
+    pub fn serves_node_itself(&self) -> bool {
+        self.mode() == Mode::Ebpf
+    }
+
+    /// As [`Datapath::attach_node_itself`]. In user space nothing is done: see [`Self::serves_node_itself`].
+    pub fn attach_node_itself(&mut self, endpoint: &Endpoint) -> Result<(), PlaneError> {
+        match self {
+            Self::Ebpf(datapath) => Ok(datapath.attach_node_itself(endpoint)?),
+            Self::Userspace(_) => Ok(()),
+        }
+    }
+
     pub fn detach_endpoint(&mut self, ns_ip: Ipv4Addr) -> Result<(), PlaneError> {
         match self {
             Self::Ebpf(datapath) => Ok(datapath.detach_endpoint(ns_ip)?),

@@ -7,6 +7,7 @@ mod unwrapping;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::SystemTime;
 
+use protocol::address;
 use protocol::id::Id;
 use protocol::name::{InstanceName, ServiceName};
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ pub struct Report {
     pub cluster: Option<String>,
     /// First address of the node's block.
     pub subnet: Option<Ipv4Addr>,
+    /// Under which the node's own processes speak to services; nothing where they cannot.
+    #[serde(default)]
+    pub own_ns_ip: Option<Ipv4Addr>,
     pub uplink: Option<Uplink>,
     /// What carries packets: `ebpf`, `userspace`, or `none` while no data plane is loaded.
     #[serde(default)]
@@ -76,6 +80,8 @@ impl Flows {
 #[derive(Debug, Default)]
 pub struct Kernel {
     pub services: Vec<Service>,
+    /// Under which the node's own processes speak to services.
+    pub own_ns_ip: Option<Ipv4Addr>,
     pub counters: Counters,
     pub peers: Vec<Peer>,
     pub flows: Flows,
@@ -87,18 +93,25 @@ pub struct Kernel {
     pub is_loaded: bool,
 }
 
+/// Without the other nodes themselves, which stand behind their NsIPs in the same table.
+fn of_services(mut services: Vec<Service>) -> Vec<Service> {
+    services.retain(|service| address::is_service(service.service_ip));
+    services
+}
+
 impl Kernel {
     /// Reads the tables and looks at the interfaces that they name.
     ///
     /// # Errors
     /// When a table cannot be read.
     pub async fn read(tables: &Tables, links: &Links) -> Result<Self, datapath::DatapathError> {
-        let services = tables.services()?;
+        let services = of_services(tables.services()?);
         let round_trip = |backend: &_| tables.round_trip(backend).ok().flatten();
         let nodes = peer::others(tables.peers()?, tables.node()?);
         let peers = peer::all(nodes, &services, round_trip, &tables.paths()?);
         Ok(Self {
             services,
+            own_ns_ip: tables.node_itself()?.map(|itself| itself.ns_ip),
             counters: tables.counters()?,
             peers,
             flows: Flows::of(&tables.flows()?),
@@ -112,7 +125,7 @@ impl Kernel {
     /// The same of a data plane in user space, which has nothing attached and measures no round trips.
     #[must_use]
     pub fn of_process(control: &Control) -> Self {
-        let services = control.services();
+        let services = of_services(control.services());
         let nodes = peer::others(control.peers(), control.node());
         let peers = peer::all(nodes, &services, |_| None, &control.paths());
         Self {
@@ -219,7 +232,7 @@ impl Report {
     ) -> Self {
         let here = |ns_ip| state.endpoints.iter().any(|endpoint| endpoint.ns_ip == ns_ip);
         let unwrapping = unwrapping::all(&kernel, state);
-        let Kernel { services, counters, peers, flows, hooks, is_loaded, .. } = kernel;
+        let Kernel { services, own_ns_ip, counters, peers, flows, hooks, is_loaded, .. } = kernel;
         let mut services: Vec<_> = services
             .into_iter()
             .map(|service| ServiceAddress {
@@ -256,6 +269,7 @@ impl Report {
             node: state.id,
             cluster: state.cluster.clone(),
             subnet: state.subnet,
+            own_ns_ip,
             uplink: state.uplink.clone(),
             mode: mode(state.datapath, is_loaded).to_owned(),
             attach_mode: attach_mode(state.datapath).to_owned(),

@@ -16,12 +16,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use protocol::address;
 use protocol::name::ServiceName;
 use protocol::net::{TableQuery, TableResult};
 
 pub use self::pending::{GIVE_UP, TIMEOUT};
-use self::pending::{Key, Pending};
+use self::pending::{Key, Pending, is_of_overlay};
 pub use self::published::{NEGATIVE, RETRY};
 use self::published::{Published, publish};
 use crate::datapath::{Flow, Policy, Transport};
@@ -114,9 +113,10 @@ impl Resolver {
         self.pending.disconnected();
     }
 
-    /// A packet went to an address that the data plane does not know.
+    /// A packet went to an address that the data plane does not know: a ServiceIP, or the NsIP of a node itself. Which
+    /// NsIPs are those of this node's containers is for the caller to know.
     pub fn missed(&mut self, address: IpAddr, now: Instant) -> Vec<Action> {
-        if !address::is_service(address) {
+        if !is_of_overlay(address) {
             return Vec::new();
         }
         if let Some(service) = self.owners.get(&address).and_then(|name| self.services.get_mut(name)) {
@@ -209,6 +209,7 @@ impl Resolver {
         let mut actions = match table.service.clone() {
             Some(name) => self.learn(&name, table, result, now),
             None => match asked {
+                Some(Key::Address(_)) if !table.addresses.is_empty() => self.learn_node(table, now),
                 Some(Key::Address(address)) => self.learn_nobody(address, now),
                 _ => Vec::new(),
             },
@@ -275,6 +276,15 @@ impl Resolver {
         if first_contact {
             // Whatever changed between this answer and the subscription.
             actions.extend(self.ask_service(name, now));
+        }
+        actions
+    }
+
+    /// A node itself, by its NsIPs. The cluster tells of it again, unasked, when it is reached elsewhere.
+    fn learn_node(&mut self, table: Table, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (address, entry) in table.addresses {
+            publish(&mut self.published, &mut actions, address, entry, now);
         }
         actions
     }

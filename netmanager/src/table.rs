@@ -76,12 +76,33 @@ pub enum Rejected {
 impl Table {
     #[must_use]
     pub fn read(result: &TableResult) -> Self {
+        if result.query_key.parse().is_ok_and(address::is_container) {
+            return Self::read_node(result);
+        }
         let mut table = Self { service: result.app_name.parse().ok(), ..Self::default() };
         // In the order of their numbers: of two instances that claim one NsIP, the younger has it.
         let mut instances: Vec<_> = result.instance_list.iter().collect();
         instances.sort_by_key(|instance| instance.instance_number);
         for instance in instances {
             table.add(instance);
+        }
+        table
+    }
+
+    /// The answer to a question for the NsIP of a node itself: where that node is. It has no ServiceIP, and speaks under its
+    /// NsIPs.
+    fn read_node(result: &TableResult) -> Self {
+        let mut table = Self::default();
+        let Some(instance) = result.instance_list.first() else { return table };
+        match place(instance) {
+            Ok(Some(Place { ns_ip, ns_ip6, node })) => {
+                let backend = Backend { ns_ip, ns_ip6, instance_ip: ns_ip, instance_ip6: ns_ip6, node };
+                let both = [Some(IpAddr::V4(ns_ip)), ns_ip6.map(IpAddr::V6)];
+                let entry = Entry { policy: Policy::Instance, backends: vec![backend] };
+                table.addresses.extend(both.into_iter().flatten().map(|address| (address, entry.clone())));
+            }
+            Ok(None) => {}
+            Err(reason) => table.rejected.push((instance.instance_number, reason)),
         }
         table
     }
@@ -153,8 +174,15 @@ fn service_addresses(instance: &TableInstance) -> impl Iterator<Item = (IpAddr, 
     })
 }
 
+/// Where an instance is.
+struct Place {
+    ns_ip: Ipv4Addr,
+    ns_ip6: Option<Ipv6Addr>,
+    node: SocketAddr,
+}
+
 /// `Ok(None)` is an instance that does not run yet.
-fn backend(instance: &TableInstance, own: Option<OwnAddress>) -> Result<Option<Backend>, Rejected> {
+fn place(instance: &TableInstance) -> Result<Option<Place>, Rejected> {
     let place = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let (Some(ns_ip), Some(host_ip)) = (place(&instance.namespace_ip), place(&instance.host_ip)) else {
         return Ok(None);
@@ -172,12 +200,17 @@ fn backend(instance: &TableInstance, own: Option<OwnAddress>) -> Result<Option<B
     if instance.host_port == 0 {
         return Err(Rejected::HostPort);
     }
-    let own = own.ok_or(Rejected::InstanceIp)?;
     // Clusters write some address for a container without IPv6, since Oakestra's workers insist on one.
     let ns_ip6 = instance.namespace_ip_v6.as_deref().and_then(|text| text.parse().ok());
     let ns_ip6 = ns_ip6.filter(|ns_ip| address::is_container6(*ns_ip));
+    Ok(Some(Place { ns_ip, ns_ip6, node: SocketAddr::new(host, instance.host_port) }))
+}
+
+/// `Ok(None)` is an instance that does not run yet.
+fn backend(instance: &TableInstance, own: Option<OwnAddress>) -> Result<Option<Backend>, Rejected> {
+    let Some(Place { ns_ip, ns_ip6, node }) = place(instance)? else { return Ok(None) };
+    let own = own.ok_or(Rejected::InstanceIp)?;
     let (ns_ip6, instance_ip6) = ns_ip6.zip(own.v6).unzip();
-    let node = SocketAddr::new(host, instance.host_port);
     Ok(Some(Backend { ns_ip, ns_ip6, instance_ip: own.v4, instance_ip6, node }))
 }
 
@@ -370,6 +403,23 @@ mod tests {
         };
         assert_eq!(order(&elsewhere), [1, 2]);
         assert_eq!(order(&|backend| backend.ns_ip == Ipv4Addr::new(10, 18, 0, 5)), [3, 1]);
+    }
+
+    #[test]
+    fn a_node_itself_is_behind_its_ns_ips() {
+        let itself = |host: &str| {
+            read(json!({"app_name": "", "query_key": "10.18.0.62", "instance_list": [{"instance_number": 0,
+                "namespace_ip": "10.18.0.62", "namespace_ip_v6": "fc00::3e", "host_ip": host, "host_port": 50103}]}))
+        };
+        let table = itself("192.0.2.31");
+        let addresses: Vec<_> = table.addresses.keys().map(ToString::to_string).collect();
+        assert_eq!((table.service, addresses), (None, vec!["10.18.0.62".to_owned(), "fc00::3e".to_owned()]));
+        for entry in table.addresses.values() {
+            let backend = entry.backends[0];
+            assert_eq!((backend.instance_ip, backend.instance_ip6), (backend.ns_ip, backend.ns_ip6));
+            assert_eq!(backend.node, "192.0.2.31:50103".parse().unwrap());
+        }
+        assert_eq!(itself("fe80::1").rejected, [(0, Rejected::HostIp)]);
     }
 
     proptest! {

@@ -9,6 +9,10 @@ pub const SERVICE_LAST: Ipv4Addr = Ipv4Addr::new(10, 30, 253, 253);
 pub const SERVICE_NETWORK: Ipv4Addr = Ipv4Addr::new(10, 30, 0, 0);
 pub const SERVICE_PREFIX: u8 = 16;
 
+/// The same of IPv6.
+pub const SERVICE6_NETWORK: Ipv6Addr = Ipv6Addr::new(0xfdff, 0, 0, 0, 0, 0, 0, 0);
+pub const SERVICE6_PREFIX: u8 = 16;
+
 /// Worker subnets: blocks of 64 addresses, the first host of each is the containers' gateway.
 pub const SUBNET_FIRST: Ipv4Addr = Ipv4Addr::new(10, 18, 0, 0);
 pub const SUBNET_LAST: Ipv4Addr = Ipv4Addr::new(10, 29, 255, 192);
@@ -30,7 +34,18 @@ pub const CLOSEST6_FIRST: Ipv6Addr = Ipv6Addr::new(0xfdff, 0x1000, 0, 0, 0, 0, 0
 pub fn is_service(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => matches!(address.octets(), [10, 30, ..]),
-        IpAddr::V6(address) => address.segments()[0] == INSTANCE6_FIRST.segments()[0],
+        IpAddr::V6(address) => address.segments()[0] == SERVICE6_NETWORK.segments()[0],
+    }
+}
+
+/// Whether `address` lies in the range of the workers' blocks: an NsIP, a gateway, or one that nobody has.
+#[must_use]
+pub fn is_container(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            (SUBNET_FIRST..=Ipv4Addr::from_bits(SUBNET_LAST.to_bits() | 63)).contains(&address)
+        }
+        IpAddr::V6(address) => is_container6(address),
     }
 }
 

@@ -166,6 +166,20 @@ pub struct AddressChanged {
     pub host_ip: IpAddr,
 }
 
+/// `nodes/{id}/net/host`: under which NsIP the worker's own processes speak to services, and where it is reached. Nobody
+/// is sent to that address but with an answer. A cluster that knows it answers a [`TableQuery`] for the NsIP with an entry
+/// that has no ServiceIP and an empty `app_name`; Oakestra's workers never ask for one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeItself {
+    pub nsip: Ipv4Addr,
+    /// Nothing from workers without IPv6.
+    #[serde(default)]
+    pub nsipv6: Option<Ipv6Addr>,
+    #[serde(deserialize_with = "port", serialize_with = "as_text")]
+    pub host_port: u16,
+    pub host_ip: IpAddr,
+}
+
 /// `nodes/{id}/net/interest/remove`: a worker no longer wants updates of this service. A name or an address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterestRemove {

@@ -35,10 +35,12 @@ pub enum NodeTopic {
     AddressChanged,
     /// Node to cluster: [`crate::net::InterestRemove`].
     InterestRemove,
+    /// Node to cluster: [`crate::net::NodeItself`]. Only our own workers and clusters know it.
+    NodeItself,
 }
 
 impl NodeTopic {
-    const ALL: [(Self, &'static str); 14] = [
+    const ALL: [(Self, &'static str); 15] = [
         (Self::Information, "information"),
         (Self::Job, "job"),
         (Self::Resources, "jobs/resources"),
@@ -53,6 +55,7 @@ impl NodeTopic {
         (Self::ServiceUndeployed, "net/service/undeployed"),
         (Self::AddressChanged, "net/service/address-changed"),
         (Self::InterestRemove, "net/interest/remove"),
+        (Self::NodeItself, "net/host"),
     ];
 
     /// The part after `nodes/{id}/`.

@@ -1,6 +1,7 @@
 //! Deploying, and talking through the addresses.
 
-use std::net::SocketAddrV4;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -8,7 +9,7 @@ use integration::application::{Application, document};
 use integration::capture::{Capture, TunnelPacket};
 use integration::system::Instance;
 use integration::throughput::measure;
-use integration::{Lab, eventually, image};
+use integration::{Lab, Netns, eventually, image};
 use serde_json::{Value, json};
 
 use crate::Claim;
@@ -20,6 +21,7 @@ pub(crate) const CLAIMS: &[Claim] = &[
         an_instance_address_is_answered_by_its_instance_only,
     ),
     ("the_first_connections_of_a_client_lose_no_packet", the_first_connections_of_a_client_lose_no_packet),
+    ("processes_of_each_worker_reach_each_instance", processes_of_each_worker_reach_each_instance),
     ("echo_requests_to_service_addresses_are_answered", echo_requests_to_service_addresses_are_answered),
     ("the_wire_carries_the_bare_inner_packet_in_udp", the_wire_carries_the_bare_inner_packet_in_udp),
     (
@@ -65,6 +67,35 @@ fn the_first_connections_of_a_client_lose_no_packet(lab: &mut Lab) -> Result<()>
     for instance in system.instances.iter().chain([&system.client]) {
         let again = instance.container.retransmitted()?;
         ensure!(again == 0, "{} has sent {again} segments again", instance.host_name);
+    }
+    application.remove(lab)
+}
+
+/// What a process in this namespace gets from there by HTTP.
+fn fetch(netns: &Netns, address: Ipv4Addr) -> Result<String> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let target = SocketAddr::from((address, 80));
+    let connected = netns.run(|| TcpStream::connect_timeout(&target, PATIENCE))?;
+    let mut stream = connected.with_context(|| format!("connect to {target} from {}", netns.name()))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// On the worker itself, in no container.
+fn processes_of_each_worker_reach_each_instance(lab: &mut Lab) -> Result<()> {
+    let application = Application::deploy(lab, "own", 3)?;
+    let system = application.system(lab, 3)?;
+    for worker in &lab.workers {
+        for instance in &system.instances {
+            let answer = fetch(&worker.netns, instance.instance_ip)?;
+            // As any container of the worker's block is seen, by its NsIP.
+            let expected = format!("{} answers 10.", instance.host_name);
+            ensure!(answer.contains(&expected), "{}: {answer:?} instead of {expected:?}", worker.name);
+        }
+        fetch(&worker.netns, system.service_ip)?;
     }
     application.remove(lab)
 }

@@ -173,12 +173,12 @@ impl Bed {
         fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
     }
 
-    /// The names of our links on the node, as `ip` sees them.
+    /// The names of containers' links on the node, as `ip` sees them.
     pub(crate) fn links(&self) -> Result<Vec<String>> {
         Ok(ip_json(&self.node, &["link"])?
             .iter()
             .filter_map(|link| link["ifname"].as_str())
-            .filter(|name| name.starts_with("hy"))
+            .filter(|name| name.starts_with("hy") && !name.starts_with("hynode"))
             .map(ToOwned::to_owned)
             .collect())
     }

@@ -2,13 +2,18 @@
 
 use anyhow::Result;
 use integration::process;
+use serde_json::Value;
 
 use crate::bed::{Bed, Container, ip_json};
 
 fn nothing_is_left(bed: &Bed) -> Result<()> {
     assert_eq!(bed.links()?, Vec::<String>::new());
     let routes = ip_json(&bed.node, &["-4", "route"])?;
-    assert!(routes.iter().all(|route| !route["dst"].to_string().contains("10.18")), "{routes:?}");
+    let is_ours =
+        |route: &Value| ["10.18", "10.30"].iter().any(|range| route["dst"].to_string().contains(range));
+    assert!(!routes.iter().any(is_ours), "{routes:?}");
+    let links = ip_json(&bed.node, &["link"])?;
+    assert!(links.iter().all(|link| !link["ifname"].to_string().contains("hynode")), "{links:?}");
     assert_eq!(bed.node.output("nft", &["list", "tables"])?, "");
     assert!(!bed.places.pins.exists(), "{} is there", bed.places.pins.display());
     assert!(!bed.places.state().exists(), "{} is there", bed.places.state().display());
@@ -24,7 +29,9 @@ fn cleanup_after_a_crash_leaves_nothing_and_says_what_it_removed() -> Result<()>
     assert_eq!(status, 200, "{said}");
     bed.netmanager.kill()?;
     let said = process::output(&mut bed.command("cleanup")?)?;
-    for what in ["smp.bed.srv.bed.instance.0", "nftables", "node.json", "data plane", "netmanager.sock"] {
+    for what in
+        ["smp.bed.srv.bed.instance.0", "hynode0", "nftables", "node.json", "data plane", "netmanager.sock"]
+    {
         assert!(said.contains(what), "{what} is not in: {said}");
     }
     nothing_is_left(&bed)?;

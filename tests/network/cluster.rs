@@ -29,6 +29,8 @@ pub(crate) struct Knowledge {
     pub(crate) block: Option<(Ipv4Addr, &'static str)>,
     /// The instances of each service, as they stand in a table.
     pub(crate) services: BTreeMap<String, Vec<Value>>,
+    /// Nodes themselves, as they said it.
+    pub(crate) nodes: Vec<Value>,
     /// Topic and payload of everything that nodes said.
     pub(crate) heard: Vec<(String, Value)>,
 }
@@ -213,6 +215,7 @@ impl Knowledge {
             "net/tablequery/request" => {
                 answers.push((format!("nodes/{node}/net/tablequery/result"), self.table(&payload)));
             }
+            "net/host" => self.nodes.push(payload.clone()),
             "net/service/deployed" => {
                 let service = payload["appname"].as_str().unwrap_or("").to_owned();
                 for instance in self.services.get_mut(&service).into_iter().flatten() {
@@ -242,6 +245,12 @@ impl Knowledge {
         };
         let found = self.services.iter().find(|(service, instances)| *service == name || has(instances));
         let key = if name.is_empty() { address } else { name };
+        let itself = self.nodes.iter().rfind(|node| node["nsip"] == address || node["nsipv6"] == address);
+        if let Some(node) = itself {
+            let instance = json!({"instance_number": 0, "namespace_ip": node["nsip"], "namespace_ip_v6": node["nsipv6"],
+                "host_ip": node["host_ip"], "host_port": 50103});
+            return json!({"app_name": "", "instance_list": [instance], "query_key": key});
+        }
         match found {
             Some((service, instances)) => {
                 json!({"app_name": service, "instance_list": instances, "query_key": key})

@@ -79,8 +79,8 @@ impl Side<'_> {
         let pin = self.places.pins.join(format!("abi-{ABI_VERSION}/NODE"));
         eventually(Duration::from_secs(30), "the pins to be made again", || {
             let links = fs::read_dir(self.places.pins.join("links")).map_or(0, Iterator::count);
-            // At the uplink, at the container and at the slow path's device.
-            if pin.exists() && links == 3 { Ok(()) } else { Err(anyhow!("{links} links")) }
+            // At the uplink, at the container, at the node's own link and at the slow path's device.
+            if pin.exists() && links == 4 { Ok(()) } else { Err(anyhow!("{links} links")) }
         })
     }
 
@@ -97,7 +97,9 @@ impl Side<'_> {
                 Ok(found)
             })?
         };
-        let is_ours = |name: &str| name == "up0" || name == "tap-hypha" || name.starts_with("hy");
+        let is_ours = |name: &str| {
+            name == "up0" || name == "tap-hypha" || (name.starts_with("hy") && name != "hynode0")
+        };
         // What was detached goes in work of the kernel's own.
         eventually(Duration::from_secs(5), "one program at each interface", || {
             let found = attached()?;

@@ -7,6 +7,7 @@ mod cluster;
 mod denied;
 mod fixtures;
 mod host_ports;
+mod itself;
 mod life;
 mod naming;
 mod neighbour;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::api::Socket;
 use crate::app::Paths;
 use crate::lock::Lock;
-use crate::net::Links;
+use crate::net::{Links, OWN_LINK};
 use crate::nft;
 use crate::plane::Plane;
 use crate::state::Store;
@@ -57,11 +57,14 @@ pub async fn run(paths: &Paths, out: &mut impl Write) -> Result<()> {
 async fn links() -> Result<Vec<String>> {
     let links = Links::open()?;
     let mut removed = Vec::new();
-    for link in links.ours().await? {
+    for link in links.of_containers().await? {
         if links.remove(&link.name).await? {
             let container = link.alias.map(|alias| format!(" of {alias}")).unwrap_or_default();
             removed.push(format!("link {}{container}, with its addresses and routes", link.name));
         }
+    }
+    if links.disconnect_itself().await? {
+        removed.push(format!("link {OWN_LINK} of the node itself, with its addresses and routes"));
     }
     Ok(removed)
 }

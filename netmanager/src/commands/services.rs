@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result};
+use protocol::address;
 use serde::{Deserialize, Serialize};
 
 use super::exit::NotFound;
@@ -93,6 +94,10 @@ fn all(seen: &impl Seen, names: &Names) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for service in seen.services()? {
         let address = service.service_ip;
+        // Other nodes themselves, which whoever answers their processes looks up in the same table.
+        if !address::is_service(address) {
+            continue;
+        }
         let of_family = |v4, v6: Option<Ipv6Addr>| match v6 {
             Some(v6) if address.is_ipv6() => IpAddr::V6(v6),
             _ => IpAddr::V4(v4),

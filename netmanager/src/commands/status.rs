@@ -63,11 +63,12 @@ fn write_report(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let show = |value: Option<String>| value.unwrap_or_else(dash);
     write_table(
         out,
-        &["NODE", "MODE", "BLOCK", "UPLINK", "ADDRESS", "ATTACHED BY", "TUNNEL"],
+        &["NODE", "MODE", "BLOCK", "ITSELF", "UPLINK", "ADDRESS", "ATTACHED BY", "TUNNEL"],
         &[vec![
             show(report.node.map(|id| id.to_string())),
             report.mode.clone(),
             show(report.subnet.map(|first| format!("{first}/26"))),
+            show(report.own_ns_ip.map(|address| address.to_string())),
             show(report.uplink.as_ref().map(|uplink| uplink.name.clone())),
             show(report.uplink.as_ref().map(|uplink| uplink.address.to_string())),
             report.attach_mode.clone(),

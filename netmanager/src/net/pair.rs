@@ -167,7 +167,7 @@ impl Links {
         }
     }
 
-    async fn alias(&self, name: &str, ifindex: u32, alias: &str) -> Result<(), NetError> {
+    pub(super) async fn alias(&self, name: &str, ifindex: u32, alias: &str) -> Result<(), NetError> {
         let change = LinkUnspec::new_with_index(ifindex).alias(alias).build();
         let changed = self.handle.link().change(change).execute().await;
         changed.map_err(|source| NetError::new(format!("give link {name} the alias {alias}"), source.into()))
@@ -175,18 +175,18 @@ impl Links {
 }
 
 /// One end of a pair, and what it is to know of the other.
-struct End<'a> {
-    links: &'a Links,
-    name: &'a str,
-    ifindex: u32,
+pub(super) struct End<'a> {
+    pub(super) links: &'a Links,
+    pub(super) name: &'a str,
+    pub(super) ifindex: u32,
     /// Of its IPv4 address.
-    scope: AddressScope,
-    other_mac: [u8; 6],
+    pub(super) scope: AddressScope,
+    pub(super) other_mac: [u8; 6],
 }
 
 impl End<'_> {
     /// Adding the same address a second time is refused by the kernel unless the request says `replace`.
-    async fn address(&self, address: IpAddr) -> Result<(), NetError> {
+    pub(super) async fn address(&self, address: IpAddr) -> Result<(), NetError> {
         let Self { name, ifindex, .. } = *self;
         let length = host_prefix(address);
         let mut request = self.links.handle.address().add(ifindex, address, length).replace();
@@ -201,7 +201,7 @@ impl End<'_> {
     }
 
     /// Makes the other end's address known: its MAC, and that it is on this link. `own` is the source towards it.
-    async fn other(&self, address: IpAddr, own: IpAddr) -> Result<(), NetError> {
+    pub(super) async fn other(&self, address: IpAddr, own: IpAddr) -> Result<(), NetError> {
         let Self { name, ifindex, .. } = *self;
         let neighbours = self.links.handle.neighbours();
         let request = neighbours.add(ifindex, address).link_layer_address(&self.other_mac);
@@ -225,7 +225,7 @@ impl End<'_> {
         self.route(&format!("default via {gateway}"), route).await
     }
 
-    async fn route(&self, what: &str, route: RouteMessage) -> Result<(), NetError> {
+    pub(super) async fn route(&self, what: &str, route: RouteMessage) -> Result<(), NetError> {
         let added = self.links.handle.route().add(route).replace().execute().await;
         added.map_err(|source| NetError::new(format!("add route {what}"), source.into()))
     }
@@ -256,7 +256,7 @@ fn route_to(ifindex: u32, address: IpAddr, own: IpAddr) -> RouteMessage {
 }
 
 /// The index that the other end of a pair has in its namespace.
-fn peer(link: &LinkMessage) -> Option<u32> {
+pub(super) fn peer(link: &LinkMessage) -> Option<u32> {
     link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::Link(ifindex) => Some(*ifindex),
         _ => None,

@@ -98,14 +98,18 @@ impl Links {
 
     /// The interface's addresses of global scope, in the kernel's order: primary ones first.
     async fn addresses(&self, name: &str, ifindex: u32) -> Result<Vec<IpAddr>, NetError> {
-        let fail =
-            |source: rtnetlink::Error| NetError::new(format!("list the addresses of {name}"), source.into());
-        let mut found = Vec::new();
-        let mut messages = self.handle.address().get().set_link_index_filter(ifindex).execute();
-        while let Some(message) = messages.try_next().await.map_err(fail)? {
-            found.extend(lasting(&message));
-        }
-        Ok(found)
+        Ok(self.address_messages(name, ifindex).await?.iter().filter_map(lasting).collect())
+    }
+
+    /// All addresses of the interface, of whatever scope.
+    pub(super) async fn all_addresses(&self, name: &str, ifindex: u32) -> Result<Vec<IpAddr>, NetError> {
+        Ok(self.address_messages(name, ifindex).await?.iter().filter_map(address).collect())
+    }
+
+    async fn address_messages(&self, name: &str, ifindex: u32) -> Result<Vec<AddressMessage>, NetError> {
+        let messages = self.handle.address().get().set_link_index_filter(ifindex).execute();
+        let listed = messages.try_collect().await;
+        listed.map_err(|source| NetError::new(format!("list the addresses of {name}"), source.into()))
     }
 }
 
@@ -113,22 +117,27 @@ impl Links {
 fn lasting(message: &AddressMessage) -> Option<IpAddr> {
     // Those of IPv6 privacy, and those that are not yet, or not much longer, to be used.
     let passing = AddressHeaderFlags::Deprecated | AddressHeaderFlags::Tentative;
-    let local = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(address) => Some(*address),
-        _ => None,
-    });
-    let address = local.or_else(|| {
-        message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Address(address) => Some(*address),
-            _ => None,
-        })
-    })?;
+    let address = address(message)?;
     // The same bit says of an IPv4 address that it is not the first of its prefix, which is no harm.
     let temporary = address.is_ipv6() && message.header.flags.contains(AddressHeaderFlags::Secondary);
     let usable = message.header.scope == AddressScope::Universe
         && !message.header.flags.intersects(passing)
         && !temporary;
     usable.then_some(address)
+}
+
+/// The address that this is about.
+fn address(message: &AddressMessage) -> Option<IpAddr> {
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    local.or_else(|| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })
 }
 
 fn choose(addresses: &[IpAddr], preferred: Option<IpAddr>) -> Option<IpAddr> {

@@ -9,6 +9,10 @@ use crate::hash::fnv1a;
 
 /// The link inside the container.
 pub const CONTAINER_LINK: &str = "eth0";
+/// The link through which the node's own processes speak to services.
+pub const OWN_LINK: &str = "hynode0";
+/// The other end of it, where the data plane is; in the same namespace.
+pub const OWN_LINK_PEER: &str = "hynode1";
 /// How the names of our links on the node begin. nftables tells them from other links by it.
 pub const LINK_PREFIX: &str = "hy";
 const DIGITS: usize = 12;
@@ -53,27 +57,62 @@ impl Wiring {
     ) -> Self {
         let alias = instance.to_string();
         let hash = fnv1a(alias.as_bytes()) >> 16;
-        let [a, b, c, d] = ns_ip.octets();
-        // Locally administered, and given by us: udev leaves addresses alone that user space has set.
+        let (mac, gateway_mac) = macs(ns_ip);
         Self {
             link: format!("{LINK_PREFIX}{hash:0DIGITS$x}"),
             alias,
             ns_ip,
             gateway,
             v6: v6.filter(|_| mtu >= MTU6_MIN),
-            mac: [0x02, 0x48, a, b, c, d],
-            gateway_mac: [0x06, 0x48, a, b, c, d],
+            mac,
+            gateway_mac,
             mtu,
         }
     }
 }
 
-/// Whether a link of this name was made by netmanager.
+/// Whether a link of this name was made by netmanager for a container.
 #[must_use]
-pub fn is_our_link(name: &str) -> bool {
+pub(super) fn is_container_link(name: &str) -> bool {
     name.strip_prefix(LINK_PREFIX).is_some_and(|rest| {
         rest.len() == DIGITS && rest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     })
+}
+
+/// Whether a link of this name was made by netmanager.
+#[must_use]
+pub fn is_our_link(name: &str) -> bool {
+    is_container_link(name) || [OWN_LINK, OWN_LINK_PEER].contains(&name)
+}
+
+/// What the link of the node itself is to look like: a pair of which both ends are in the node's namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnWiring {
+    pub ns_ip: Ipv4Addr,
+    /// Nothing where the node is to have none.
+    pub ns_ip6: Option<Ipv6Addr>,
+    /// MAC of the end at which processes send.
+    pub mac: [u8; 6],
+    /// MAC of the end where the data plane is.
+    pub gateway_mac: [u8; 6],
+    /// Of both ends, as of containers' links.
+    pub mtu: u16,
+}
+
+impl OwnWiring {
+    /// On a link that is too small for IPv6, `ns_ip6` is left out.
+    #[must_use]
+    pub fn new(ns_ip: Ipv4Addr, ns_ip6: Option<Ipv6Addr>, mtu: u16) -> Self {
+        let (mac, gateway_mac) = macs(ns_ip);
+        Self { ns_ip, ns_ip6: ns_ip6.filter(|_| mtu >= MTU6_MIN), mac, gateway_mac, mtu }
+    }
+}
+
+/// The MACs of whoever has this NsIP, and of the other end. Locally administered, and given by us: udev leaves addresses
+/// alone that user space has set.
+fn macs(ns_ip: Ipv4Addr) -> ([u8; 6], [u8; 6]) {
+    let [a, b, c, d] = ns_ip.octets();
+    ([0x02, 0x48, a, b, c, d], [0x06, 0x48, a, b, c, d])
 }
 
 #[cfg(test)]
@@ -83,7 +122,7 @@ mod tests {
 
     use protocol::name::InstanceName;
 
-    use super::{Wiring, Wiring6, is_our_link};
+    use super::{OWN_LINK, OWN_LINK_PEER, Wiring, Wiring6, is_container_link, is_our_link};
 
     fn wiring(number: u32) -> Wiring {
         let instance = InstanceName { service: "smp.bed.srv.bed".parse().unwrap(), number };
@@ -112,6 +151,9 @@ mod tests {
     fn links_of_others_are_not_ours() {
         for name in ["hy", "hypha0", "hy0123456789a", "hy0123456789ag", "eth0", "veth0123456789ab"] {
             assert!(!is_our_link(name), "{name}");
+        }
+        for name in [OWN_LINK, OWN_LINK_PEER] {
+            assert!(is_our_link(name) && !is_container_link(name), "{name}");
         }
     }
 

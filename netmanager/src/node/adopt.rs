@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Node, RECONCILE, SWEEP, now};
+use super::{Itself, Node, RECONCILE, SWEEP, now};
 use crate::balance::Balance;
 use crate::config::Config;
 use crate::datapath::Options;
@@ -101,6 +101,7 @@ impl Node {
             balance,
             misses_seen: 0,
             cluster: None,
+            itself: Itself::Absent,
             registered: false,
             registrations: Vec::new(),
             unnamed: Vec::new(),
@@ -115,6 +116,7 @@ impl Node {
         };
         node.warn_if_translated();
         node.adopt_endpoints().await?;
+        node.connect_itself().await;
         node.adopt_services(tables);
         node.datapath.sweep().map_err(|source| StartError::Datapath {
             doing: "end what an earlier data plane has left".to_owned(),
@@ -134,7 +136,7 @@ impl Node {
     }
 
     async fn adopt_endpoints(&mut self) -> Result<(), StartError> {
-        let present = self.links.ours().await?;
+        let present = self.links.of_containers().await?;
         let (alive, dead): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.state.endpoints).into_iter().partition(|attachment| {
                 present.iter().any(|link| link.name == attachment.link && link.ifindex == attachment.ifindex)

@@ -20,12 +20,13 @@ impl Node {
     pub(super) async fn reconcile(&mut self) {
         self.reconcile_due = Instant::now() + RECONCILE;
         self.follow_uplink().await;
-        match self.links.ours().await {
+        match self.links.of_containers().await {
             Ok(present) => self.reconcile_containers(&present).await,
             Err(error) => {
                 tracing::warn!(error = chain(&error), "cannot tell whether all containers are connected");
             }
         }
+        self.reconcile_itself().await;
         self.repair_datapath();
     }
 

@@ -8,7 +8,7 @@ use protocol::topic::NodeTopic;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Cluster, Node, Refusal, Reply, answer};
+use super::{Cluster, Itself, Node, Refusal, Reply, answer};
 use crate::config::is_host;
 use crate::error::chain;
 use crate::ipam::{Block, Block6, Pool};
@@ -53,6 +53,7 @@ impl Node {
             self.state.subnet6 = None;
             self.state.former.clear();
             self.pool = None;
+            self.itself = Itself::Absent;
         }
         let asked =
             Some(request.cluster_address.trim()).filter(|host| !host.is_empty() && *host != "0.0.0.0");
@@ -129,6 +130,7 @@ impl Node {
         self.state.subnet = Some(first);
         self.state.subnet6 = block6;
         let saved = self.save();
+        self.connect_itself().await;
         for (_, reply) in std::mem::take(&mut self.registrations) {
             let ready = match &saved {
                 Ok(()) => self.apply_rules().await,

@@ -167,9 +167,11 @@ impl Node {
 
     /// The MTU of a container's link: the largest packet that the tunnel carries on this uplink.
     pub(super) fn container_mtu(&self, instance: &InstanceName) -> Result<u16, Refusal> {
-        let node = self.datapath.node();
-        let node = node.map_err(|source| Refusal::Datapath { instance: instance.clone(), source })?;
-        Ok(node.map_or(INNER_MTU, |node| node.inner_mtu))
+        self.inner_mtu().map_err(|source| Refusal::Datapath { instance: instance.clone(), source })
+    }
+
+    pub(super) fn inner_mtu(&self) -> Result<u16, PlaneError> {
+        Ok(self.datapath.node()?.map_or(INNER_MTU, |node| node.inner_mtu))
     }
 
     pub(super) async fn set_up(
@@ -294,8 +296,9 @@ impl Node {
         cluster.session.publish(NodeTopic::ServiceDeployed, &deployed);
     }
 
-    /// Tells the cluster where every instance of this node is reached.
+    /// Tells the cluster where every instance of this node is reached, and the node itself.
     pub(super) fn announce_all(&self) {
+        self.announce_itself();
         for attachment in &self.state.endpoints {
             self.announce(attachment);
         }

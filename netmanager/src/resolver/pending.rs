@@ -26,10 +26,10 @@ pub(super) enum Key {
 }
 
 impl Key {
-    /// An address has the form of a service name as well, so it is tried first. One that is no ServiceIP is nothing.
+    /// An address has the form of a service name as well, so it is tried first. One of no meaning in the overlay is nothing.
     pub(super) fn parse(text: &str) -> Option<Self> {
         match text.parse() {
-            Ok(address) => address::is_service(address).then_some(Self::Address(address)),
+            Ok(address) => is_of_overlay(address).then_some(Self::Address(address)),
             Err(_no_address) => text.parse().ok().map(Self::Service),
         }
     }
@@ -40,6 +40,11 @@ impl Key {
             Self::Address(address) => TableQuery { sname: String::new(), sip: address.to_string() },
         }
     }
+}
+
+/// Whether a cluster can be asked for the address: a ServiceIP, or the NsIP of a node itself.
+pub(super) fn is_of_overlay(address: IpAddr) -> bool {
+    address::is_service(address) || address::is_container(address)
 }
 
 #[derive(Debug)]

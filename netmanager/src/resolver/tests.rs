@@ -116,14 +116,35 @@ fn a_miss_is_asked_once_and_its_answer_is_published_and_subscribed() {
 }
 
 #[test]
-fn an_address_outside_the_service_range_is_never_asked_for_nor_published() {
+fn an_address_outside_the_overlay_s_ranges_is_never_asked_for_nor_published() {
     let now = Instant::now();
     let mut resolver = connected(now);
-    assert_eq!(resolver.missed(Ipv4Addr::new(10, 18, 0, 2).into(), now), []);
-    for text in ["10.18.0.2", "0.0.0.0", "203.0.113.1", "fc00::102", "2001:db8::1"] {
+    assert_eq!(resolver.missed(Ipv4Addr::new(10, 17, 0, 2).into(), now), []);
+    for text in ["10.17.0.2", "0.0.0.0", "203.0.113.1", "fd00::102", "2001:db8::1"] {
         assert_eq!(resolver.changed(text, now), [], "{text}");
         assert_eq!(resolver.answered(nobody(text), now), [], "{text}");
     }
+}
+
+#[test]
+fn another_node_itself_is_asked_for_by_its_ns_ip_and_published_under_both() {
+    let now = Instant::now();
+    let mut resolver = connected(now);
+    let (own, own6): (IpAddr, IpAddr) = ("10.18.0.62".parse().unwrap(), "fc00::3e".parse().unwrap());
+    assert_eq!(resolver.missed(own, now).len(), 1, "asked");
+    let answer = serde_json::json!({"app_name": "", "query_key": own, "instance_list": [{"instance_number": 0,
+        "namespace_ip": own, "namespace_ip_v6": own6, "host_ip": "192.0.2.31", "host_port": 50103}]});
+    let actions = resolver.answered(serde_json::from_value(answer).unwrap(), now);
+    assert_eq!((backends(&actions, own), backends(&actions, own6)), (Some(1), Some(1)));
+    // It stays, and is asked for anew when the cluster may have forgotten that it is to tell.
+    assert_eq!(resolver.tick(now + NEGATIVE), []);
+    let asked = resolver.connected(now);
+    assert!(
+        asked.iter().any(|action| matches!(action, Action::Query(query) if query.sip == own.to_string())),
+        "{asked:?}"
+    );
+    let actions = resolver.answered(nobody(&own.to_string()), now);
+    assert_eq!(backends(&actions, own), Some(0));
 }
 
 #[test]

@@ -4,15 +4,17 @@ use std::net::IpAddr;
 
 use netmanager_common::event::DropReason;
 use netmanager_common::punt::Origin;
+use protocol::address;
 
 use super::answer::{self, Refusal};
 use super::frame::{Frame, Packet};
 use super::icmp_error::IcmpError;
-use crate::datapath::{Arrival, Backend, gateway_of};
+use crate::datapath::{Arrival, Backend};
+use crate::ipam::next_hop;
 
 /// The tables, as far as decisions need them. What cannot be read is not there.
 pub(super) trait View {
-    /// The instances behind a service address; nothing if it is not known.
+    /// The instances behind a service address, or the node itself behind its NsIP; nothing if it is not known.
     fn service(&self, address: IpAddr) -> Option<Vec<Backend>>;
     /// The instance on another node that has this address.
     fn host_of(&self, address: IpAddr) -> Option<Backend>;
@@ -85,6 +87,15 @@ fn sent(packet: &Packet<'_>, reason: DropReason, ifindex: u32, view: &impl View)
             Some(None) => Decision::Hold(packet.source),
             None => Decision::Drop,
         },
+        // Maybe an answer to the processes of another node itself: the cluster says where that is.
+        DropReason::NoEndpoint if address::is_container(packet.destination) => match view
+            .service(packet.destination)
+        {
+            Some(known) if known.is_empty() => refuse(packet, Refusal::Unreachable),
+            Some(_) => Decision::Again,
+            None if view.instance_ip(packet.destination).is_some() => refuse(packet, Refusal::Unreachable),
+            None => Decision::Hold(packet.destination),
+        },
         DropReason::NoBackend | DropReason::NoEndpoint => refuse(packet, Refusal::Unreachable),
         DropReason::BackendGone => refuse(packet, Refusal::Gone),
         DropReason::TtlExpired => refuse(packet, Refusal::TtlExpired),
@@ -99,7 +110,7 @@ fn sent(packet: &Packet<'_>, reason: DropReason, ifindex: u32, view: &impl View)
 }
 
 fn refuse(packet: &Packet<'_>, refusal: Refusal) -> Decision {
-    answer::to(packet, refusal, gateway_of(packet.source)).map_or(Decision::Drop, Decision::Answer)
+    answer::to(packet, refusal, next_hop(packet.source)).map_or(Decision::Drop, Decision::Answer)
 }
 
 /// An error that a container of this node says about a packet that came to it. It goes the way of an answer to that

@@ -48,7 +48,8 @@ pub fn may_publish(node: Id, topic: &str) -> Option<NodeTopic> {
         | NodeTopic::ServiceDeployed
         | NodeTopic::ServiceUndeployed
         | NodeTopic::AddressChanged
-        | NodeTopic::InterestRemove => true,
+        | NodeTopic::InterestRemove
+        | NodeTopic::NodeItself => true,
         NodeTopic::ControlDeploy
         | NodeTopic::ControlDelete
         | NodeTopic::ControlError
@@ -125,6 +126,7 @@ mod tests {
             ("nodes/6b033dc62c1f07cbdcd88440/net/service/undeployed", true),
             ("nodes/6b033dc62c1f07cbdcd88440/net/service/address-changed", true),
             ("nodes/6b033dc62c1f07cbdcd88440/net/interest/remove", true),
+            ("nodes/6b033dc62c1f07cbdcd88440/net/host", true),
             ("nodes/6b033dc62c1f07cbdcd88440/net/tablequery/result", false),
             ("nodes/6b033dc62c1f07cbdcd88440/net/subnetwork/result", false),
             ("nodes/6b033dc62c1f07cbdcd88440/control/deploy", false),

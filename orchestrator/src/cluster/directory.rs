@@ -6,6 +6,7 @@
 //! each address of the service that somebody asked for, and what the root does not know is asked again as long as
 //! somebody is interested.
 
+mod nodes;
 mod question;
 
 use std::collections::{HashMap, HashSet};
@@ -13,10 +14,12 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use protocol::address;
 use protocol::id::Id;
 use protocol::name::ServiceName;
-use protocol::net::{NetService, TableInstance, TableQuery, TableResult, UpdateKind};
+use protocol::net::{NetService, NodeItself, TableInstance, TableQuery, TableResult, UpdateKind};
 
+use self::nodes::Nodes;
 use self::question::{Questions, Send};
 use super::instance::Address;
 use super::table::Table;
@@ -34,6 +37,14 @@ pub(super) enum Subject {
 impl Subject {
     pub(super) fn parse(text: &str) -> Option<Self> {
         text.parse().map(Self::Address).or_else(|_no_address| text.parse().map(Self::Name)).ok()
+    }
+
+    /// The NsIP that this is, of which the root knows nothing.
+    fn ns_ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(*address).filter(|address| address::is_container(*address)),
+            Self::Name(_) => None,
+        }
     }
 }
 
@@ -73,6 +84,7 @@ pub(super) struct Directory {
     /// How many subjects each worker is interested in.
     held: HashMap<Id, usize>,
     questions: Questions,
+    nodes: Nodes,
     acts: Vec<Act>,
 }
 
@@ -146,6 +158,10 @@ impl Directory {
             self.answer(worker, key.clone(), None);
             return;
         };
+        if let Some(address) = subject.ns_ip() {
+            self.query_node(worker, key.clone(), address);
+            return;
+        }
         self.add_interest(worker, subject.clone());
         let name = self.name_of(&subject);
         if name.as_ref().is_some_and(|name| !self.tables[name].table.incomplete()) {
@@ -161,8 +177,33 @@ impl Directory {
         }
     }
 
+    /// A worker wants to know whose this NsIP is. What is answered for is a node itself only: containers are found by the
+    /// tables of their services. Who asked for one that is known is told when it changes.
+    fn query_node(&mut self, worker: Id, query_key: String, address: IpAddr) {
+        let instance = self.nodes.find(address).cloned();
+        if instance.is_some() {
+            self.add_interest(worker, Subject::Address(address));
+        }
+        let instance_list = instance.into_iter().collect();
+        let result = TableResult { app_name: String::new(), instance_list, query_key };
+        self.acts.push(Act::Answer { worker, result });
+    }
+
+    /// A node's own processes are reached so from now on. It has been checked that the addresses are the node's.
+    pub(super) fn node_itself(&mut self, worker: Id, itself: &NodeItself) {
+        for address in self.nodes.set(worker, itself) {
+            let interested = self.interests.get(&Subject::Address(address));
+            for other in interested.into_iter().flatten().copied().collect::<Vec<_>>() {
+                self.query_node(other, address.to_string(), address);
+            }
+        }
+    }
+
     /// A worker listens under this name or address. What is not known yet is asked for, so that there will be news.
     pub(super) fn listens(&mut self, worker: Id, subject: &Subject) {
+        if subject.ns_ip().is_some() {
+            return;
+        }
         self.add_interest(worker, subject.clone());
         if self.name_of(subject).is_none() && !self.questions.is_open(subject) {
             self.ask(subject);
@@ -208,6 +249,7 @@ impl Directory {
             self.ignores(worker, &subject);
         }
         self.held.remove(&worker);
+        self.nodes.forget(worker);
     }
 
     /// The root says that a table changed.

@@ -51,6 +51,7 @@ impl Intake {
             NodeTopic::InterestRemove => {
                 self.read(message, |interest| state.interest_removed(node, &interest, now));
             }
+            NodeTopic::NodeItself => self.read(message, |itself| state.node_itself_known(node, &itself, now)),
             NodeTopic::ControlDeploy
             | NodeTopic::ControlDelete
             | NodeTopic::ControlError

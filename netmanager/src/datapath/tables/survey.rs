@@ -28,6 +28,7 @@ impl Tables {
         let mut interfaces: Vec<_> =
             self.node()?.map(|node| (node.uplink_ifindex, FROM_UPLINK)).into_iter().collect();
         interfaces.extend(self.endpoints()?.iter().map(|endpoint| (endpoint.ifindex, FROM_CONTAINER)));
+        interfaces.extend(self.node_itself()?.map(|itself| (itself.ifindex, FROM_CONTAINER)));
         let slow_path = self.slow_path.get(&0, 0).map_err(reading(map::SLOW_PATH))?;
         interfaces.extend((slow_path != 0).then_some((slow_path, FROM_SLOW_PATH)));
         Ok(interfaces)

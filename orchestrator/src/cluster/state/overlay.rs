@@ -6,8 +6,8 @@ use std::time::Instant;
 use protocol::id::Id;
 use protocol::name::ServiceName;
 use protocol::net::{
-    AddressChanged, InterestRemove, JobUpdate, NetService, ServiceDeployed, ServiceUndeployed, Subnet,
-    SubnetRequest, SubnetResult, TableQuery, UpdateAvailable, UpdateKind,
+    AddressChanged, InterestRemove, JobUpdate, NetService, NodeItself, ServiceDeployed, ServiceUndeployed,
+    Subnet, SubnetRequest, SubnetResult, TableQuery, UpdateAvailable, UpdateKind,
 };
 use protocol::topic::{NodeTopic, updates_available};
 
@@ -124,6 +124,19 @@ impl State {
         }
     }
 
+    /// `nodes/{id}/net/host`: where a worker's own processes are reached by what answers them. The addresses must be of the
+    /// worker's own block: nobody draws the answers to another one's processes to himself.
+    pub(in crate::cluster) fn node_itself_known(&mut self, worker: Id, itself: &NodeItself, now: Instant) {
+        self.heard(worker, now);
+        let subnet = self.workers.get(&worker).and_then(|known| known.record.subnet.as_ref());
+        if !subnet.is_some_and(|subnet| has(subnet, itself)) {
+            tracing::warn!(%worker, nsip = %itself.nsip, "a worker claims an address that is not of its block for itself");
+            return;
+        }
+        self.directory.node_itself(worker, itself);
+        self.overlay_acts();
+    }
+
     fn set_address(&mut self, worker: Id, name: &ServiceName, number: u32, address: Option<Address>) {
         let here = self
             .named(name)
@@ -208,6 +221,12 @@ impl State {
         let payload = encode(&UpdateAvailable { kind }).to_string().into_bytes();
         self.effects.publish.push((updates_available(subject), payload));
     }
+}
+
+/// Whether the addresses are of this block, a /26 and a /120.
+fn has(subnet: &Subnet, itself: &NodeItself) -> bool {
+    let v4 = itself.nsip.to_bits() & !63 == subnet.subnet_addr.to_bits();
+    v4 && itself.nsipv6.is_none_or(|nsip| nsip.to_bits() & !255 == subnet.subnet_addr_v6.to_bits())
 }
 
 fn subnet_result(subnet: &Subnet) -> SubnetResult {

@@ -161,6 +161,34 @@ fn a_subnet_is_asked_for_once_and_kept() {
 }
 
 #[test]
+fn a_worker_speaks_for_no_other_node_s_processes() {
+    let mut world = World::with_workers(2);
+    let (worker, other) = (world.id(0), world.id(1));
+    world.state.subnet_given(
+        worker,
+        Subnet { subnet_addr: [10, 18, 0, 64].into(), subnet_addr_v6: "fc00::100".parse().unwrap() },
+    );
+    let itself = |nsip: &str, nsipv6: Option<&str>| protocol::net::NodeItself {
+        nsip: nsip.parse().unwrap(),
+        nsipv6: nsipv6.map(|address| address.parse().unwrap()),
+        host_port: 50103,
+        host_ip: "192.0.2.31".parse().unwrap(),
+    };
+    let mut known = |worker, claimed: protocol::net::NodeItself| {
+        let query = protocol::net::TableQuery { sname: String::new(), sip: claimed.nsip.to_string() };
+        world.state.node_itself_known(worker, &claimed, world.now);
+        world.state.take_effects();
+        world.state.table_wanted(other, &query, world.now);
+        let told = world.state.take_effects().publish;
+        told.iter().any(|(_, payload)| String::from_utf8_lossy(payload).contains("192.0.2.31"))
+    };
+    assert!(!known(worker, itself("10.18.0.62", None)), "of another block");
+    assert!(!known(worker, itself("10.18.0.126", Some("fc00::23e"))), "of another IPv6 block");
+    assert!(!known(other, itself("10.18.0.126", None)), "of one who has no block");
+    assert!(known(worker, itself("10.18.0.126", Some("fc00::13e"))));
+}
+
+#[test]
 fn the_root_is_told_where_an_instance_is_and_when_it_is_nowhere() {
     let mut world = World::with_workers(1);
     world.deploy(0);
