@@ -25,4 +25,4 @@ pub mod tunnel;
 pub mod wire;
 
 /// Version of everything that lies in a pinned map or in the event ring.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;

@@ -95,6 +95,8 @@ pub const MAX_FRAGMENTS: u32 = 4096;
 pub const MAX_TURN_LOCKS: u32 = 1024;
 /// Service addresses whose last report is remembered.
 pub const MAX_MISSES: u32 = 4096;
+/// Interfaces towards other nodes. A power of two.
+pub const MAX_UPLINKS: usize = 8;
 /// Addresses on the underlay that are kept an eye on at a time.
 pub const MAX_SENDERS: u32 = 4096;
 /// Numbers of [`Early`].
@@ -113,17 +115,27 @@ pub struct Node {
     pub address: Ip4,
     /// The same of IPv6.
     pub address6: Ip,
-    /// The interface towards the other nodes.
+    /// The interface whose address this is, and from which packets leave where nothing else is known. User reads.
     pub uplink_ifindex: u32,
+    /// The interfaces at which packets of other nodes may arrive, `uplink_ifindex` among them; 0 where there is none. What
+    /// leaves for a backend leaves through the one at [`Backend::egress`].
+    pub uplinks: [u32; MAX_UPLINKS],
     /// UDP port on which other nodes' packets arrive.
     pub tunnel_port: Be16,
     /// The largest inner packet on the uplink, whatever the outer family: the MTU of containers. User reads.
     pub inner_mtu: u16,
 }
 
-const _: () = assert!(size_of::<Node>() == 4 + 16 + 4 + 2 + 2);
+const _: () = assert!(size_of::<Node>() == 4 + 16 + 4 + 4 * MAX_UPLINKS + 2 + 2);
 
 impl Node {
+    /// The interface through which packets for this backend's node leave; 0 if there is none.
+    #[must_use]
+    #[inline(always)]
+    pub const fn egress_to(&self, backend: &Backend) -> u32 {
+        self.uplinks[backend.egress as usize % MAX_UPLINKS]
+    }
+
     /// The node's own end of a tunnel to `peer`; none if it has no address of that family.
     #[must_use]
     #[inline(always)]
@@ -234,9 +246,10 @@ impl TryFrom<u16> for Policy {
     }
 }
 
-/// Value of [`BACKENDS`]. All but the generation, the MTU and `aside` stays as it is while the number is in use, and numbers are reused as
-/// late as possible: whoever reads while user space writes sees the old value, or the new one, or that the number is
-/// no longer in use.
+/// Value of [`BACKENDS`]. The container and its addresses stay what they are while the number is in use, and numbers are
+/// reused as late as possible: whoever reads while user space writes sees the old value, or the new one, or that the
+/// number is no longer in use. How the container is reached may change meanwhile: where its node is, the MTU, the egress,
+/// and `aside`. A reader at that very moment may see part of the old and part of the new, and loses this one packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Backend {
@@ -257,13 +270,15 @@ pub struct Backend {
     pub port: Be16,
     /// The largest inner packet that reaches its node, as far as is known.
     pub mtu: u16,
-    /// Whether it is set aside, 1 or 0: what can go on elsewhere does. This too may change while the number is in use.
+    /// Whether it is set aside, 1 or 0: what can go on elsewhere does.
     pub aside: u8,
+    /// Through which of [`Node::uplinks`] its node is reached.
+    pub egress: u8,
     /// Zero.
-    pub _pad: [u8; 3],
+    pub _pad: [u8; 2],
 }
 
-const _: () = assert!(size_of::<Backend>() == 4 + 4 + 16 + 4 + 16 + 16 + 2 + 2 + 1 + 3);
+const _: () = assert!(size_of::<Backend>() == 4 + 4 + 16 + 4 + 16 + 16 + 2 + 2 + 1 + 1 + 2);
 
 impl Backend {
     /// Whether the number stands for an instance.

@@ -71,6 +71,10 @@ pub(crate) fn to_node<H: Header>(
         // It should be here and is not: the tunnel would only bring it back.
         return Err(DropReason::NoEndpoint);
     }
+    let egress = node.egress_to(backend);
+    if egress == 0 {
+        return Err(DropReason::NotReady);
+    }
     if !packet.fits(skb, backend.mtu) {
         return Err(DropReason::TooBig);
     }
@@ -98,5 +102,5 @@ pub(crate) fn to_node<H: Header>(
         skb.open_tunnel_room::<true>()?;
         skb.store(ETHERNET_LEN, &outer)?;
     }
-    Ok(skb::redirect_neigh(node.uplink_ifindex))
+    Ok(skb::redirect_neigh(egress))
 }

@@ -17,9 +17,11 @@ mod programs;
 pub(crate) mod registry;
 mod rehearsal;
 mod repair;
+pub(crate) mod slots;
 mod slow_path;
 mod tables;
 mod takeover;
+mod uplinks;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -151,30 +153,11 @@ impl Datapath {
         self.pins.remove_other_versions()
     }
 
-    /// Sets this node's addresses and attaches `from_uplink` to the uplink; moves it if that changed.
-    pub fn set_node(
-        &mut self,
-        addresses: impl Into<Addresses>,
-        uplink_ifindex: u32,
-    ) -> Result<(), DatapathError> {
-        let before = self.tables.node()?;
-        self.write_node(addresses.into(), uplink_ifindex)?;
-        self.attach(FROM_UPLINK, uplink_ifindex)?;
-        match before {
-            Some(node) if node.uplink_ifindex != uplink_ifindex => {
-                // First: what it has taken the outer headers off, only the other one knows.
-                attach::xdp::detach(&self.pins, node.uplink_ifindex)?;
-                self.detach(node.uplink_ifindex)
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// The underlay carries IP packets of up to `mtu` bytes to `node`, outer headers included; `None`: as large ones as the
     /// uplink.
     pub fn set_path_mtu(&mut self, node: IpAddr, mtu: Option<u16>) -> Result<(), DatapathError> {
         self.paths.set(node, mtu);
-        self.write_mtus(|backend| backend.node.ip() == node)
+        self.write_paths(|backend| backend.node.ip() == node)
     }
 
     /// What the uplink carries: bytes of IP. As much as can be, while there is none.
@@ -198,37 +181,6 @@ impl Datapath {
     #[must_use]
     pub fn narrow_paths(&self) -> Vec<(IpAddr, u16)> {
         self.paths.narrow().collect()
-    }
-
-    /// Takes the outer headers off in the place that is `wanted`, or best for the uplink as it is; nothing before
-    /// [`Self::set_node`], nor while another version's programs run. To be called again whenever the uplink may have changed, and now and then, since a driver shows
-    /// only under way that it cannot do it.
-    ///
-    /// No packet is lost by it: what the XDP program lets pass, unwrapped or not, the program at the ingress takes both
-    /// ways. (Some drivers reset their queues when an XDP program comes or goes; that is theirs.)
-    pub fn decapsulate(&mut self, wanted: Decapsulation) -> Result<Option<Placement>, DatapathError> {
-        let node = if matches!(self.takeover, Takeover::Filling(_)) { None } else { self.tables.node()? };
-        let Some(node) = node else { return Ok(None) };
-        let ifindex = node.uplink_ifindex;
-        for other in self.pins.xdp_interfaces()? {
-            if other != ifindex {
-                attach::xdp::detach(&self.pins, other)?;
-            }
-        }
-        let interface = interface::name(ifindex)?;
-        let driver = interface::driver(&interface);
-        let (place, why) = match decapsulation::choose(wanted, driver.as_deref()) {
-            (Place::Xdp, _) if self.tables.early()?.is_in_vain() => (Place::Tc, Why::NoMetadata),
-            (Place::Xdp, why) => match attach::xdp::attach(&self.pins, &mut self.ebpf, ifindex) {
-                Ok(()) => (Place::Xdp, why),
-                Err(why) => (Place::Tc, why),
-            },
-            tc => tc,
-        };
-        if place == Place::Tc {
-            attach::xdp::detach(&self.pins, ifindex)?;
-        }
-        Ok(Some(Placement { interface, driver, place, why }))
     }
 
     /// Makes a container reachable, then lets it send. Idempotent; a changed endpoint is updated.
@@ -357,8 +309,8 @@ impl Datapath {
             for endpoint in tables.endpoints()?.into_iter().chain(tables.node_itself()?) {
                 Hook::Clsact.detach(&pins, endpoint.ifindex)?;
             }
-            if let Some(node) = tables.node()? {
-                Hook::Clsact.detach(&pins, node.uplink_ifindex)?;
+            for uplink in tables.uplinks()? {
+                Hook::Clsact.detach(&pins, uplink)?;
             }
         }
         pins.remove()
@@ -368,7 +320,7 @@ impl Datapath {
     /// along; its endpoint stays in the table until it is detached or attached anew.
     fn replace_programs(&mut self) -> Result<(), DatapathError> {
         if let Some(node) = self.tables.node()? {
-            match self.write_node(node.addresses, node.uplink_ifindex) {
+            match self.write_node(node.addresses, node.uplink_ifindex, node.uplinks) {
                 Err(DatapathError::NoInterface { .. }) => {}
                 result => result?,
             }
@@ -398,28 +350,34 @@ impl Datapath {
         endpoints.extend(self.tables.node_itself()?);
         let mut attached: Vec<_> =
             endpoints.iter().map(|endpoint| (endpoint.ifindex, FROM_CONTAINER)).collect();
-        attached.extend(self.tables.node()?.map(|node| (node.uplink_ifindex, FROM_UPLINK)));
+        attached.extend(self.tables.uplinks()?.into_iter().map(|ifindex| (ifindex, FROM_UPLINK)));
         attached.extend(self.slow_path.map(|ifindex| (ifindex, FROM_SLOW_PATH)));
         Ok(attached)
     }
 
-    fn write_node(&mut self, addresses: Addresses, uplink_ifindex: u32) -> Result<(), DatapathError> {
+    fn write_node(
+        &mut self,
+        addresses: Addresses,
+        uplink_ifindex: u32,
+        uplinks: slots::Slots,
+    ) -> Result<(), DatapathError> {
         let overhead = if addresses.v6.is_some() { OVERHEAD6 } else { OVERHEAD };
         let uplink_mtu = interface::mtu(uplink_ifindex)?;
-        self.paths.set_uplink(uplink_mtu);
+        self.paths.set_uplink(slots::of(&uplinks, uplink_ifindex).unwrap_or_default(), uplink_mtu);
         let node = map::Node {
             address: addresses.v4.map(ip4).unwrap_or_default(),
             address6: optional_ip6(addresses.v6),
             uplink_ifindex,
+            uplinks,
             tunnel_port: Be16::new(self.options.tunnel_port),
             inner_mtu: inner_mtu(uplink_mtu, overhead),
         };
         self.tables.node.set(0, node, 0).map_err(table("write", map::NODE))?;
-        self.write_mtus(|_| true)
+        self.write_paths(|_| true)
     }
 
     /// Writes what is known of the paths into the rows of these backends.
-    fn write_mtus(&mut self, chosen: impl Fn(&Backend) -> bool) -> Result<(), DatapathError> {
+    fn write_paths(&mut self, chosen: impl Fn(&Backend) -> bool) -> Result<(), DatapathError> {
         for row in self.registry.in_use() {
             if chosen(&row.backend) {
                 self.tables.set_backend(row, &self.paths)?;

@@ -19,6 +19,8 @@
 //! died with its last process, the kernel takes the other end, its addresses, routes and programs along. So taking
 //! back a half-done set-up is the removal of one link, and a crash can leave nothing else behind.
 
+mod candidates;
+mod egress;
 mod error;
 mod itself;
 mod netns;
@@ -36,12 +38,14 @@ use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::LinkUnspec;
 use tokio::task::JoinHandle;
 
+pub use self::candidates::Candidate;
+pub use self::egress::Egresses;
 pub use self::error::{NetError, Reason};
 pub use self::netns::Netns;
 pub use self::pair::Connected;
 pub use self::programs::Filters;
 pub use self::routes::{Prefix, Route};
-pub use self::uplink::Uplink;
+pub use self::uplink::{Uplink, Wish};
 pub use self::watch::Watch;
 use self::wiring::is_container_link;
 pub use self::wiring::{

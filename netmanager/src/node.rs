@@ -32,7 +32,7 @@ use crate::config::Config;
 use crate::datapath::{self, Placement, Suspect};
 use crate::error::chain;
 use crate::ipam::Pool;
-use crate::net::{Links, Uplink, Watch};
+use crate::net::{Candidate, Egresses, Links, Uplink, Watch};
 use crate::pathmtu::{Heard, PathMtus};
 use crate::plane::{Events, Mode, Plane};
 use crate::report::{Report, SessionState};
@@ -66,8 +66,13 @@ pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 pub struct Node {
     config: Config,
     uplink: Uplink,
-    /// Where the uplink's packets are unwrapped, as last seen.
-    placement: Option<Placement>,
+    egresses: Egresses,
+    /// Where packets of other nodes may arrive beside the uplink.
+    other_uplinks: Vec<Candidate>,
+    /// The interfaces through which other nodes are reached, as last seen.
+    ways: BTreeMap<IpAddr, u32>,
+    /// Where each uplink's packets are unwrapped, as last seen.
+    placements: Vec<Placement>,
     store: Store,
     state: state::Node,
     /// The free addresses; `None` until the cluster has given a block.

@@ -6,7 +6,8 @@ mod error;
 mod paths;
 mod seen;
 
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,8 @@ pub use self::error::PlaneError;
 pub use self::paths::PathTable;
 pub(crate) use self::seen::Seen;
 use crate::datapath::{
-    self, Addresses, Counters, Datapath, DatapathError, Decapsulation, Endpoint, Event, Flow, Node, Options,
-    Placement, Repair, Service,
+    self, Counters, Datapath, DatapathError, Decapsulation, Endpoint, Event, Flow, Node, Options, Placement,
+    Repair, Service,
 };
 use crate::error::chain;
 use crate::net::Links;
@@ -137,14 +138,43 @@ impl Plane {
         }
     }
 
-    pub fn set_node(
+    /// As [`Datapath::set_uplinks`]. In user space there is one uplink: its socket is bound to it.
+    pub fn set_uplinks(
         &mut self,
-        addresses: impl Into<Addresses>,
-        uplink_ifindex: u32,
+        address: IpAddr,
+        primary: u32,
+        others: &[u32],
+        ways: &BTreeMap<IpAddr, u32>,
     ) -> Result<(), PlaneError> {
         match self {
-            Self::Ebpf(datapath) => Ok(datapath.set_node(addresses, uplink_ifindex)?),
-            Self::Userspace(datapath) => datapath.set_node(addresses.into(), uplink_ifindex),
+            Self::Ebpf(datapath) => Ok(datapath.set_uplinks(address, primary, others, ways)?),
+            Self::Userspace(datapath) => datapath.set_node(address.into(), primary),
+        }
+    }
+
+    /// As [`Datapath::set_egress`]. In user space nothing is done.
+    pub fn set_egress(&mut self, node: IpAddr, ifindex: Option<u32>) -> Result<(), PlaneError> {
+        match self {
+            Self::Ebpf(datapath) => Ok(datapath.set_egress(node, ifindex)?),
+            Self::Userspace(_) => Ok(()),
+        }
+    }
+
+    /// The nodes that the tables lead to.
+    #[must_use]
+    pub fn peers(&self) -> BTreeSet<IpAddr> {
+        match self {
+            Self::Ebpf(datapath) => datapath.peers().collect(),
+            Self::Userspace(datapath) => datapath.control().nodes(),
+        }
+    }
+
+    /// The interfaces at which packets of other nodes are taken; none that can be read is none.
+    #[must_use]
+    pub fn uplinks(&self) -> Vec<u32> {
+        match self {
+            Self::Ebpf(datapath) => datapath.tables().uplinks().unwrap_or_default(),
+            Self::Userspace(_) => Vec::new(),
         }
     }
 
@@ -220,10 +250,10 @@ impl Plane {
     }
 
     /// As [`Datapath::decapsulate`]. In user space there is no such place: sockets take the outer headers off.
-    pub fn decapsulate(&mut self, wanted: Decapsulation) -> Result<Option<Placement>, PlaneError> {
+    pub fn decapsulate(&mut self, wanted: Decapsulation) -> Result<Vec<Placement>, PlaneError> {
         match self {
             Self::Ebpf(datapath) => Ok(datapath.decapsulate(wanted)?),
-            Self::Userspace(_) => Ok(None),
+            Self::Userspace(_) => Ok(Vec::new()),
         }
     }
 

@@ -127,7 +127,7 @@ fn no_datagram_is_lost_when_the_place_changes() {
 fn auto_on_a_veth_means_tc() {
     let (mut underlay, _client, _server) = world(Family::V4);
     let node = &mut underlay.nodes[0];
-    let placement = node.within(|datapath| datapath.decapsulate(Decapsulation::Auto)).unwrap().unwrap();
+    let placement = node.within(|datapath| datapath.decapsulate(Decapsulation::Auto)).unwrap().remove(0);
     assert_eq!((placement.place, placement.why), (Place::Tc, Why::Copies));
     assert_eq!((placement.interface.as_str(), placement.driver.as_deref()), ("up0", Some("veth")));
     assert!(!has_xdp(node));
@@ -141,14 +141,14 @@ fn an_xdp_program_of_others_stays_and_means_tc() {
     node.decapsulate(Decapsulation::Tc);
     let ifindex = node.ifindex("up0");
     let theirs = node.netns.run(|| Foreign::attach(ifindex, foreign::Place::Xdp)).unwrap().unwrap();
-    let placement = node.within(|datapath| datapath.decapsulate(Decapsulation::Xdp)).unwrap().unwrap();
+    let placement = node.within(|datapath| datapath.decapsulate(Decapsulation::Xdp)).unwrap().remove(0);
     assert_eq!((placement.place, placement.why), (Place::Tc, Why::Taken));
     assert!(has_xdp(node), "theirs");
     assert_eq!(ask(&client, SERVICE), Answer::of(&server, &client));
     drop(theirs);
     integration::eventually(Duration::from_secs(5), "the place is free again", || {
         let again = underlay.nodes[1].within(|datapath| datapath.decapsulate(Decapsulation::Xdp));
-        let again = again.unwrap().unwrap();
+        let again = again.unwrap().remove(0);
         if again.place == Place::Xdp { Ok(()) } else { Err(again) }
     })
     .unwrap();
@@ -162,7 +162,7 @@ fn an_interface_without_native_xdp_means_tc_and_never_generic_xdp() {
     node.netns.ip("link add bridge0 type bridge").unwrap();
     let (addresses, other) = (node.addresses(), node.ifindex("bridge0"));
     node.within(|datapath| datapath.set_node(addresses, other)).unwrap();
-    let placement = node.within(|datapath| datapath.decapsulate(Decapsulation::Xdp)).unwrap().unwrap();
+    let placement = node.within(|datapath| datapath.decapsulate(Decapsulation::Xdp)).unwrap().remove(0);
     assert!(matches!((placement.place, &placement.why), (Place::Tc, Why::Refused(_))), "{placement:?}");
     let shown = node.netns.output("ip", &["-d", "link", "show", "dev", "bridge0"]).unwrap();
     assert!(!shown.contains("xdp"), "{shown}");

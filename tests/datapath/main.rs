@@ -41,6 +41,7 @@ mod talk;
 mod turns;
 mod upgrade;
 mod uplink;
+mod uplinks;
 mod userspace;
 mod verifier;
 mod vlan;

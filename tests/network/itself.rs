@@ -1,20 +1,18 @@
 //! The node's own processes: they reach services, here and on another node, and are reached by nobody.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::thread;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use integration::{Netns, eventually, process};
+use integration::{eventually, process};
 use serde_json::json;
 
 use crate::bed::{Bed, Container, ip_json};
 use crate::cluster::WEB_ADDRESS;
 use crate::neighbour::Neighbour;
 use crate::stream::Numbered;
+use crate::talk::{PORT, ask_by_tcp, ask_by_udp, ping, serve};
 
-const PORT: u16 = 7000;
 const PATIENCE: Duration = Duration::from_secs(10);
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 18, 0, 126);
 /// The instance on the node itself, by its number 5, and the service on the other node.
@@ -42,49 +40,6 @@ impl Pair {
         serve(&elsewhere.netns)?;
         Ok(Self { bed, neighbour, here, elsewhere })
     }
-}
-
-/// Tells whoever asks, by TCP or UDP, as whom it is seen.
-fn serve(netns: &Netns) -> Result<()> {
-    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT));
-    let (tcp, udp) =
-        netns.run(|| -> Result<_> { Ok((TcpListener::bind(any)?, UdpSocket::bind(any)?)) })??;
-    let seen = |peer: SocketAddr| peer.ip().to_canonical().to_string();
-    thread::spawn(move || {
-        while let Ok((mut stream, peer)) = tcp.accept() {
-            stream.write_all(seen(peer).as_bytes()).ok();
-        }
-    });
-    thread::spawn(move || {
-        while let Ok((_, peer)) = udp.recv_from(&mut [0; 16]) {
-            udp.send_to(seen(peer).as_bytes(), peer).ok();
-        }
-    });
-    Ok(())
-}
-
-fn ask_by_tcp(from: &Netns, address: IpAddr) -> Result<String> {
-    let mut stream = from.run(|| TcpStream::connect_timeout(&(address, PORT).into(), PATIENCE))??;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
-}
-
-fn ask_by_udp(from: &Netns, address: IpAddr) -> Result<String> {
-    let any: IpAddr =
-        if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = from.run(|| UdpSocket::bind((any, 0)))??;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.connect((address, PORT))?;
-    socket.send(b"who?")?;
-    let mut answer = [0; 64];
-    let length = socket.recv(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
-}
-
-fn ping(from: &Netns, address: IpAddr) -> Result<()> {
-    from.output("ping", &["-n", "-c", "1", "-W", "5", &address.to_string()]).map(drop)
 }
 
 fn service_routes(bed: &Bed) -> Result<usize> {

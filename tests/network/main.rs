@@ -18,6 +18,8 @@ mod repair;
 mod restart;
 mod six;
 mod stream;
+mod talk;
+mod uplinks;
 mod userspace;
 mod waiting;
 mod wiring;

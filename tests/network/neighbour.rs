@@ -16,6 +16,10 @@ use crate::cluster::{self, WEB};
 
 pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 32);
 const ID: &str = "6b033dc62c1f07cbdcd88441";
+/// Of one in a network of its own, and that network's router.
+pub(crate) const FAR: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 32);
+pub(crate) const FAR_ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
+const FAR_ID: &str = "6b033dc62c1f07cbdcd88442";
 
 #[derive(Debug)]
 pub(crate) struct Neighbour {
@@ -38,13 +42,35 @@ impl Neighbour {
         control.ip("link set port2 master up0")?;
         node.ip(&format!("addr add {ADDRESS}/24 dev up0"))?;
         node.ip(&format!("route add default via {}", cluster::ADDRESS))?;
+        Self::start(bed, node, config, ID, (Ipv4Addr::new(10, 18, 0, 128), "fc00::200"))
+    }
+
+    /// Joins the bed's cluster from a network of its own, to which a cable of `router` leads: [`FAR`] there, the router has
+    /// [`FAR_ROUTER`].
+    pub(crate) fn behind(bed: &Bed, router: &Netns) -> Result<Self> {
+        let node = Arc::new(Netns::new("far")?);
+        connect((&node, "up0"), (router, "far0"))?;
+        router.ip(&format!("addr add {FAR_ROUTER}/24 dev far0"))?;
+        router.output("sysctl", &["-qw", "net.ipv4.ip_forward=1"])?;
+        node.ip(&format!("addr add {FAR}/24 dev up0"))?;
+        node.ip(&format!("route add default via {FAR_ROUTER}"))?;
+        Self::start(bed, node, &config(), FAR_ID, (Ipv4Addr::new(10, 18, 0, 192), "fc00::300"))
+    }
+
+    fn start(
+        bed: &Bed,
+        node: Arc<Netns>,
+        config: &Value,
+        id: &str,
+        block: (Ipv4Addr, &'static str),
+    ) -> Result<Self> {
         let places = Places::new()?;
         write_config(&places, config)?;
         let netmanager = recipe(&node, &places)?.start()?;
         let mut neighbour = Self { netmanager, node, places };
         neighbour.wait_until_ready()?;
-        bed.cluster.knows().block = Some((Ipv4Addr::new(10, 18, 0, 128), "fc00::200"));
-        neighbour.post("/register", &json!({"client_id": ID, "cluster_address": cluster::ADDRESS}))?;
+        bed.cluster.knows().block = Some(block);
+        neighbour.post("/register", &json!({"client_id": id, "cluster_address": cluster::ADDRESS}))?;
         Ok(neighbour)
     }
 
@@ -54,10 +80,15 @@ impl Neighbour {
 
     /// Connects a container as instance 1 of [`WEB`], the only one.
     pub(crate) fn serve(&self, bed: &Bed, container: &Container) -> Result<()> {
-        bed.cluster.schedule(WEB, 1);
+        self.serve_as(bed, container, WEB, 1)
+    }
+
+    /// Connects a container as this instance.
+    pub(crate) fn serve_as(&self, bed: &Bed, container: &Container, service: &str, number: u8) -> Result<()> {
+        bed.cluster.schedule(service, number);
         self.post(
             "/container/deploy",
-            &json!({"pid": container.pid(), "serviceName": WEB, "instanceNumber": 1, "portMappings": ""}),
+            &json!({"pid": container.pid(), "serviceName": service, "instanceNumber": number, "portMappings": ""}),
         )
     }
 

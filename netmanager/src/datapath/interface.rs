@@ -36,6 +36,19 @@ pub(crate) fn mtu(ifindex: u32) -> Result<u32, DatapathError> {
     u32::try_from(mtu).map_err(|error| failed(io::Error::other(error)))
 }
 
+/// Whether it carries Ethernet frames, as programs and tunnel take for granted; the loopback does not count.
+pub(super) fn is_ethernet(ifindex: u32) -> bool {
+    let Ok(name) = name(ifindex) else { return false };
+    let Ok(socket) = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None) else {
+        return false;
+    };
+    let mut request = request(&name);
+    // SAFETY: this request reads a name and writes an address, both within the structure.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) };
+    // SAFETY: the request has just written this member of the union.
+    result >= 0 && unsafe { request.ifr_ifru.ifru_hwaddr }.sa_family == libc::ARPHRD_ETHER
+}
+
 /// The name of its driver; nothing where it has none.
 pub(super) fn driver(name: &str) -> Option<String> {
     /// `linux/ethtool.h`: the driver's information.

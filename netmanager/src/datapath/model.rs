@@ -7,6 +7,8 @@ use netmanager_common::event::DropReason;
 use netmanager_common::life::State as FlowState;
 use netmanager_common::map::Policy;
 
+use super::slots::Slots;
+
 /// A container's attachment on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
@@ -184,7 +186,10 @@ impl From<IpAddr> for Addresses {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Node {
     pub addresses: Addresses,
+    /// The interface whose address this is, and through which most other nodes are reached.
     pub uplink_ifindex: u32,
+    /// All interfaces through which others are, by their places in the table; 0 is none.
+    pub uplinks: Slots,
     pub tunnel_port: u16,
     /// The largest packet that the tunnel carries.
     pub inner_mtu: u16,

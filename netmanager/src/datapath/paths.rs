@@ -1,14 +1,26 @@
-//! How large packets may be on the way to each other node. Pure.
+//! The way to each other node: through which uplink it begins, and how large packets may be on it. Pure.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use netmanager_common::tunnel::{OVERHEAD, OVERHEAD6, inner_mtu};
 
-/// What is known of the ways: all begin at the uplink, on some of them there is less room.
+/// An uplink that is not the one of most nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Egress {
+    pub(crate) ifindex: u32,
+    /// Its place among the uplinks.
+    pub(crate) slot: u8,
+    pub(crate) mtu: u32,
+}
+
+/// What is known of the ways: most begin at the uplink, on some of them there is less room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Paths {
+    uplink_slot: u8,
     uplink_mtu: u32,
+    /// Nodes to which the way begins elsewhere.
+    egresses: BTreeMap<IpAddr, Egress>,
     /// Nodes to which the underlay carries no larger IP packets than these.
     narrow: BTreeMap<IpAddr, u16>,
 }
@@ -16,14 +28,38 @@ pub(crate) struct Paths {
 impl Default for Paths {
     /// Of an uplink that carries everything.
     fn default() -> Self {
-        Self { uplink_mtu: u32::MAX, narrow: BTreeMap::new() }
+        Self { uplink_slot: 0, uplink_mtu: u32::MAX, egresses: BTreeMap::new(), narrow: BTreeMap::new() }
     }
 }
 
 impl Paths {
-    /// The uplink carries packets of `mtu` bytes.
-    pub(crate) fn set_uplink(&mut self, mtu: u32) {
+    /// The uplink of most nodes has this place, and carries packets of `mtu` bytes.
+    pub(crate) fn set_uplink(&mut self, slot: u8, mtu: u32) {
+        self.uplink_slot = slot;
         self.uplink_mtu = mtu;
+    }
+
+    /// The way to `node` begins there; `None`: at the uplink of most. Says whether that is news.
+    pub(crate) fn set_egress(&mut self, node: IpAddr, egress: Option<Egress>) -> bool {
+        let before = match egress {
+            Some(egress) => self.egresses.insert(node, egress),
+            None => self.egresses.remove(&node),
+        };
+        before != egress
+    }
+
+    /// Only the ways to these nodes begin elsewhere.
+    pub(crate) fn replace_egresses(&mut self, egresses: impl Iterator<Item = (IpAddr, Egress)>) {
+        self.egresses = egresses.collect();
+    }
+
+    /// The place of the uplink through which `node` is reached.
+    pub(crate) fn egress(&self, node: IpAddr) -> u8 {
+        self.egresses.get(&node).map_or(self.uplink_slot, |egress| egress.slot)
+    }
+
+    fn link_mtu(&self, node: IpAddr) -> u32 {
+        self.egresses.get(&node).map_or(self.uplink_mtu, |egress| egress.mtu)
     }
 
     pub(crate) fn uplink_mtu(&self) -> u32 {
@@ -32,7 +68,7 @@ impl Paths {
 
     /// The largest outer packet to `node`, but for the path.
     pub(crate) fn largest_to(&self, node: IpAddr) -> u16 {
-        inner_mtu(self.uplink_mtu, overhead(node)) + overhead(node)
+        inner_mtu(self.link_mtu(node), overhead(node)) + overhead(node)
     }
 
     /// The underlay carries packets of `mtu` bytes to `node`; `None`: as large ones as the uplink.
@@ -45,7 +81,7 @@ impl Paths {
 
     /// The ways with less room than the uplink.
     pub(crate) fn narrow(&self) -> impl Iterator<Item = (IpAddr, u16)> + '_ {
-        let is_narrow = |(_, mtu): &(IpAddr, u16)| u32::from(*mtu) < self.uplink_mtu;
+        let is_narrow = |(node, mtu): &(IpAddr, u16)| u32::from(*mtu) < self.link_mtu(*node);
         self.narrow.iter().map(|(node, mtu)| (*node, *mtu)).filter(is_narrow)
     }
 
@@ -53,7 +89,7 @@ impl Paths {
     /// at most.
     pub(crate) fn inner_mtu(&self, node: IpAddr) -> u16 {
         let narrow = self.narrow.get(&node).map_or(u32::MAX, |mtu| u32::from(*mtu));
-        inner_mtu(self.uplink_mtu.min(narrow), overhead(node))
+        inner_mtu(self.link_mtu(node).min(narrow), overhead(node))
     }
 
     /// Takes over what an earlier process has learned: that inner packets to `node` have `inner` bytes at most.
@@ -77,7 +113,7 @@ pub(super) const fn overhead(node: IpAddr) -> u16 {
 mod tests {
     use std::net::IpAddr;
 
-    use super::Paths;
+    use super::{Egress, Paths};
 
     const NODE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
     const NODE6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2));
@@ -86,27 +122,42 @@ mod tests {
     fn the_narrowest_part_of_the_way_counts() {
         let mut paths = Paths::default();
         assert_eq!((paths.inner_mtu(NODE), paths.inner_mtu(NODE6)), (1450, 1450));
-        paths.set_uplink(1492);
+        paths.set_uplink(0, 1492);
         assert_eq!((paths.inner_mtu(NODE), paths.inner_mtu(NODE6)), (1450, 1444));
         paths.set(NODE, Some(1400));
         assert_eq!((paths.inner_mtu(NODE), paths.inner_mtu(NODE6)), (1372, 1444));
-        paths.set_uplink(1300);
+        paths.set_uplink(0, 1300);
         assert_eq!((paths.inner_mtu(NODE), paths.inner_mtu(NODE6)), (1272, 1252));
         assert_eq!(paths.narrow().next(), None, "the uplink is narrower");
-        paths.set_uplink(1500);
+        paths.set_uplink(0, 1500);
         assert_eq!(paths.narrow().collect::<Vec<_>>(), [(NODE, 1400)]);
         paths.set(NODE, None);
         assert_eq!(paths.inner_mtu(NODE), 1450);
     }
 
     #[test]
+    fn a_way_through_another_uplink_has_that_one_s_room() {
+        let mut paths = Paths::default();
+        paths.set_uplink(2, 1500);
+        let egress = Egress { ifindex: 9, slot: 5, mtu: 1400 };
+        assert!(paths.set_egress(NODE, Some(egress)) && !paths.set_egress(NODE, Some(egress)));
+        assert_eq!((paths.egress(NODE), paths.egress(NODE6)), (5, 2));
+        assert_eq!(
+            (paths.inner_mtu(NODE), paths.largest_to(NODE), paths.inner_mtu(NODE6)),
+            (1372, 1400, 1450)
+        );
+        assert!(paths.set_egress(NODE, None));
+        assert_eq!((paths.egress(NODE), paths.inner_mtu(NODE)), (2, 1450));
+    }
+
+    #[test]
     fn what_a_process_has_learned_is_taken_over_by_the_next() {
         for node in [NODE, NODE6] {
             let mut before = Paths::default();
-            before.set_uplink(1500);
+            before.set_uplink(0, 1500);
             before.set(node, Some(1400));
             let mut after = Paths::default();
-            after.set_uplink(1500);
+            after.set_uplink(0, 1500);
             after.adopt(node, before.inner_mtu(node));
             assert_eq!(before, after);
             after.adopt(node, 0);

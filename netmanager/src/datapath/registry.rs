@@ -17,7 +17,7 @@ pub(crate) enum Step {
     RemovePeer(SocketAddr),
     /// What is noted of a number is no longer true of what it will mean.
     ClearHealth(u16),
-    /// A number's meaning, with a generation that says whether it is in use.
+    /// A number's meaning, with a generation that says whether it is in use. Of one that is, only the node may be another.
     SetBackend {
         number: u16,
         generation: u32,
@@ -213,12 +213,40 @@ impl Registry {
         if let Some(&number) = self.numbers.get(backend) {
             return Ok(number);
         }
+        if let Some(number) = self.elsewhere(backend) {
+            self.move_to(number, *backend, steps);
+            return Ok(number);
+        }
         let (number, generation) = self.take_number()?;
         steps.extend(self.enter(number, generation, *backend, false).into_iter().map(Step::AddPeer));
         steps.push(Step::ClearHealth(number));
         steps.push(Step::SetBackend { number, generation, backend: *backend, aside: false });
         steps.extend(addresses(backend).map(|address| Step::SetHost { address, number }));
         Ok(number)
+    }
+
+    /// The number of the same container at another address of the underlay: its node has moved, and flows go along.
+    fn elsewhere(&self, backend: &Backend) -> Option<u16> {
+        let owners = self.hosts.get(&IpAddr::V4(backend.ns_ip))?;
+        let is_same = |number: &&u16| {
+            self.backends
+                .get(number)
+                .is_some_and(|it| Backend { node: backend.node, ..it.backend } == *backend)
+        };
+        owners.iter().find(is_same).copied()
+    }
+
+    /// The number stays, and what it means but for where that is. The news is a new beginning: it is not aside.
+    fn move_to(&mut self, number: u16, backend: Backend, steps: &mut Vec<Step>) {
+        let Some(in_use) = self.backends.get_mut(&number) else { return };
+        let before = std::mem::replace(&mut in_use.backend, backend);
+        in_use.aside = false;
+        let generation = in_use.generation;
+        self.numbers.remove(&before);
+        self.numbers.insert(backend, number);
+        steps.extend(self.count_peers(&backend).into_iter().map(Step::AddPeer));
+        steps.push(Step::SetBackend { number, generation, backend, aside: false });
+        self.discount_peers(&before, steps);
     }
 
     /// A number that is not in use. The never used first: a number rests as long as possible, until no packet can be
@@ -240,13 +268,30 @@ impl Registry {
         for address in addresses(&backend) {
             self.hosts.entry(address).or_default().push(number);
         }
+        self.count_peers(&backend)
+    }
+
+    /// One more backend is behind the entries for its node. Gives those that are not there yet.
+    fn count_peers(&mut self, backend: &Backend) -> Vec<SocketAddr> {
         let mut first = Vec::new();
-        for peer in peers(&backend) {
+        for peer in peers(backend) {
             let count = self.peers.entry(peer).or_default();
             *count += 1;
             first.extend((*count == 1).then_some(peer));
         }
         first
+    }
+
+    /// One less.
+    fn discount_peers(&mut self, backend: &Backend, steps: &mut Vec<Step>) {
+        for peer in peers(backend) {
+            let Some(count) = self.peers.get_mut(&peer) else { continue };
+            *count -= 1;
+            if *count == 0 {
+                self.peers.remove(&peer);
+                steps.push(Step::RemovePeer(peer));
+            }
+        }
     }
 
     fn release(&mut self, numbers: &[u16], steps: &mut Vec<Step>) {
@@ -277,14 +322,7 @@ impl Registry {
         let generation = generation.wrapping_add(1);
         steps.push(Step::SetBackend { number, generation, backend, aside: false });
         self.retired.push_back((number, generation));
-        for peer in peers(&backend) {
-            let Some(count) = self.peers.get_mut(&peer) else { continue };
-            *count -= 1;
-            if *count == 0 {
-                self.peers.remove(&peer);
-                steps.push(Step::RemovePeer(peer));
-            }
-        }
+        self.discount_peers(&backend, steps);
     }
 }
 

@@ -17,7 +17,6 @@ use netmanager_common::life::{self, State};
 use netmanager_common::map::{self, FlowKey, Policy, Traffic};
 use netmanager_common::wire::{self, Be16, Ip, Ip4};
 
-use super::interface;
 use super::paths::Paths;
 use super::pin::PinDir;
 use super::registry::{Held, Row};
@@ -180,27 +179,6 @@ impl Tables {
         Ok(held)
     }
 
-    /// What an earlier process has learned of the paths to other nodes.
-    pub(crate) fn paths(&self) -> Result<Paths, DatapathError> {
-        let mut paths = Paths::default();
-        let node = self.node.get(&0, 0).map_err(reading(map::NODE))?;
-        match interface::mtu(node.uplink_ifindex) {
-            Ok(mtu) => paths.set_uplink(mtu),
-            // Of an uplink that has gone, or none yet, there is nothing to compare with.
-            Err(_) => return Ok(paths),
-        }
-        for row in self.backends.iter() {
-            let row = row.map_err(reading(map::BACKENDS))?;
-            if row.generation == 0 {
-                break;
-            }
-            if row.in_use() {
-                paths.adopt(from_ip(row.node), row.mtu);
-            }
-        }
-        Ok(paths)
-    }
-
     /// The entry that has this NsIP.
     pub(super) fn endpoint(&self, ns_ip: Ip) -> Result<Option<map::Endpoint>, DatapathError> {
         found(&self.endpoints, &ns_ip, map::ENDPOINTS)
@@ -304,6 +282,7 @@ pub(crate) fn node_of(row: &map::Node) -> Option<Node> {
     (addresses != Addresses::default()).then_some(Node {
         addresses,
         uplink_ifindex: row.uplink_ifindex,
+        uplinks: row.uplinks,
         tunnel_port: row.tunnel_port.get(),
         inner_mtu: row.inner_mtu,
     })
@@ -385,9 +364,10 @@ pub(crate) fn flow_of(
     })
 }
 
-/// With the largest inner packet that reaches its node.
-pub(crate) fn backend_row(row: Row, mtu: u16) -> map::Backend {
+/// With the way to its node.
+pub(crate) fn backend_row(row: Row, paths: &Paths) -> map::Backend {
     let Row { generation, backend, aside, .. } = row;
+    let node = backend.node.ip();
     map::Backend {
         generation,
         ns_ip: ip4(backend.ns_ip),
@@ -396,9 +376,10 @@ pub(crate) fn backend_row(row: Row, mtu: u16) -> map::Backend {
         instance_ip6: optional_ip6(backend.instance_ip6),
         node: ip(backend.node.ip()),
         port: Be16::new(backend.node.port()),
-        mtu,
+        mtu: paths.inner_mtu(node),
         aside: aside.into(),
-        _pad: [0; 3],
+        egress: paths.egress(node),
+        _pad: [0; 2],
     }
 }
 

@@ -6,7 +6,7 @@ use crate::app::Paths;
 use crate::config::Config;
 use crate::datapath::{Programs, Tables};
 use crate::hooks::{self, Attached, Hook};
-use crate::net::Links;
+use crate::net::{Links, Wish};
 use crate::report::{Report, SessionState};
 
 pub(super) async fn examine(paths: &Paths, config: Option<&Config>) -> Vec<Check> {
@@ -24,7 +24,8 @@ pub(super) async fn examine(paths: &Paths, config: Option<&Config>) -> Vec<Check
             };
             checks.push(Check::fine("attached.programs", evidence));
             let named = config.and_then(|config| config.default_interface.as_deref());
-            if let Ok(uplink) = links.uplink(named, None).await {
+            let wish = Wish { named, public: None, current: None, towards: None };
+            if let Ok(uplink) = links.uplink(wish).await {
                 let there = hooks::at(&uplink.name, uplink.ifindex, &links, &Programs::read()).await;
                 checks.extend(
                     there

@@ -1,14 +1,13 @@
 //! What the machine around the data plane has: uplink, nftables, other firewalls.
 
 use std::fs;
-use std::net::IpAddr;
 
 use netmanager_common::tunnel::{INNER_MTU, OVERHEAD, inner_mtu};
 
 use super::{Check, Verdict};
 use crate::config::Config;
 use crate::error::chain;
-use crate::net::{Links, NetError};
+use crate::net::{Links, NetError, Wish};
 use crate::nft;
 
 pub(super) async fn examine(config: Option<&Config>) -> Vec<Check> {
@@ -52,9 +51,13 @@ fn configuration(config: Option<&Config>) -> Check {
 
 async fn uplink(config: Option<&Config>) -> Vec<Check> {
     let id = "machine.uplink";
-    let named = config.and_then(|config| config.default_interface.as_deref());
-    let preferred = config.and_then(|config| config.public_address);
-    let uplink = match find(named, preferred).await {
+    let wish = Wish {
+        named: config.and_then(|config| config.default_interface.as_deref()),
+        public: config.and_then(|config| config.public_address),
+        current: None,
+        towards: config.and_then(|config| config.cluster.as_deref()?.parse().ok()),
+    };
+    let uplink = match find(wish).await {
         Ok(uplink) => uplink,
         Err(error) => {
             let remedy = "see the evidence; an interface can be named as DefaultInterface in netcfg.json";
@@ -86,8 +89,8 @@ async fn uplink(config: Option<&Config>) -> Vec<Check> {
     checks
 }
 
-async fn find(named: Option<&str>, preferred: Option<IpAddr>) -> Result<crate::net::Uplink, NetError> {
-    Links::open()?.uplink(named, preferred).await
+async fn find(wish: Wish<'_>) -> Result<crate::net::Uplink, NetError> {
+    Links::open()?.uplink(wish).await
 }
 
 /// `net::sysctl` says why it does not matter.

@@ -29,7 +29,7 @@ pub enum Reason {
     #[error("it shares the node's own network namespace; a container must have one of its own")]
     SharedNamespace,
     #[error(
-        "there is no default route of the IP version by which nodes reach each other; add one, or name the uplink as DefaultInterface in netcfg.json"
+        "there is no default route of the IP version by which nodes reach each other, no interface has NodePublicAddress, and several or none could be meant; name the uplink as DefaultInterface in netcfg.json"
     )]
     NoDefaultRoute,
     #[error("default routes of equal metric lead to {0}; name one as DefaultInterface in netcfg.json")]

@@ -9,7 +9,7 @@ use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
 use rtnetlink::RouteMessageBuilder;
 use serde::{Deserialize, Serialize};
 
-use super::{Link, Links, NetError, Reason};
+use super::{Links, NetError, Reason};
 
 /// The uplink and the address under which this node sends. Nodes reach each other by the IP version of the addresses that
 /// they are told of each other, so one address is all that is needed, and all nodes of a system have one of the same.
@@ -23,24 +23,75 @@ pub struct Uplink {
     pub mtu: u32,
 }
 
+/// What says which interface is the uplink.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    /// The interface's name, if somebody has named it.
+    pub named: Option<&'a str>,
+    /// The address under which other nodes are told to reach this one, if somebody has said it.
+    pub public: Option<IpAddr>,
+    /// The address in use: of several it stays in use, whatever their order.
+    pub current: Option<IpAddr>,
+    /// An address that must be reached, asked for where there is no default route: the cluster's.
+    pub towards: Option<IpAddr>,
+}
+
+impl Wish<'_> {
+    /// Tells the IP version that is wanted, if any is.
+    fn preferred(&self) -> Option<IpAddr> {
+        self.public.or(self.current)
+    }
+}
+
 impl Links {
-    /// Finds the uplink: the interface `named`, else that of the default route. If it has several addresses,
-    /// `preferred` is taken when it is one of them, else the first of its IP version; without a preference an IPv4
-    /// address, or where there is none an IPv6 one.
+    /// Finds the uplink: the interface that is named; else the one that has the public address; else that of the default
+    /// route; where there is none, the one towards the cluster, or the only one that could be meant. If it has several
+    /// addresses, the public one is taken when it is one of them, else the one in use, else the first of its IP version;
+    /// without a preference an IPv4 address, or where there is none an IPv6 one.
     ///
     /// # Errors
     /// When it cannot be told which interface is meant, or it cannot carry the tunnel.
-    pub async fn uplink(&self, named: Option<&str>, preferred: Option<IpAddr>) -> Result<Uplink, NetError> {
-        let name = match named {
+    pub async fn uplink(&self, wish: Wish<'_>) -> Result<Uplink, NetError> {
+        let name = match wish.named {
             Some(name) => name.to_owned(),
-            None => self.default_interface(preferred).await?,
+            None => self.find_uplink(wish).await?,
         };
         let link = self.ethernet(&name).await?;
         let ifindex = link.header.index;
         let addresses = self.addresses(&name, ifindex).await?;
-        let address = choose(&addresses, preferred)
+        let address = choose(&addresses, wish.preferred())
             .ok_or_else(|| NetError::new(use_as_uplink(&name), Reason::NoAddress))?;
         Ok(Uplink { name, ifindex, address, mtu: mtu(&link) })
+    }
+
+    async fn find_uplink(&self, wish: Wish<'_>) -> Result<String, NetError> {
+        if let Some(public) = wish.public
+            && let Some(name) =
+                self.candidates(public.is_ipv4()).await?.into_iter().find_map(|it| it.has(public))
+        {
+            return Ok(name);
+        }
+        let none = match self.default_interface(wish.preferred()).await {
+            Err(none) if matches!(none.reason, Reason::NoDefaultRoute) => none,
+            result => return result,
+        };
+        if let Some(towards) = wish.towards
+            && let Some(name) = self.interface_towards(towards).await?
+        {
+            return Ok(name);
+        }
+        let mut candidates = match wish.preferred() {
+            Some(address) => self.candidates(address.is_ipv4()).await?,
+            None => match self.candidates(true).await? {
+                none if none.is_empty() => self.candidates(false).await?,
+                some => some,
+            },
+        };
+        candidates.retain(|candidate| candidate.is_up && !candidate.is_for_guests);
+        match &candidates[..] {
+            [only] => Ok(only.name.clone()),
+            _ => Err(none),
+        }
     }
 
     async fn ethernet(&self, name: &str) -> Result<LinkMessage, NetError> {
@@ -74,9 +125,7 @@ impl Links {
         indices.dedup();
         let mut names = Vec::new();
         for ifindex in indices {
-            let mut links = self.handle.link().get().match_index(ifindex).execute();
-            let link = links.try_next().await.map_err(|source| fail(source.into()))?;
-            names.extend(link.map(|link| Link::from(&link).name));
+            names.extend(self.name_of(ifindex).await?);
         }
         match names.as_slice() {
             [] => Err(fail(Reason::NoDefaultRoute)),
@@ -97,7 +146,7 @@ impl Links {
     }
 
     /// The interface's addresses of global scope, in the kernel's order: primary ones first.
-    async fn addresses(&self, name: &str, ifindex: u32) -> Result<Vec<IpAddr>, NetError> {
+    pub(super) async fn addresses(&self, name: &str, ifindex: u32) -> Result<Vec<IpAddr>, NetError> {
         Ok(self.address_messages(name, ifindex).await?.iter().filter_map(lasting).collect())
     }
 
@@ -149,7 +198,7 @@ fn choose(addresses: &[IpAddr], preferred: Option<IpAddr>) -> Option<IpAddr> {
     }
 }
 
-fn mtu(link: &LinkMessage) -> u32 {
+pub(super) fn mtu(link: &LinkMessage) -> u32 {
     let mtu = link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::Mtu(mtu) => Some(*mtu),
         _ => None,

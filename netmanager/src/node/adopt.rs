@@ -8,12 +8,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::underlay;
 use super::{Itself, Node, RECONCILE, SWEEP, now};
 use crate::balance::Balance;
 use crate::config::Config;
 use crate::datapath::Options;
 use crate::error::chain;
-use crate::net::{Links, NetError, Netns, Watch, sysctl};
+use crate::net::{Egresses, Links, NetError, Netns, Watch, sysctl};
 use crate::pathmtu::PathMtus;
 use crate::plane::{Choice, Opened, Plane, PlaneError};
 use crate::resolver::Resolver;
@@ -53,7 +54,8 @@ impl Node {
         // Before anything is looked at: what changes afterwards is heard of.
         let watch = Watch::open()?;
         let links = Links::open()?;
-        let uplink = links.uplink(config.default_interface.as_deref(), config.public_address).await?;
+        let uplink = links.uplink(underlay::wish(&config, &state, None)).await?;
+        let egresses = Egresses::open()?;
         sysctl::enable_forwarding()?;
         let options = Options { pin_dir: pin_dir.to_owned(), tunnel_port: protocol::port::TUNNEL };
         let opened = Plane::open(choice, &options).map_err(|source| {
@@ -62,10 +64,14 @@ impl Node {
             StartError::Datapath { doing, source }
         })?;
         let Opened { plane: mut datapath, events: kernel, fallback } = opened;
-        datapath.set_node(uplink.address, uplink.ifindex).map_err(|source| {
-            let doing = format!("attach the data plane to the uplink {}", uplink.name);
-            StartError::Datapath { doing, source }
-        })?;
+        // Where other nodes are is in the tables already, if an earlier life has left some.
+        let ways = underlay::ways(&egresses, datapath.peers(), uplink.address);
+        datapath.set_uplinks(uplink.address, uplink.ifindex, &datapath.uplinks(), &ways).map_err(
+            |source| {
+                let doing = format!("attach the data plane to the uplink {}", uplink.name);
+                StartError::Datapath { doing, source }
+            },
+        )?;
         let slow_path = SlowPath::open(&links, &mut datapath, &tasks, stop.clone()).await;
         let slow_path = slow_path.inspect_err(|error| {
             tracing::warn!(
@@ -86,7 +92,10 @@ impl Node {
         let mut node = Self {
             config,
             uplink,
-            placement: None,
+            egresses,
+            other_uplinks: Vec::new(),
+            ways: BTreeMap::new(),
+            placements: Vec::new(),
             store,
             state,
             pool,
@@ -118,6 +127,7 @@ impl Node {
         node.adopt_endpoints().await?;
         node.connect_itself().await;
         node.adopt_services(tables);
+        node.follow_uplink().await;
         node.datapath.sweep().map_err(|source| StartError::Datapath {
             doing: "end what an earlier data plane has left".to_owned(),
             source,

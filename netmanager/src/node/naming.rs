@@ -111,6 +111,7 @@ impl Node {
                     let backends = entry.at_most(MAX_BACKENDS_PER_SERVICE, self.uplink.address, is_here);
                     let (known, used) = (entry.backends.len(), backends.len());
                     tracing::debug!(%address, known, used, "service published");
+                    self.find_ways(&backends);
                     match self.balance.publish(&mut self.datapath, address, entry.policy, backends) {
                         Ok(()) => {
                             if self.resolver.accepted(address) {

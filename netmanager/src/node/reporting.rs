@@ -13,7 +13,7 @@ impl Node {
             tracing::warn!(error = chain(&error), "cannot read the data plane's tables");
             Kernel::default()
         });
-        kernel.placement.clone_from(&self.placement);
+        kernel.placement = self.placements.first().cloned();
         let daemon = Daemon {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -1,18 +1,25 @@
 //! Where this node is on the underlay may change while it runs: a lease gives another address, the default route moves
-//! to another interface. The data plane and the other nodes must hear of it, or no packet arrives any more.
+//! to another interface. The data plane and the other nodes must hear of it, or no packet arrives any more. Connections
+//! outlive that: an instance stays what it is when its node is reached elsewhere.
+//!
+//! There may be several ways out. One interface, the uplink, gives the node its address; each other node is reached through
+//! whichever the kernel's routes say, and packets are taken from all that may lead to nodes.
 //!
 //! The node sends from the uplink's own address and takes what comes to it. What it tells the others may be another
 //! one, when a NAT on the way puts the one for the other.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use tokio::time::Instant;
 
 use super::{Node, now};
-use crate::datapath::{Decapsulation, Place, Placement};
+use crate::config::Config;
+use crate::datapath::{Backend, Decapsulation, Place, Placement};
 use crate::error::chain;
-use crate::nft;
+use crate::net::{Candidate, Egresses, NetError, Wish};
 use crate::pathmtu::Heard;
+use crate::{nft, state};
 
 impl Node {
     /// The address under which the other nodes reach this one.
@@ -65,22 +72,20 @@ impl Node {
         }
     }
 
-    /// Sees to it that the uplink's packets are unwrapped where it is best, or where it is wanted.
+    /// Sees to it that the uplinks' packets are unwrapped where it is best, or where it is wanted.
     pub(super) fn place_decapsulation(&mut self) {
-        let placement = match self.datapath.decapsulate(self.config.decapsulation) {
-            Ok(placement) => placement,
+        let placements = match self.datapath.decapsulate(self.config.decapsulation) {
+            Ok(placements) => placements,
             Err(error) => {
                 tracing::error!(
                     error = chain(&error),
-                    "cannot tell where the uplink's packets are unwrapped"
+                    "cannot tell where the uplinks' packets are unwrapped"
                 );
                 return;
             }
         };
-        if placement == self.placement {
-            return;
-        }
-        if let Some(Placement { interface, driver, place, why }) = &placement {
+        for placement in placements.iter().filter(|placement| !self.placements.contains(placement)) {
+            let Placement { interface, driver, place, why } = placement;
             let driver = driver.as_deref().unwrap_or("unknown");
             if self.config.decapsulation == Decapsulation::Xdp && *place == Place::Tc {
                 tracing::warn!(uplink = interface, driver, %place, %why, "decapsulation is not where it is wanted");
@@ -88,27 +93,58 @@ impl Node {
                 tracing::info!(uplink = interface, driver, %place, %why, "decapsulation");
             }
         }
-        self.placement = placement;
+        self.placements = placements;
     }
 
-    /// Looks where the uplink is now. While there is none, the data plane keeps the last one: it may come back.
+    /// Before these are published: through which interfaces their nodes are reached, where that is not known yet.
+    pub(super) fn find_ways(&mut self, backends: &[Backend]) {
+        for node in backends.iter().map(|backend| backend.node.ip()) {
+            if node == self.uplink.address || self.ways.contains_key(&node) {
+                continue;
+            }
+            let Some(ifindex) = way(&self.egresses, node, self.uplink.address) else { continue };
+            match self.datapath.set_egress(node, Some(ifindex)) {
+                Ok(()) => drop(self.ways.insert(node, ifindex)),
+                Err(error) => {
+                    tracing::warn!(%node, error = chain(&error), "the data plane is not told the way to a node");
+                }
+            }
+        }
+    }
+
+    /// Looks where the uplinks are now, and through which of them each other node is reached. While there is no uplink, the
+    /// data plane keeps the last one: it may come back.
     pub(super) async fn follow_uplink(&mut self) {
-        // Of several addresses the one in use stays in use, whatever their order.
-        let preferred = self.config.public_address.or(Some(self.uplink.address));
-        let uplink = match self.links.uplink(self.config.default_interface.as_deref(), preferred).await {
-            Ok(uplink) if uplink == self.uplink => return,
-            Ok(uplink) => uplink,
+        let wish = wish(&self.config, &self.state, Some(self.uplink.address));
+        let found = async {
+            let uplink = self.links.uplink(wish).await?;
+            let others = self.links.other_uplinks(uplink.ifindex, uplink.address).await?;
+            Ok::<_, NetError>((uplink, others))
+        };
+        let (uplink, others) = match found.await {
+            Ok(found) => found,
             Err(error) => {
                 tracing::debug!(error = chain(&error), "the uplink cannot be told at this moment");
                 return;
             }
         };
-        if let Err(error) = self.datapath.set_node(uplink.address, uplink.ifindex) {
+        let ways = ways(&self.egresses, self.datapath.peers(), uplink.address);
+        if uplink == self.uplink && others == self.other_uplinks && ways == self.ways {
+            return;
+        }
+        let indices: Vec<_> = others.iter().map(|other| other.ifindex).collect();
+        if let Err(error) = self.datapath.set_uplinks(uplink.address, uplink.ifindex, &indices, &ways) {
             let error = chain(&error);
             tracing::error!(uplink = uplink.name, error, "the data plane does not follow the uplink");
             return;
         }
+        self.tell_of_ways(&others, &ways);
+        (self.other_uplinks, self.ways) = (others, ways);
+        self.place_decapsulation();
         let before = std::mem::replace(&mut self.uplink, uplink.clone());
+        if before == uplink {
+            return;
+        }
         let now = &uplink;
         if before.mtu != now.mtu {
             tracing::warn!(
@@ -122,7 +158,7 @@ impl Node {
         if (before.ifindex, before.address) != (now.ifindex, now.address) {
             tracing::warn!(
                 uplink = now.name, address = %now.address, was = before.name, was_address = %before.address,
-                "the uplink changed; connections to other nodes begin anew"
+                "the uplink changed; the other nodes are told"
             );
             self.warn_if_translated();
             self.announce_all();
@@ -131,4 +167,46 @@ impl Node {
         // Logged where it fails; the next operation writes it again.
         self.save().ok();
     }
+
+    fn tell_of_ways(&self, others: &[Candidate], ways: &BTreeMap<IpAddr, u32>) {
+        if others != self.other_uplinks {
+            let names: Vec<_> = others.iter().map(|other| other.name.as_str()).collect();
+            tracing::info!(others = ?names, "interfaces where packets of other nodes may arrive beside the uplink");
+        }
+        for (node, ifindex) in ways {
+            let before = self.ways.get(node);
+            if before.is_some_and(|before| before != ifindex) {
+                tracing::info!(%node, ifindex, was = before, "the way to a node changed");
+            }
+        }
+    }
+}
+
+/// What says which interface is the uplink of this node.
+pub(super) fn wish<'a>(config: &'a Config, state: &state::Node, current: Option<IpAddr>) -> Wish<'a> {
+    let cluster = config.cluster.as_deref().or(state.cluster.as_deref());
+    Wish {
+        named: config.default_interface.as_deref(),
+        public: config.public_address,
+        current,
+        // A name would have to be looked up, which without a way to anywhere takes long.
+        towards: cluster.and_then(|host| host.parse().ok()),
+    }
+}
+
+/// Through which interfaces these nodes are reached, as far as there is a route.
+pub(super) fn ways(
+    egresses: &Egresses,
+    nodes: impl IntoIterator<Item = IpAddr>,
+    own: IpAddr,
+) -> BTreeMap<IpAddr, u32> {
+    let nodes = nodes.into_iter().filter(|node| *node != own);
+    nodes.filter_map(|node| Some((node, way(egresses, node, own)?))).collect()
+}
+
+fn way(egresses: &Egresses, node: IpAddr, own: IpAddr) -> Option<u32> {
+    egresses.towards(node, Some(own)).unwrap_or_else(|error| {
+        tracing::debug!(%node, error = chain(&error), "cannot tell the way to a node");
+        None
+    })
 }

@@ -75,10 +75,7 @@ impl PathTable for Plane {
     }
 
     fn peers(&self) -> BTreeSet<IpAddr> {
-        match self {
-            Self::Ebpf(datapath) => datapath.peers().collect(),
-            Self::Userspace(datapath) => datapath.control().nodes(),
-        }
+        self.peers()
     }
 
     fn narrow_paths(&self) -> Vec<(IpAddr, u16)> {

@@ -97,7 +97,7 @@ mod tests {
             number => Some(Duration::from_millis(number.into())),
         };
         let mut paths = Paths::default();
-        paths.set_uplink(1500);
+        paths.set_uplink(0, 1500);
         paths.set(near.ip(), Some(1400));
         let expected = [
             Peer {

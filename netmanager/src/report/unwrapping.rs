@@ -24,7 +24,7 @@ pub struct Unwrapping {
     pub no_metadata_packets: u64,
 }
 
-/// There is one uplink, or none yet.
+/// Of the uplink that gives the node its address, if there is one yet. The counters are of all uplinks together.
 pub(super) fn all(kernel: &Kernel, state: &state::Node) -> Vec<Unwrapping> {
     let one = if !kernel.is_loaded {
         None

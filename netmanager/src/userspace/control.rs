@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use netmanager_common::event::DropReason;
-use netmanager_common::map;
+use netmanager_common::map::{self, MAX_UPLINKS};
 use netmanager_common::tunnel::{OVERHEAD, OVERHEAD6, inner_mtu};
 use netmanager_common::wire::{Be16, Ip};
 
@@ -17,6 +17,7 @@ use super::misses::{self, Misses};
 use super::reader::Reader;
 use crate::datapath::paths::Paths;
 use crate::datapath::registry::{OutOfNumbers, Registry};
+use crate::datapath::slots;
 use crate::datapath::{
     Addresses, Backend, Counters, DatapathError, Endpoint, EndpointCounters, Flow, Node, Service,
     endpoint_rows, from_ip, full, interface_mtu, ip, ip4, node_of, optional_ip6,
@@ -73,12 +74,13 @@ impl Control {
         let overhead = if addresses.v6.is_some() { OVERHEAD6 } else { OVERHEAD };
         let uplink_mtu = interface_mtu(uplink_ifindex)?;
         let mut tables = self.engine.tables_mut();
-        tables.paths.set_uplink(uplink_mtu);
+        tables.paths.set_uplink(0, uplink_mtu);
         tables.refresh_mtus();
         tables.node = map::Node {
             address: addresses.v4.map(ip4).unwrap_or_default(),
             address6: optional_ip6(addresses.v6),
             uplink_ifindex,
+            uplinks: slots::assign([0; MAX_UPLINKS], [uplink_ifindex]),
             tunnel_port: Be16::new(self.tunnel_port),
             inner_mtu: inner_mtu(uplink_mtu, overhead),
         };

@@ -76,7 +76,7 @@ impl Tables {
                     self.backends.resize(place + 1, Backend::default());
                 }
                 let row = Row { number: *number, generation: *generation, backend: *backend, aside: *aside };
-                self.backends[place] = backend_row(row, self.paths.inner_mtu(backend.node.ip()));
+                self.backends[place] = backend_row(row, &self.paths);
             }
             Step::SetHost { address, number } => {
                 self.hosts.insert(ip(*address), u32::from(*number));

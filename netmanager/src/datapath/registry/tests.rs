@@ -23,7 +23,7 @@ impl Kernel {
             Step::ClearHealth(number) => assert!(self.in_use(*number).is_none(), "{number} is noted of"),
             Step::SetBackend { number, generation, backend, aside } => {
                 let before = self.rows.insert(*number, (*generation, *backend));
-                let (old, same) = before.map_or((0, true), |(old, was)| (old, was == *backend));
+                let (old, same) = before.map_or((0, true), |(old, was)| (old, is_same(&was, backend)));
                 let marks = before.is_some() && old == *generation && same;
                 assert!(marks || *generation == old.wrapping_add(1), "generations count up");
                 assert!(same || old % 2 == 0, "a number in use changes its meaning");
@@ -85,6 +85,11 @@ impl Kernel {
         };
         Registry::rebuild(&held)
     }
+}
+
+/// Whether they are one container, wherever its node is.
+fn is_same(one: &Backend, other: &Backend) -> bool {
+    Backend { node: other.node, ..*one } == *other
 }
 
 fn backend(seed: u8) -> Backend {
@@ -161,6 +166,13 @@ proptest! {
                 Operation::Publish(service, seeds, live) => {
                     let mut backends: Vec<_> = seeds.into_iter().map(backend).collect();
                     wanted.insert(service_ip(service), backends.iter().copied().collect());
+                    // Where a container was said to be last, it is for all.
+                    for backend in &backends {
+                        for others in wanted.values_mut() {
+                            let moved = |it: &Backend| if is_same(it, backend) { *backend } else { *it };
+                            *others = others.iter().map(moved).collect();
+                        }
+                    }
                     let resting = backends.split_off(live.min(backends.len()));
                     let published = Service { resting, ..behind(service, &backends) };
                     registry.publish(&published).expect("numbers")
@@ -246,6 +258,26 @@ fn a_backend_that_stays_keeps_its_number_and_generation() {
         })
         .collect();
     assert_eq!(touched, [comes, goes]);
+}
+
+#[test]
+fn a_backend_whose_node_moves_keeps_its_number_and_generation() {
+    let mut registry = Registry::default();
+    let (mut kernel, before) = (Kernel::default(), backend(0));
+    let after = Backend { node: "198.51.100.9:50104".parse().unwrap(), ..before };
+    let services = [behind(0, &[before]), behind(2, &[before])];
+    for step in services.iter().flat_map(|service| registry.publish(service).unwrap()) {
+        kernel.apply(&step);
+    }
+    let number = registry.number(&before);
+    registry.set_aside(&before, true).unwrap();
+    let steps = registry.publish(&behind(0, &[after])).unwrap();
+    steps.iter().for_each(|step| kernel.apply(step));
+    assert_eq!((registry.number(&after), registry.number(&before)), (number, None));
+    assert_eq!(kernel.peers.iter().map(SocketAddr::ip).collect::<BTreeSet<_>>(), [after.node.ip()].into());
+    // The other service has it where it is by now; its own answer changes nothing more.
+    let steps = registry.publish(&behind(2, &[after])).unwrap();
+    assert!(matches!(&steps[..], [Step::SetService { .. }]), "{steps:?}");
 }
 
 #[test]

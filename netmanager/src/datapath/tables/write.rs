@@ -48,9 +48,8 @@ impl Tables {
 
     /// Writes the row of a number.
     pub(in crate::datapath) fn set_backend(&mut self, row: Row, paths: &Paths) -> Result<(), DatapathError> {
-        let Row { number, backend, .. } = row;
-        let row = backend_row(row, paths.inner_mtu(backend.node.ip()));
-        written(self.backends.set(number.into(), row, 0), map::BACKENDS)
+        let number = row.number.into();
+        written(self.backends.set(number, backend_row(row, paths), 0), map::BACKENDS)
     }
 }
 
