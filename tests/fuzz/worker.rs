@@ -42,10 +42,15 @@ fn a_spoilt_table_never_steers_packets_out_of_the_overlay() {
 
 fn check(address: impl Into<IpAddr>, entry: &table::Entry) {
     let address = address.into();
-    assert!(is_within(address, 10 << 8 | 30, 10 << 8 | 30, 0xfdff), "service address {address}");
+    let is_service = is_within(address, 10 << 8 | 30, 10 << 8 | 30, 0xfdff);
+    let is_container = is_within(address, 10 << 8 | 18, 10 << 8 | 29, 0xfc00);
+    assert!(is_service || is_container, "{address} is no address of the overlay");
     for backend in &entry.backends {
         let ns_ip = IpAddr::from(backend.ns_ip);
         assert!(is_within(ns_ip, 10 << 8 | 18, 10 << 8 | 29, 0xfc00), "NsIP of {backend:?}");
+        // A node itself is known by its own NsIPs, and by nobody else's.
+        let own = [Some(ns_ip), backend.ns_ip6.map(IpAddr::from)];
+        assert!(is_service || own.contains(&Some(address)), "{address} leads to {backend:?}");
         assert_ne!(backend.node.port(), 0, "{backend:?}");
         assert!(!backend.node.ip().is_unspecified() && !backend.node.ip().is_multicast(), "{backend:?}");
     }
