@@ -8,14 +8,14 @@
 mod icmp;
 mod learned;
 mod probe;
+mod schedule;
 mod search;
 mod socket;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -23,13 +23,12 @@ use tokio_util::task::TaskTracker;
 
 pub use self::icmp::TooBig;
 use self::learned::{Learned, least};
+use self::schedule::Schedule;
 use self::socket::IcmpSocket;
 use crate::plane::{PathTable, PlaneError};
 
 /// Reports on their way to the node. One that finds no room is said again with the next packet.
 const QUEUE: usize = 64;
-/// How often a path is measured: before what was found the last time is forgotten.
-const INTERVAL: Duration = Duration::from_secs(540);
 /// How many paths are measured at one time.
 const AT_ONCE: usize = 4;
 
@@ -40,6 +39,8 @@ pub enum Heard {
     TooBig(TooBig),
     /// Pings of `mtu` bytes to `node` come back, larger ones do not.
     Narrow { node: IpAddr, mtu: u16 },
+    /// No ping to `node` comes back, of whatever size.
+    Silent { node: IpAddr },
 }
 
 /// The node's end of it.
@@ -47,8 +48,7 @@ pub enum Heard {
 pub struct PathMtus {
     news: mpsc::Receiver<Heard>,
     learned: Learned,
-    /// When each path is to be measured (again).
-    due: BTreeMap<IpAddr, Instant>,
+    schedule: Schedule,
     prober: Prober,
 }
 
@@ -75,7 +75,7 @@ impl PathMtus {
         }
         let permits = Arc::new(Semaphore::new(AT_ONCE));
         let prober = Prober { found, permits, tasks: tasks.clone(), stop: stop.clone() };
-        Ok(Self { news, learned, due: BTreeMap::new(), prober })
+        Ok(Self { news, learned, schedule: Schedule::default(), prober })
     }
 
     /// What is heard next, to be judged by [`Self::hear`]. Cancel safe.
@@ -107,6 +107,10 @@ impl PathMtus {
                 (report.receiver.ip(), self.learned.hear(&report, datapath.uplink_mtu(), now))
             }
             Heard::Narrow { node, mtu } => (node, self.learned.narrow(node, mtu, now)),
+            Heard::Silent { node } => {
+                self.schedule.silent(node, now);
+                return Ok(());
+            }
         };
         let Some(mtu) = narrow else { return Ok(()) };
         tracing::info!(%peer, mtu, "the path to a node carries less than the uplink");
@@ -116,7 +120,7 @@ impl PathMtus {
     /// When [`Self::tick`] has something to do, but for nodes that become known.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.due.values().copied().chain(self.learned.deadline()).min()
+        self.schedule.next().into_iter().chain(self.learned.deadline()).min()
     }
 
     /// Tries again what was too large a while ago, and measures the paths to nodes that have become known.
@@ -124,13 +128,8 @@ impl PathMtus {
     /// # Errors
     /// When the tables cannot be written.
     pub fn tick(&mut self, datapath: &mut impl PathTable, now: Instant) -> Result<(), PlaneError> {
-        let peers = datapath.peers();
-        self.due.retain(|node, _| peers.contains(node));
-        for node in peers {
-            if self.due.get(&node).is_none_or(|due| *due <= now) {
-                self.due.insert(node, now + INTERVAL);
-                self.prober.measure(node, datapath.largest_to(node));
-            }
+        for node in self.schedule.due(&datapath.peers(), now) {
+            self.prober.measure(node, datapath.largest_to(node));
         }
         self.learned.expire(now).into_iter().try_for_each(|peer| datapath.set_path_mtu(peer, None))
     }
@@ -165,7 +164,10 @@ impl Prober {
             match measured {
                 Ok(Some(mtu)) if mtu < most => found.send(Heard::Narrow { node, mtu }).await.unwrap_or(()),
                 Ok(Some(_)) => tracing::debug!(%node, most, "the path carries what containers send"),
-                Ok(None) => tracing::debug!(%node, "no ping is answered: the path cannot be measured"),
+                Ok(None) => {
+                    tracing::debug!(%node, "no ping is answered: the path cannot be measured");
+                    found.send(Heard::Silent { node }).await.unwrap_or(());
+                }
                 Err(error) => tracing::debug!(%node, %error, "the path cannot be measured"),
             }
         });

@@ -153,7 +153,7 @@ fn each_mtu_is_found(inner: Family, outer: Family) {
     assert_eq!(fragments(&underlay.routers), 0, "no router had to split a packet");
 }
 
-/// Between routers that say nothing.
+/// Between routers that say nothing, and at first let no ping pass, as while a node or the network between them starts.
 fn what_is_carried_is_measured(outer: Family) {
     if outer == Family::V6 && !kernel_has_ipv6() {
         println!("skipped: this kernel has no IPv6");
@@ -162,7 +162,10 @@ fn what_is_carried_is_measured(outer: Family) {
     let mut underlay = Routed::new(outer);
     for router in &underlay.routers {
         let silence = "table inet silence { chain out { type filter hook output priority 0; \
-                       icmp type destination-unreachable drop; icmpv6 type packet-too-big drop; }; }";
+                       icmp type destination-unreachable drop; icmpv6 type packet-too-big drop; }; \
+                       counter pings { }; chain in { type filter hook prerouting priority 0; \
+                       meta iif \"near\" icmp type echo-request counter name pings drop; \
+                       meta iif \"near\" icmpv6 type echo-request counter name pings drop; }; }";
         router.output("nft", &[silence]).unwrap();
     }
     set_between(&underlay.routers, 1391);
@@ -174,6 +177,16 @@ fn what_is_carried_is_measured(outer: Family) {
         &mut underlay.nodes,
         |_| None,
         |nodes| {
+            for router in &underlay.routers {
+                eventually(Duration::from_secs(20), "pings that are lost", || {
+                    let lost =
+                        router.output("nft", &["list", "counter", "inet", "silence", "pings"]).unwrap();
+                    // The smallest and the largest size, twice.
+                    if lost.contains("packets 4 ") { Ok(()) } else { Err(lost) }
+                })
+                .unwrap();
+                router.output("nft", &["flush", "chain", "inet", "silence", "in"]).unwrap();
+            }
             for (node, peer) in peers.into_iter().enumerate() {
                 eventually(Duration::from_secs(20), "the path to be measured", || {
                     let known = nodes.within(node, |datapath, _| datapath.narrow_paths());

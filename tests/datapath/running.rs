@@ -82,6 +82,7 @@ fn drive(
         ready.send(()).unwrap();
         loop {
             path_mtus.tick(datapath, Instant::now()).unwrap();
+            let deadline = path_mtus.deadline().unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
             tokio::select! {
                 () = stop.cancelled() => break,
                 address = slow_path.missed() => {
@@ -91,6 +92,7 @@ fn drive(
                     }
                 }
                 heard = path_mtus.next() => path_mtus.hear(heard, datapath, Instant::now()).unwrap(),
+                () = tokio::time::sleep_until(deadline.into()) => {}
                 Some(work) = work.recv() => work(datapath, &slow_path),
             }
         }
