@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,7 +155,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Where the programs under test are: `HYPHA_BIN_DIR`, or the release folder of the build that this test is from.
+/// Where the programs under test are: `HYPHA_BIN_DIR`, or the folder of the build that this test is from.
 pub fn binary(name: &str) -> Result<PathBuf> {
     if let Some(directory) = std::env::var_os("HYPHA_BIN_DIR") {
         let path = PathBuf::from(directory).join(name);
@@ -163,14 +163,7 @@ pub fn binary(name: &str) -> Result<PathBuf> {
         return Ok(path);
     }
     let own = std::env::current_exe().context("find the path of this program")?;
-    own.ancestors()
-        .map(|directory| directory.join("release").join(name))
-        .find(|path| path.exists())
-        .with_context(|| {
-            format!("no release build of {name} above {}: run `cargo xtask build`", parent(&own).display())
-        })
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().unwrap_or(path)
+    own.ancestors().map(|directory| directory.join(name)).find(|path| path.is_file()).with_context(|| {
+        format!("{name} is not in a folder above {}: run `cargo xtask build`", own.display())
+    })
 }

@@ -18,7 +18,13 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::provide(Purpose::Daemons)?;
-    if arguments.release { build_release().map(drop) } else { step("build", || build(&[])) }
+    if arguments.release { build_release() } else { build_debug() }.map(drop)
+}
+
+/// Builds the binaries as they are debugged and tested, and returns the directory where they lie.
+pub(crate) fn build_debug() -> Result<PathBuf> {
+    step("build", || build(&[]))?;
+    Ok(workspace::target().join("debug"))
 }
 
 /// Builds the release binaries and returns the directory where they lie.

@@ -3,6 +3,7 @@
 mod stage;
 mod tally;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -22,6 +23,9 @@ pub(crate) struct Arguments {
     /// Only the tests whose name holds this
     #[arg(requires = "kind")]
     filter: Option<String>,
+    /// Test the daemons as they are given to people: optimised, without checks for overflows; takes longer to build
+    #[arg(long)]
+    release: bool,
     /// For the test harness, such as `--nocapture`
     #[arg(last = true)]
     harness: Vec<String>,
@@ -55,17 +59,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Some(kind) if kind.is_privileged() => setup::provide(Purpose::Tests)?,
         Some(_) => setup::provide(Purpose::Daemons)?,
     }
+    let mut binaries = None;
     if kinds.iter().any(|kind| kind.needs_daemons()) {
-        daemons::build_release()?;
+        binaries = Some(if arguments.release { daemons::build_release()? } else { daemons::build_debug()? });
     }
     if arguments.kind != Some(Kind::Vm) {
         step("test build", || stage::build(&kinds))?;
     }
-    let outcomes = kinds.into_iter().map(|kind| run_stage(kind, arguments)).collect::<Result<Vec<_>>>()?;
+    let outcomes = kinds
+        .into_iter()
+        .map(|kind| run_stage(kind, arguments, binaries.as_deref()))
+        .collect::<Result<Vec<_>>>()?;
     summarise(&outcomes, start.elapsed())
 }
 
-fn run_stage(kind: Kind, arguments: &Arguments) -> Result<Outcome> {
+/// `binaries` is where the daemons are, of stages that run them.
+fn run_stage(kind: Kind, arguments: &Arguments, binaries: Option<&Path>) -> Result<Outcome> {
     heading(&format!("{kind} tests"));
     let start = Instant::now();
     let mut tally = Tally::default();
@@ -78,7 +87,7 @@ fn run_stage(kind: Kind, arguments: &Arguments) -> Result<Outcome> {
     };
     let succeeded = match kind {
         Kind::Vm => vm::run(filter, harness, line)?,
-        _ => stage::command(kind, filter, harness).run_by_line(line)?.success(),
+        _ => stage::command(kind, binaries, filter, harness).run_by_line(line)?.success(),
     };
     Ok(Outcome { kind, tally: tally.without(excuses), succeeded, duration: start.elapsed() })
 }

@@ -1,12 +1,13 @@
 //! The kinds of tests and how each is run.
 
 use std::fmt;
+use std::path::Path;
 
 use anyhow::Result;
 
 use crate::lab::BINARIES;
 use crate::process::Process;
-use crate::workspace::{self, SELECTION};
+use crate::workspace::SELECTION;
 
 /// Tells the datapath tests how to attach programs: `tests/datapath/nodes.rs`.
 const HOOK: &str = "HYPHA_HOOK";
@@ -59,7 +60,7 @@ impl Kind {
         !matches!(self, Self::Unit | Self::Vm)
     }
 
-    /// Runs the release binaries.
+    /// Runs the daemons.
     pub(crate) fn needs_daemons(self) -> bool {
         matches!(self, Self::Network | Self::Engine | Self::E2e)
     }
@@ -100,8 +101,16 @@ pub(crate) fn build(kinds: &[Kind]) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn command(kind: Kind, filter: Option<&str>, harness: &[String]) -> Process {
-    let mut process = cargo_test().env(BINARIES, workspace::target().join("release"));
+pub(crate) fn command(
+    kind: Kind,
+    binaries: Option<&Path>,
+    filter: Option<&str>,
+    harness: &[String],
+) -> Process {
+    let mut process = cargo_test();
+    if let Some(binaries) = binaries {
+        process = process.env(BINARIES, binaries);
+    }
     let mut threads = None;
     if let Some(target) = kind.target() {
         process = process.args(["--test", target]);
