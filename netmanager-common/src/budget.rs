@@ -25,6 +25,9 @@ pub const UNKNOWN_SOURCE: Rate = Rate::of(32);
 /// The same of all addresses together where no node is known: who invents the one can invent many.
 pub const STRANGERS: Rate = Rate::of(256);
 
+/// Packets that a person who watches is told of.
+pub const TRACE: Rate = Rate::of(1000);
+
 /// Flows that a container may begin without being answered, and without being asked: 512 in a second. The table of all
 /// flows is then turned over in a minute, whatever one container does.
 pub const NEW_FLOWS: Rate = Rate { burst: 4096, refill_ns: 1_953_125 };

@@ -21,6 +21,7 @@ pub mod map;
 pub mod outside;
 pub mod packet;
 pub mod punt;
+pub mod trace;
 pub mod tunnel;
 pub mod wire;
 

@@ -64,6 +64,14 @@ pub const SENDERS: &str = "SENDERS";
 pub const EARLY: &str = "EARLY";
 /// Packets given to the slow path, per CPU, by [`crate::event::DropReason`]. All programs write, user reads.
 pub const PUNTS: &str = "PUNTS";
+/// What a person who watches wants to see: one [`crate::trace::Switch`] at index 0. A tracer writes; the programs at tc read,
+/// and switch it off when its time is over.
+pub const TRACE: &str = "TRACE";
+/// How much of it may be told, and what was not: one [`crate::trace::Told`] at index 0. The programs at tc write, a tracer
+/// reads.
+pub const TRACED: &str = "TRACED";
+/// The ring of [`crate::trace::Record`]. The programs at tc write, a tracer reads.
+pub const TRACES: &str = "TRACES";
 
 /// Since which ABI version the rows of [`PEERS`], [`BACKENDS`], [`HOSTS`], [`TURNS`], [`SERVICES`], [`FLOWS`] and [`ASSURED`] are as
 /// they are now, in layout and in meaning. They refer to each other by number, so an upgrade takes them over from the
@@ -103,6 +111,8 @@ pub const MAX_SENDERS: u32 = 4096;
 pub const MAX_EARLY: u32 = 2;
 /// Bytes: a power of two and a multiple of any page size.
 pub const EVENTS_SIZE: u32 = 65_536;
+/// Bytes, likewise: what is told in half a second.
+pub const TRACES_SIZE: u32 = 65_536;
 /// Instances that one service address can stand for. A power of two.
 pub const MAX_BACKENDS_PER_SERVICE: usize = 64;
 
@@ -483,6 +493,7 @@ mod pod {
     use super::{Backend, Endpoint, Flow, FlowKey, Node, Peer, Service, Traffic};
     use crate::budget::Budget;
     use crate::health::Health;
+    use crate::trace::{Switch, Told};
     use crate::wire::Ip;
 
     macro_rules! pod {
@@ -495,7 +506,7 @@ mod pod {
         };
     }
 
-    pod!(Ip, Node, Endpoint, Service, Backend, Peer, FlowKey, Flow, Traffic, Budget, Health);
+    pod!(Ip, Node, Endpoint, Service, Backend, Peer, FlowKey, Flow, Traffic, Budget, Health, Switch, Told);
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@
 //! This file is the table of attach points. Reading order: [`container`] and [`uplink`], the two paths from top to
 //! bottom; [`early`], what of the second may be done sooner; [`slow`], the way of the rest; then what they use:
 //! [`guard`], [`select`], [`follow`], [`health`], [`deliver`], [`segment`], [`host`], [`miss`], [`maps`], [`skb`],
-//! [`raw`]; and of `netmanager-common`, which user space shares, `header` and `packet`.
+//! [`raw`]; [`trace`], which tells of all that; and of `netmanager-common`, which user space shares, `header` and `packet`.
 
 #![no_std]
 #![no_main]
@@ -42,6 +42,7 @@ mod segment;
 mod select;
 mod skb;
 mod slow;
+mod trace;
 mod uplink;
 
 use aya_ebpf::macros::{classifier, xdp};

@@ -11,8 +11,9 @@ use netmanager_common::health::Health;
 use netmanager_common::map::{
     Backend, EVENTS_SIZE, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, MAX_ASSURED, MAX_BACKENDS,
     MAX_BUDGETS, MAX_EARLY, MAX_ENDPOINTS, MAX_FLOWS, MAX_FRAGMENTS, MAX_HOSTS, MAX_MISSES, MAX_PEERS,
-    MAX_SENDERS, MAX_SERVICES, MAX_TURN_LOCKS, Node, Peer, Service, Traffic, Veth,
+    MAX_SENDERS, MAX_SERVICES, MAX_TURN_LOCKS, Node, Peer, Service, TRACES_SIZE, Traffic, Veth,
 };
+use netmanager_common::trace::{Record, Switch, Told};
 use netmanager_common::wire::Ip;
 
 #[map]
@@ -81,6 +82,15 @@ pub(crate) static EARLY: PerCpuArray<u64> = PerCpuArray::pinned(MAX_EARLY, 0);
 #[map]
 pub(crate) static PUNTS: PerCpuArray<u64> = PerCpuArray::pinned(DROP_REASONS, 0);
 
+#[map]
+pub(crate) static TRACE: Array<Switch> = Array::pinned(1, 0);
+
+#[map]
+pub(crate) static TRACED: Array<Told> = Array::pinned(1, 0);
+
+#[map]
+pub(crate) static TRACES: RingBuf = RingBuf::pinned(TRACES_SIZE, 0);
+
 /// Keys and values for [`FLOWS`] and [`FRAGMENTS`], which would take half of the stack. Programs at these hooks run with softirqs disabled, so
 /// that on one CPU no other one gets between.
 #[derive(Clone, Copy)]
@@ -93,6 +103,8 @@ pub(crate) struct Scratch {
     pub(crate) fragment: FragmentKey,
     /// Where an option of TCP begins.
     pub(crate) option: u16,
+    /// What is told of a packet.
+    pub(crate) traced: Record,
 }
 
 #[map]

@@ -49,6 +49,13 @@ impl Skb {
         Self { raw: self.raw, ifindex }
     }
 
+    /// Whether it is not where it had arrived first.
+    #[inline(always)]
+    pub(crate) fn is_again(&self) -> bool {
+        // SAFETY: as in `new`.
+        self.ifindex != unsafe { (*self.raw).ifindex }
+    }
+
     /// Bytes of the frame.
     #[inline(always)]
     pub(crate) fn len(&self) -> u32 {

@@ -6,21 +6,28 @@ use netmanager_common::header::Header;
 use netmanager_common::map::MAX_ENDPOINTS;
 use netmanager_common::packet::Packet;
 use netmanager_common::punt::{self, Origin, TAG_LEN, Tag};
+use netmanager_common::trace::Record;
 use netmanager_common::wire::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Ipv4, Ipv6};
 
 use crate::maps::{self, BUDGETS, SLOW_PATH};
 use crate::skb::{self, Family, Skb};
-use crate::{container, count, deliver, select, uplink};
+use crate::{container, count, deliver, select, trace, uplink};
 
 /// The verdict on a frame whose path has come to this [`count::end`]: what it says, or the slow path, or a drop with its
 /// reason counted.
 #[inline(always)]
 pub(crate) fn finish(skb: &Skb, origin: Origin, end: i32) -> i32 {
-    match count::reason(end) {
-        None => end,
-        Some(reason) if punt::is_slow(reason) && origin != Origin::Netmanager => punt(skb, origin, reason),
-        Some(reason) => count::drop(reason),
+    let (verdict, reason) = match count::reason(end) {
+        None => (end, u32::from(Record::NO_REASON)),
+        Some(reason) if punt::is_slow(reason) && origin != Origin::Netmanager => {
+            (punt(skb, origin, reason), reason)
+        }
+        Some(reason) => (count::drop(reason), reason),
+    };
+    if trace::is_on() {
+        trace::tell(skb, origin, verdict, reason);
     }
+    verdict
 }
 
 /// Gives the frame to netmanager, if that listens and the container has not used up its share. A function to the kernel

@@ -108,6 +108,9 @@ pub enum Command {
     /// Tells what would become of a packet of a container of this node, step by step, and changes nothing. Ends with 1 if no
     /// connection would come about.
     Why(WhyArgs),
+    /// Shows packets live as the programs in the kernel decide on them: which program, what becomes of the packet, and why it
+    /// goes no further. At most 1000 in a second; without an end named these are a sample. Ctrl-C ends it with 130.
+    Trace(TraceArgs),
     /// Looks whether this machine has what is needed, and says of each gap what it costs and how it is closed. Ends with 1 if
     /// something does not work. Needs no daemon.
     Doctor(DoctorArgs),
@@ -209,6 +212,25 @@ pub struct WhyArgs {
     /// The sender's port; else one that has no connection.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub from_port: Option<u16>,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// Only from this sender: name (`app/service/2`, `service/2`) or address. Ends with 3 if it is not known here.
+    #[arg(long, value_name = "SENDER")]
+    pub from: Option<String>,
+    /// Only to this service or instance: name or address.
+    #[arg(long, value_name = "RECEIVER")]
+    pub to: Option<String>,
+    /// Only what is dropped.
+    #[arg(long)]
+    pub drops: bool,
+    /// End after so many packets.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// As JSON one object a line.
     #[command(flatten)]
     pub output: OutputArgs,
 }

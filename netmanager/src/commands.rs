@@ -10,6 +10,7 @@ pub mod flows;
 pub mod services;
 pub(crate) mod source;
 pub mod status;
+pub mod trace;
 pub mod why;
 
 use std::io::{self, Write};

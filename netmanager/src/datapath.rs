@@ -17,10 +17,12 @@ mod programs;
 pub(crate) mod registry;
 mod rehearsal;
 mod repair;
+mod ring;
 pub(crate) mod slots;
 mod slow_path;
 mod tables;
 mod takeover;
+mod trace;
 mod uplinks;
 
 use std::collections::BTreeMap;
@@ -46,11 +48,13 @@ pub use model::{
     Addresses, Backend, Counters, Early, Endpoint, EndpointCounters, Event, Flow, Miss, Node, Reading,
     Service, Suspect, Transport,
 };
+pub use netmanager_common::trace::Verdict as TraceVerdict;
 pub use programs::{Program, Programs, at_tcx};
 pub use rehearsal::{Outcome, Rehearsal, Verdict, try_to_load};
 pub use repair::Repair;
 pub use slow_path::{Arrival, FlowAge, gateway_of, is_service};
 pub use tables::Tables;
+pub use trace::{Ends, TraceFilter, Traced, Tracer};
 
 pub(crate) use interface::{mtu as interface_mtu, name as interface_name};
 use paths::Paths;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use netmanager::cli::{Cli, Command, DaemonArgs, OutputArgs, WhyArgs};
+use netmanager::cli::{Cli, Command, DaemonArgs, OutputArgs, TraceArgs, WhyArgs};
 use netmanager::commands::exit::{Exit, NotFound};
 use netmanager::config::Config;
 use netmanager::why::Transport;
@@ -72,6 +72,12 @@ fn run(command: Command) -> Result<Exit> {
             let WhyArgs { from, to, count, from_port, .. } = args;
             let asked = commands::why::Asked { from, to, transport, count, from_port };
             return runtime()?.block_on(commands::why::run(&places.into(), &asked, format, &mut out));
+        }
+        Command::Trace(args) => {
+            let OutputArgs { format, places } = args.output;
+            let TraceArgs { from, to, drops: drops_only, count, .. } = args;
+            let wanted = commands::trace::Wanted { from, to, drops_only, count };
+            return runtime()?.block_on(commands::trace::run(&places.into(), &wanted, format, &mut out));
         }
         Command::Doctor(args) => {
             let OutputArgs { format, places } = args.output;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::RwLock;
 use std::time::Duration;
 
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::{Program, ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, Pod};
 use integration::Netns;
@@ -166,6 +166,12 @@ impl Bed {
     pub(crate) fn table<K: Pod, V: Pod>(&self, name: &str) -> HashMap<MapData, K, V> {
         let path = self.pins.path().join(format!("abi-{}", netmanager_common::ABI_VERSION)).join(name);
         Map::from_map_data(MapData::from_pin(path).unwrap()).unwrap().try_into().unwrap()
+    }
+
+    /// A table of numbered rows, likewise.
+    pub(crate) fn array<V: Pod>(&self, name: &str) -> Array<MapData, V> {
+        let map = MapData::from_pin(self.tables().join(name)).unwrap();
+        Map::from_map_data(map).unwrap().try_into().unwrap()
     }
 
     /// All programs of the object, loaded, by name.

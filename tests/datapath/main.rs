@@ -38,6 +38,7 @@ mod shares;
 mod six;
 mod slow_path;
 mod talk;
+mod trace;
 mod turns;
 mod upgrade;
 mod uplink;

@@ -64,6 +64,8 @@ pub enum DatapathError {
         "service {service_ip} has {count} instances; an address can stand for {MAX_BACKENDS_PER_SERVICE} at most"
     )]
     TooManyBackends { service_ip: IpAddr, count: usize },
+    #[error("somebody else traces the data plane pinned under {path}")]
+    TracedAlready { path: PathBuf, source: io::Error },
     #[error("wait for events of the kernel")]
     Events { source: io::Error },
 }

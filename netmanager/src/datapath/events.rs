@@ -1,62 +1,26 @@
 //! The stream of what the kernel side tells.
 
-use std::io;
-
-use aya::maps::{Map, MapData, RingBuf};
 use netmanager_common::event::{MissRecord, SuspectRecord};
 use netmanager_common::map::EVENTS;
 use netmanager_common::wire::Ip;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::pin::PinDir;
-use super::tables::{from_ip, table};
+use super::ring::Records;
+use super::tables::from_ip;
 use super::{DatapathError, Event, Miss, Suspect};
 
 /// Misses and suspects as they occur: see [`super::Datapath::events`].
 #[derive(Debug)]
-pub struct Events {
-    ring: AsyncFd<Ring>,
-}
-
-/// aya's ring buffer, which has no `Debug`.
-struct Ring(RingBuf<MapData>);
-
-impl std::fmt::Debug for Ring {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(EVENTS)
-    }
-}
-
-impl std::os::fd::AsRawFd for Ring {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.0.as_raw_fd()
-    }
-}
+pub struct Events(Records);
 
 impl Events {
     pub(super) fn open(pins: &PinDir) -> Result<Self, DatapathError> {
-        let ring = MapData::from_pin(pins.tables().join(EVENTS))
-            .and_then(Map::from_map_data)
-            .and_then(RingBuf::try_from)
-            .map_err(table("open", EVENTS))?;
-        // SAFETY: the descriptor belongs to the ring's map, which stays open, the same one, as long as the ring lives.
-        let ring = unsafe { AsyncFd::register_with_interest(Ring(ring), Interest::READABLE) };
-        let ring = ring.map_err(|error| reading(error.into()))?;
-        Ok(Self { ring })
+        Records::open(pins, EVENTS).map(Self)
     }
 
     /// The next event. Cancel safe: what is not returned is still in the ring.
     pub async fn next(&mut self) -> Result<Event, DatapathError> {
-        loop {
-            let mut ready = self.ring.readable_mut().await.map_err(reading)?;
-            while let Some(record) = ready.get_inner_mut().0.next() {
-                if let Some(event) = decode(&record) {
-                    return Ok(event);
-                }
-            }
-            ready.clear_ready();
-        }
+        self.0.next(decode).await
     }
 }
 
@@ -82,8 +46,4 @@ pub(super) fn decode(record: &[u8]) -> Option<Event> {
         }
         _ => None,
     }
-}
-
-fn reading(source: io::Error) -> DatapathError {
-    DatapathError::Events { source }
 }

@@ -258,7 +258,7 @@ mod tests {
     use crate::datapath::OBJECT;
 
     /// The tables that it has for itself: all that programs write.
-    const OWN: [&str; 16] = [
+    const OWN: [&str; 19] = [
         map::FLOWS,
         map::ASSURED,
         map::NEW_FLOWS,
@@ -274,6 +274,9 @@ mod tests {
         map::BUDGETS,
         map::EARLY,
         map::PUNTS,
+        map::TRACE,
+        map::TRACED,
+        map::TRACES,
         "SCRATCH",
     ];
 
