@@ -71,10 +71,10 @@ drop_reasons! {
     VlanTag = "vlan-tag",
     /// IP options, which nothing in an overlay needs.
     IpOptions = "ip-options",
-    /// IPv6 extension headers that are more than four, in a wrong order, or that name another last receiver than the
-    /// IPv6 header.
+    /// IPv6 extension headers that are more than four, in a wrong order, behind a fragment header, or that name another
+    /// last receiver than the IPv6 header.
     ExtensionHeaders = "extension-headers",
-    /// A fragment whose first one has not come before it, so that its ports are not known; of IPv6 any.
+    /// A later fragment of a datagram whose first one is not known, so that its ports are not, either.
     Fragment = "fragment",
     /// Not TCP, UDP or ICMP echo.
     UnsupportedProtocol = "unsupported-protocol",
@@ -125,6 +125,8 @@ drop_reasons! {
     KernelRefused = "kernel-refused",
     /// From a container to a loopback address, which must not reach what listens there on the host.
     LoopbackDestination = "loopback-destination",
+    /// On the tunnel port, and only a part of a datagram: no node of the overlay splits what it sends.
+    OuterFragment = "outer-fragment",
 }
 
 /// How many reasons there are.

@@ -2,11 +2,12 @@
 
 use crate::checksum::{self, Difference};
 use crate::event::DropReason;
+use crate::extension::{self, Behind};
 use crate::packet::Frame;
 use crate::wire::{
-    self, Be16, DESTINATION_OPTIONS, ECHO_REPLY, ECHO_REPLY_V6, ECHO_REQUEST, ECHO_REQUEST_V6,
-    ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT, FRAGMENT_OFFSET, HOP_BY_HOP, ICMP, ICMPV6, IPV4_LEN,
-    IPV4_WITHOUT_OPTIONS, IPV6_LEN, Ip, Ipv4, Ipv6, MORE_FRAGMENTS, ROUTING, Wire,
+    self, Be16, ECHO_REPLY, ECHO_REPLY_V6, ECHO_REQUEST, ECHO_REQUEST_V6, ETHERTYPE_IPV4, ETHERTYPE_IPV6,
+    FRAGMENT_OFFSET, ICMP, ICMPV6, IPV4_LEN, IPV4_WITHOUT_OPTIONS, IPV6_LEN, Ip, Ipv4, Ipv6, MORE_FRAGMENTS,
+    Wire,
 };
 
 /// What an IP packet carries.
@@ -60,14 +61,18 @@ pub trait Header: Wire {
     /// Bytes of the packet, this header included.
     fn length(&self) -> u32;
 
-    /// Checks the header, found at `offset` of the frame, and looks for what it carries.
+    /// Checks the header of a packet of the overlay, found at `offset` of the frame, and looks for what it carries and
+    /// which part of its datagram it is.
     ///
     /// # Errors
     /// When it is none, or has what the overlay does not carry.
-    fn transport(&self, frame: &impl Frame, offset: u16) -> Result<Transport, DropReason>;
+    fn transport(&self, frame: &impl Frame, offset: u16) -> Result<(Transport, Part), DropReason>;
 
-    /// Of IPv6 always the whole: its fragments have no transport that could be found.
-    fn part(&self) -> Part;
+    /// What any packet carries, whatever its header has beside; nothing of a later fragment.
+    ///
+    /// # Errors
+    /// When the frame ends before, or there is more in front of it than is looked behind.
+    fn carried(&self, frame: &impl Frame, offset: u16) -> Result<Option<Transport>, DropReason>;
 
     /// Takes one hop off, as a router does.
     ///
@@ -122,22 +127,25 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
-    fn transport(&self, _frame: &impl Frame, _offset: u16) -> Result<Transport, DropReason> {
+    fn transport(&self, _frame: &impl Frame, _offset: u16) -> Result<(Transport, Part), DropReason> {
         if self.version_and_length != IPV4_WITHOUT_OPTIONS {
             let is_ipv4 = self.version_and_length >> 4 == 4 && self.version_and_length & 0x0f > 5;
             return Err(if is_ipv4 { DropReason::IpOptions } else { DropReason::Malformed });
         }
-        Ok(Transport { offset: IPV4_LEN, protocol: self.protocol })
-    }
-
-    #[inline(always)]
-    fn part(&self) -> Part {
         let identification = u16::from_ne_bytes(self.identification.0).into();
-        match self.fragment.get() & (MORE_FRAGMENTS | FRAGMENT_OFFSET) {
+        let part = match self.fragment.get() & (MORE_FRAGMENTS | FRAGMENT_OFFSET) {
             0 => Part::Whole,
             MORE_FRAGMENTS => Part::First(identification),
             _ => Part::Later(identification),
-        }
+        };
+        Ok((Transport { offset: IPV4_LEN, protocol: self.protocol }, part))
+    }
+
+    #[inline(always)]
+    fn carried(&self, _frame: &impl Frame, _offset: u16) -> Result<Option<Transport>, DropReason> {
+        let offset = u16::from(self.version_and_length & 0x0f) * 4;
+        let is_first = self.fragment.get() & FRAGMENT_OFFSET == 0;
+        Ok(is_first.then_some(Transport { offset, protocol: self.protocol }))
     }
 
     #[inline(always)]
@@ -157,9 +165,6 @@ impl Header for Ipv4 {
         sum.replace(old.v4(), new.v4())
     }
 }
-
-/// Extension headers that are looked behind.
-const MAX_EXTENSIONS: u32 = 4;
 
 impl Header for Ipv6 {
     const LEN: u16 = IPV6_LEN;
@@ -200,38 +205,21 @@ impl Header for Ipv6 {
     }
 
     #[inline(always)]
-    fn transport(&self, frame: &impl Frame, offset: u16) -> Result<Transport, DropReason> {
+    fn transport(&self, frame: &impl Frame, offset: u16) -> Result<(Transport, Part), DropReason> {
         if self.version_class_flow[0] >> 4 != 6 {
             return Err(DropReason::Malformed);
         }
-        let mut found = Transport { offset: IPV6_LEN, protocol: self.next_header };
-        for _ in 0..MAX_EXTENSIONS {
-            if !matches!(found.protocol, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS) {
-                break;
-            }
-            let [next, length, _kind, left]: [u8; 4] =
-                frame.load(offset.wrapping_add(found.offset)).ok_or(DropReason::Malformed)?;
-            if found.protocol == HOP_BY_HOP && found.offset != IPV6_LEN {
-                // Only the first header may be this one (RFC 8200); its receiver would refuse it.
-                return Err(DropReason::ExtensionHeaders);
-            }
-            if found.protocol == ROUTING && left != 0 {
-                // The checksum is over the address of the last station, which is not the one that we would replace.
-                return Err(DropReason::ExtensionHeaders);
-            }
-            found.offset += (u16::from(length) + 1) * 8;
-            found.protocol = next;
+        let found = behind(self, frame, offset)?;
+        if !found.is_translatable {
+            return Err(DropReason::ExtensionHeaders);
         }
-        match found.protocol {
-            FRAGMENT => Err(DropReason::Fragment),
-            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => Err(DropReason::ExtensionHeaders),
-            _ => Ok(found),
-        }
+        Ok((found.transport, found.part))
     }
 
     #[inline(always)]
-    fn part(&self) -> Part {
-        Part::Whole
+    fn carried(&self, frame: &impl Frame, offset: u16) -> Result<Option<Transport>, DropReason> {
+        let found = behind(self, frame, offset)?;
+        Ok((!matches!(found.part, Part::Later(_))).then_some(found.transport))
     }
 
     #[inline(always)]
@@ -246,6 +234,16 @@ impl Header for Ipv6 {
     #[inline(always)]
     fn replaced(sum: Difference, old: Ip, new: Ip) -> Difference {
         sum.replace6(old, new)
+    }
+}
+
+/// Nearly all packets have no extension headers.
+#[inline(always)]
+fn behind(ip: &Ipv6, frame: &impl Frame, offset: u16) -> Result<Behind, DropReason> {
+    if extension::is_one(ip.next_header) {
+        frame.behind_extensions(offset, ip.next_header)
+    } else {
+        Ok(Behind::none(ip.next_header))
     }
 }
 

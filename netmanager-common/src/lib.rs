@@ -13,6 +13,7 @@
 pub mod budget;
 pub mod checksum;
 pub mod event;
+pub mod extension;
 pub mod flow;
 pub mod header;
 pub mod health;

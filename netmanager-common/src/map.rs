@@ -410,7 +410,8 @@ pub struct Flow {
 
 const _: () = assert!(size_of::<Flow>() == 16 + 4 + 4 + 4 + 4 + 4 + 1 + 1 + 2);
 
-/// Key of [`FRAGMENTS`]: what all fragments of a datagram have in common (RFC 791, 2.3), and where they arrived.
+/// Key of [`FRAGMENTS`]: what all fragments of a datagram have in common (RFC 791, 2.3; RFC 8200, 4.5), and where they
+/// arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct FragmentKey {
@@ -490,7 +491,7 @@ pub enum Early {
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Backend, Endpoint, Flow, FlowKey, Node, Peer, Service, Traffic};
+    use super::{Backend, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Node, Peer, Service, Traffic};
     use crate::budget::Budget;
     use crate::health::Health;
     use crate::trace::{Switch, Told};
@@ -506,7 +507,8 @@ mod pod {
         };
     }
 
-    pod!(Ip, Node, Endpoint, Service, Backend, Peer, FlowKey, Flow, Traffic, Budget, Health, Switch, Told);
+    pod!(Ip, Node, Endpoint, Service, Backend, Peer, FlowKey, Flow, FragmentKey, FragmentPorts, Traffic);
+    pod!(Budget, Health, Switch, Told);
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 
 use crate::checksum::Difference;
 use crate::event::DropReason;
+use crate::extension::{self, Behind};
 use crate::flow::{self, Ports};
 use crate::header::{Header, Part, Transport};
 use crate::map::FlowKey;
-use crate::wire::{Be16, ETHERTYPE_IPV4, Ip, TCP, TCP_LEN, TCP_LENGTH_AND_FLAGS, UDP, UDP_LEN, Wire};
+use crate::wire::{Be16, Ip, TCP, TCP_LEN, TCP_LENGTH_AND_FLAGS, UDP, UDP_LEN, Wire};
 
 /// The memory that a packet lies in, and what else its bearer knows: the kernel's buffer, or one of our own.
 pub trait Frame {
@@ -14,6 +15,18 @@ pub trait Frame {
 
     /// Payload bytes of each packet that this frame stands for, when it stands for several; else 0.
     fn gso_size(&self) -> u32;
+
+    /// Looks behind the extension headers of IPv6 as [`extension::walk`] does.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline(always)]
+    fn behind_extensions(&self, offset: u16, first: u8) -> Result<Behind, DropReason>
+    where
+        Self: Sized,
+    {
+        extension::walk(self, offset, first)
+    }
 
     /// Notes the ports of a datagram whose first fragment this is.
     ///
@@ -34,8 +47,8 @@ pub trait Frame {
     fn ports<H: Header>(&self, ip: &H, identification: u32, protocol: u8) -> Result<Ports, DropReason>;
 }
 
-/// A packet of the overlay: TCP, UDP or ICMP echo, complete; over IPv4 without options, whole or a fragment, or over IPv6
-/// with few extension headers.
+/// A packet of the overlay: TCP, UDP or ICMP echo, whole or a fragment; over IPv4 without options, or over IPv6 with few
+/// extension headers.
 #[derive(Debug)]
 pub struct Packet<H> {
     /// Its header, with what has been rewritten so far; the frame has the old one until it is stored.
@@ -62,11 +75,11 @@ impl<H: Header> Packet<H> {
     /// When it is none of the overlay's, or broken.
     #[inline(always)]
     pub fn parse(frame: &impl Frame, ip: H, offset: u16, available: u32) -> Result<Self, DropReason> {
-        let transport = ip.transport(frame, offset)?;
+        let (transport, part) = ip.transport(frame, offset)?;
         if ip.length() != available {
             return Err(DropReason::Malformed);
         }
-        if let Part::Later(identification) = ip.part() {
+        if let Part::Later(identification) = part {
             let ports = frame.ports(&ip, identification, transport.protocol)?;
             let headers = transport.offset;
             return Ok(Self {
@@ -99,7 +112,7 @@ impl<H: Header> Packet<H> {
         if available < u32::from(headers) {
             return Err(DropReason::Malformed);
         }
-        if let Part::First(identification) = ip.part() {
+        if let Part::First(identification) = part {
             frame.remember(&ip, identification, transport.protocol, ports)?;
         }
         Ok(Self {
@@ -134,12 +147,7 @@ impl<H: Header> Packet<H> {
     #[must_use]
     #[inline(always)]
     pub fn may_be_opaque(reason: DropReason) -> bool {
-        match reason {
-            DropReason::UnsupportedProtocol => true,
-            // Of IPv6 no fragment is looked into, so that nothing is known of what it carries.
-            DropReason::Fragment => H::ETHERTYPE == ETHERTYPE_IPV4,
-            _ => false,
-        }
+        matches!(reason, DropReason::UnsupportedProtocol | DropReason::Fragment)
     }
 
     /// Whether it was made by [`Self::opaque`].

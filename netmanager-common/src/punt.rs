@@ -57,8 +57,9 @@ impl Tag {
     }
 }
 
-/// The reasons for which there is something that netmanager can do: hold the packet until its service is known, say in
-/// the network's own words why it goes no further, translate what is too rare to be translated in the kernel.
+/// The reasons for which there is something that netmanager can do: hold the packet until its service is known, or the
+/// first fragment of its datagram has come, say in the network's own words why it goes no further, translate what is too
+/// rare to be translated in the kernel.
 const SLOW: u64 = bit(DropReason::ServiceUnknown)
     | bit(DropReason::NoBackend)
     | bit(DropReason::BackendGone)
@@ -67,6 +68,7 @@ const SLOW: u64 = bit(DropReason::ServiceUnknown)
     | bit(DropReason::TooBig)
     | bit(DropReason::TtlExpired)
     | bit(DropReason::UnsupportedProtocol)
+    | bit(DropReason::Fragment)
     | bit(DropReason::UnknownPeer);
 
 const fn bit(reason: DropReason) -> u64 {
@@ -88,7 +90,7 @@ mod tests {
 
     #[test]
     fn spoofed_and_malformed_packets_stay_in_the_kernel() {
-        for reason in [DropReason::SpoofedSource, DropReason::Malformed, DropReason::ForeignSource] {
+        for reason in [DropReason::SpoofedSource, DropReason::Malformed, DropReason::OuterFragment] {
             assert!(!is_slow(reason as u32), "{reason}");
         }
         assert!(is_slow(DropReason::ServiceUnknown as u32));

@@ -7,7 +7,7 @@
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use netmanager_common::event::DropReason;
-use netmanager_common::header::{Header, Part};
+use netmanager_common::header::Header;
 use netmanager_common::map::{Early, Node, Unwrapped};
 use netmanager_common::outside::Outside;
 use netmanager_common::tunnel::{Outer, Outer6};
@@ -57,7 +57,7 @@ fn over<const LONG: bool, O: Outside>(
         return if is_inner { Err(DropReason::BareInner) } else { Ok(()) };
     }
     if outer.is_fragment() {
-        return Err(DropReason::Fragment);
+        return Err(DropReason::OuterFragment);
     }
     let available = frame.len().wrapping_sub(u32::from(ETHERNET_LEN));
     let length = outer.inner_length(available).ok_or(DropReason::Malformed)?;
@@ -133,7 +133,7 @@ impl Plain for Ipv4 {
     #[inline(always)]
     fn is_plain(&self) -> bool {
         self.version_and_length == IPV4_WITHOUT_OPTIONS
-            && matches!(self.part(), Part::Whole)
+            && !self.is_fragment()
             && matches!(self.protocol, TCP | UDP)
     }
 

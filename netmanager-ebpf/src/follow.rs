@@ -220,7 +220,9 @@ pub(crate) fn recall_arrived(scratch: &mut Scratch, tcp_flags: u32, slot: u32, i
     // SAFETY: as in `recall_sent`.
     let Some(remembered) = (unsafe { ASSURED.get(&*arrival) }) else { return false };
     let now = select::now();
-    *flow = Flow { last_seen: now, ..*remembered };
+    // Not by `..*remembered`, which would put each field on the stack.
+    *flow = *remembered;
+    flow.last_seen = now;
     FLOWS.insert(&*arrival, &*flow, u64::from(BPF_ANY)).ok();
     if let Some(entry) = FLOWS.get_ptr_mut(&*arrival) {
         // SAFETY: as in `select::lookup`.

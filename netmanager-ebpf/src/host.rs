@@ -2,62 +2,28 @@
 
 use aya_ebpf::bindings::TC_ACT_OK;
 use netmanager_common::event::DropReason;
-use netmanager_common::header::{Header, Transport};
+use netmanager_common::header::Header;
 use netmanager_common::map::Peer;
 use netmanager_common::wire::{
-    Be16, DESTINATION_OPTIONS, ETHERNET_LEN, FRAGMENT, FRAGMENT_OFFSET, HOP_BY_HOP, ICMPV6, IPV6_LEN, Ip,
-    Ipv4, Ipv6, LISTENER_REPORT, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, REDIRECT,
-    ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, ROUTING, UDP,
+    Be16, ETHERNET_LEN, ICMPV6, Ip, Ipv4, Ipv6, LISTENER_REPORT, NEIGHBOUR_ADVERTISEMENT,
+    NEIGHBOUR_SOLICITATION, REDIRECT, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, UDP,
 };
 
 use crate::maps::{NODE, PEERS};
 use crate::skb::Skb;
 
-/// Looking into a packet for the host, which may be anything.
+/// What of an IP version matters to the host.
 pub(crate) trait ToHost: Header {
     /// A DHCP server's port and its clients'.
     const DHCP: (Be16, Be16);
-
-    /// What the packet carries, if it is its first or only fragment.
-    fn carried(&self, skb: &Skb) -> Result<Option<Transport>, DropReason>;
 }
 
 impl ToHost for Ipv4 {
     const DHCP: (Be16, Be16) = (Be16::new(67), Be16::new(68));
-
-    #[inline(always)]
-    fn carried(&self, _skb: &Skb) -> Result<Option<Transport>, DropReason> {
-        let offset = u16::from(self.version_and_length & 0x0f) * 4;
-        let is_first = self.fragment.get() & FRAGMENT_OFFSET == 0;
-        Ok(is_first.then_some(Transport { offset, protocol: self.protocol }))
-    }
 }
-
-/// Extension headers that are looked behind.
-const MAX_EXTENSIONS: u32 = 4;
 
 impl ToHost for Ipv6 {
     const DHCP: (Be16, Be16) = (Be16::new(547), Be16::new(546));
-
-    #[inline(always)]
-    fn carried(&self, skb: &Skb) -> Result<Option<Transport>, DropReason> {
-        let mut found = Transport { offset: IPV6_LEN, protocol: self.next_header };
-        for _ in 0..=MAX_EXTENSIONS {
-            if !matches!(found.protocol, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | FRAGMENT) {
-                return Ok(Some(found));
-            }
-            let [next, length, a, b]: [u8; 4] =
-                skb.load(ETHERNET_LEN.wrapping_add(found.offset)).ok_or(DropReason::Malformed)?;
-            let length = if found.protocol == FRAGMENT { 0 } else { length };
-            if found.protocol == FRAGMENT && Be16([a, b]).get() >> 3 != 0 {
-                return Ok(None);
-            }
-            found.offset += (u16::from(length) + 1) * 8;
-            found.protocol = next;
-        }
-        // What stands behind could be anything, also what must not pass.
-        Err(DropReason::ExtensionHeaders)
-    }
 }
 
 /// To the host, or by it to anywhere else. Not to a node's tunnel port: whoever can write there could speak for any
@@ -73,7 +39,7 @@ pub(crate) fn to_host<H: ToHost>(skb: &Skb, ip: &H, of_link: bool) -> Result<i32
         return Err(DropReason::LoopbackDestination);
     }
     let otherwise = if of_link { Err(DropReason::LinkLocal) } else { Ok(TC_ACT_OK) };
-    let Some(transport) = ip.carried(skb)? else { return otherwise };
+    let Some(transport) = ip.carried(skb, ETHERNET_LEN)? else { return otherwise };
     let at = ETHERNET_LEN.wrapping_add(transport.offset);
     match transport.protocol {
         UDP => {

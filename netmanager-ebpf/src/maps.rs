@@ -91,8 +91,8 @@ pub(crate) static TRACED: Array<Told> = Array::pinned(1, 0);
 #[map]
 pub(crate) static TRACES: RingBuf = RingBuf::pinned(TRACES_SIZE, 0);
 
-/// Keys and values for [`FLOWS`] and [`FRAGMENTS`], which would take half of the stack. Programs at these hooks run with softirqs disabled, so
-/// that on one CPU no other one gets between.
+/// Keys and values for [`FLOWS`] and [`FRAGMENTS`], which would take half of the stack. Programs at these hooks run with
+/// softirqs disabled, so that on one CPU no other one gets between.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Scratch {

@@ -20,6 +20,7 @@ use aya_ebpf::helpers::{
 use aya_ebpf::programs::TcContext;
 use netmanager_common::checksum::Difference;
 use netmanager_common::event::DropReason;
+use netmanager_common::extension::{self, Behind, Packed};
 use netmanager_common::flow::Ports;
 use netmanager_common::header::{self, Header, Transport};
 use netmanager_common::map::{Unwrapped, Veth};
@@ -260,6 +261,11 @@ impl Frame for Skb {
     }
 
     #[inline(always)]
+    fn behind_extensions(&self, offset: u16, first: u8) -> Result<Behind, DropReason> {
+        Packed(behind_extensions(self, offset.into(), first.into())).unpack()
+    }
+
+    #[inline(always)]
     fn remember<H: Header>(
         &self,
         ip: &H,
@@ -274,6 +280,13 @@ impl Frame for Skb {
     fn ports<H: Header>(&self, ip: &H, identification: u32, protocol: u8) -> Result<Ports, DropReason> {
         fragment::ports(self, ip, identification, protocol)
     }
+}
+
+/// A function to the kernel too: few packets come here.
+#[expect(clippy::cast_possible_truncation, reason = "both were narrower")]
+#[inline(never)]
+fn behind_extensions(skb: &Skb, offset: u32, first: u32) -> u64 {
+    Packed::new(extension::walk(skb, offset as u16, first as u8)).0
 }
 
 /// Of the outer headers.

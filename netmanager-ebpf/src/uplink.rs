@@ -59,7 +59,7 @@ fn deliver<H: Header>(skb: &Skb, arrived: &Arrived, ip: H) -> Result<i32, DropRe
             (receiver, check_source(arrived.peer, &ip)?)
         }
     };
-    let parsed = Packet::parse(skb, ip, ETHERNET_LEN + arrived.outer.overhead(), arrived.available);
+    let parsed = Packet::parse(skb, ip, ETHERNET_LEN + arrived.outer.overhead(), ip.length());
     let mut packet = match parsed {
         // By NsIP, so that nothing is to be translated.
         Err(reason) if Packet::<H>::may_be_opaque(reason) && ip.source().is_container() => Packet::opaque(ip),
@@ -103,7 +103,7 @@ fn over<O: Outside>(skb: &Skb, node: &Node, family: Family) -> Result<Option<Arr
         return bare(&Some(*outer.ip()));
     }
     if outer.is_fragment() {
-        return Err(DropReason::Fragment);
+        return Err(DropReason::OuterFragment);
     }
     let frame = skb.len().wrapping_sub(u32::from(ETHERNET_LEN));
     let available = outer.inner_length(frame).ok_or(DropReason::Malformed)?;

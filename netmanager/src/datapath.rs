@@ -52,7 +52,7 @@ pub use netmanager_common::trace::Verdict as TraceVerdict;
 pub use programs::{Program, Programs, at_tcx};
 pub use rehearsal::{Outcome, Rehearsal, Verdict, try_to_load};
 pub use repair::Repair;
-pub use slow_path::{Arrival, FlowAge, gateway_of, is_service};
+pub use slow_path::{Arrival, Datagram, FlowAge, gateway_of, is_service};
 pub use tables::Tables;
 pub use trace::{Ends, TraceFilter, Traced, Tracer};
 

@@ -17,7 +17,12 @@ pub fn of(reason: DropReason) -> &'static str {
         DropReason::IpOptions | DropReason::ExtensionHeaders => {
             "Let the sender leave them out; some ping flags set them."
         }
-        DropReason::Fragment => "Send smaller datagrams; the status shows the MTU.",
+        DropReason::Fragment => {
+            "Nothing, if few: the network has lost a part of a datagram. If many: send smaller datagrams; the status shows the MTU."
+        }
+        DropReason::OuterFragment => {
+            "Look for a device on the way that splits packets, or for an MTU of the uplink that the network does not carry."
+        }
         DropReason::UnsupportedProtocol => {
             "Use TCP, UDP or ping towards ServiceIPs; other protocols go by NsIP."
         }

@@ -1,5 +1,6 @@
-//! What the programs in the kernel cannot finish alone comes here, through a TAP device: packets to services that are not
-//! known yet wait until they are; senders are told why their packets go no further; ICMP errors are translated.
+//! What the programs in the kernel cannot finish alone comes here, through a TAP device: packets to services that are
+//! not known yet wait until they are, fragments for the first one of their datagram; senders are told why their packets
+//! go no further; ICMP errors are translated.
 //!
 //! ```text
 //!   from_container, from_uplink ──redirect──▶ TAP ──read──▶ decide ──▶ hold ... settled ─┐
@@ -10,6 +11,7 @@
 //! No packet of a warm flow comes this way. How many may is bounded by a budget for each container, in the kernel
 //! ([`netmanager_common::budget::Budget`]); how many wait, by [`hold`].
 
+mod ahead;
 mod answer;
 mod counts;
 mod decide;
@@ -23,15 +25,16 @@ mod view;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::ahead::Ahead;
 use self::counts::Counters;
 pub use self::counts::Counts;
-use self::decide::{Decision, decide, give_up};
+use self::decide::{Decision, View as _, decide, give_up};
 use self::device::{Device, TapDevice};
 use self::frame::{Frame, to_deliver};
 use self::hold::{Held, Hold};
@@ -43,6 +46,10 @@ use crate::userspace;
 /// Addresses on their way between the node and the slow path. One that finds no room is asked for by the sender's next
 /// packet.
 const QUEUE: usize = 1024;
+
+/// How long a packet waits for an answer of the cluster. A sender of TCP repeats its first packet after one second, and
+/// then after two more.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Why there is no slow path.
 #[derive(Debug, thiserror::Error)]
@@ -115,8 +122,9 @@ impl SlowPath {
         let (orders, to_do) = mpsc::channel(QUEUE);
         let (to_ask, missed) = mpsc::channel(QUEUE);
         let counters = Arc::new(Counters::default());
-        let worker =
-            Worker { device, tables, held: Held::default(), to_ask, counters: Arc::clone(&counters) };
+        let (held, ahead, counters_of_worker) =
+            (Held::new(PATIENCE), Ahead::default(), Arc::clone(&counters));
+        let worker = Worker { device, tables, held, ahead, to_ask, counters: counters_of_worker };
         tasks.spawn(worker.run(to_do, stop));
         Self { orders, missed, counters }
     }
@@ -152,7 +160,8 @@ impl SlowPath {
 struct Worker {
     device: Device,
     tables: Reader,
-    held: Held,
+    held: Held<IpAddr>,
+    ahead: Ahead,
     to_ask: mpsc::Sender<IpAddr>,
     counters: Arc<Counters>,
 }
@@ -160,7 +169,7 @@ struct Worker {
 impl Worker {
     async fn run(mut self, mut orders: mpsc::Receiver<Order>, stop: CancellationToken) {
         loop {
-            let deadline = self.held.deadline();
+            let deadline = [self.held.deadline(), self.ahead.deadline()].into_iter().flatten().min();
             let expiry = async {
                 match deadline {
                     Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
@@ -181,7 +190,7 @@ impl Worker {
                     Order::Release(address) => self.release(address),
                     Order::Write(frame) => self.write(&frame),
                 },
-                () = expiry => self.expire(),
+                () = expiry => self.tick(),
             }
         }
     }
@@ -196,6 +205,10 @@ impl Worker {
                     self.to_ask.try_send(address).ok();
                 }
             },
+            Decision::HoldFragment(datagram) => match self.ahead.hold(datagram, frame, Instant::now()) {
+                Hold::Full => self.counters.refused(),
+                Hold::First | Hold::Behind => self.counters.held(),
+            },
             decision => self.carry_out(&frame, decision),
         }
     }
@@ -207,10 +220,19 @@ impl Worker {
         }
     }
 
-    fn expire(&mut self) {
-        for frame in self.held.expire(Instant::now()) {
+    fn tick(&mut self) {
+        let now = Instant::now();
+        for frame in self.held.expire(now) {
             self.counters.expired();
             self.carry_out(&frame, give_up(&frame));
+        }
+        if self.ahead.deadline().is_some_and(|deadline| deadline <= now) {
+            let (released, expired) = self.ahead.look(|datagram| self.tables.has_begun(datagram), now);
+            for frame in released {
+                self.counters.released();
+                self.write(frame.bytes());
+            }
+            expired.iter().for_each(|_| self.counters.expired());
         }
     }
 
@@ -225,7 +247,7 @@ impl Worker {
                 self.counters.translated();
                 self.write(&to_deliver(&packet));
             }
-            Decision::Drop | Decision::Hold(_) => self.counters.dropped(),
+            Decision::Drop | Decision::Hold(_) | Decision::HoldFragment(_) => self.counters.dropped(),
         }
     }
 

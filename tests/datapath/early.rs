@@ -119,7 +119,7 @@ fn what_must_not_come_in_ends_in_the_driver() {
     }
     let mut fragment = good.clone();
     fragment[ETHERNET + 6] = 0x20;
-    assert_dropped(&mut bed, &fragment, DropReason::Fragment);
+    assert_dropped(&mut bed, &fragment, DropReason::OuterFragment);
     for source in [Ipv4Addr::new(203, 0, 113, 1), NODE] {
         assert_dropped(&mut bed, &Packet { source, ..request(Udp) }.tunnelled(), DropReason::ForeignSource);
     }

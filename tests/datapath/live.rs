@@ -177,50 +177,6 @@ fn datagrams_with_odd_lengths_and_up_to_the_mtu_arrive() {
 }
 
 #[test]
-fn datagrams_in_fragments_arrive_whole_by_every_address() {
-    let mut underlay = Underlay::new(2);
-    let (client, server) = client_and_server(&mut underlay);
-    let neighbour = underlay.nodes[0].container(3);
-    publish_instances(&mut underlay.nodes, &[&neighbour]);
-    let bind = || UdpSocket::bind(("0.0.0.0", PORT)).unwrap();
-    let [receiver, near] = [&server, &neighbour].map(|container| container.netns.run(bind).unwrap());
-    let mut buffer = vec![0; 65_536];
-    for (receiver, address) in [
-        (&receiver, SERVICE),
-        (&receiver, server.backend.instance_ip),
-        (&receiver, server.backend.ns_ip),
-        (&near, neighbour.backend.instance_ip),
-        (&near, neighbour.backend.ns_ip),
-    ] {
-        let sender = client.netns.run(|| UdpSocket::bind(("0.0.0.0", 0)).unwrap()).unwrap();
-        receiver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        sender.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        for length in [1423, 2000, 2900, 9000, 60_000] {
-            let sent: Vec<_> = (0..length).map(|n| u8::try_from(n % 253).unwrap()).collect();
-            sender.send_to(&sent, (address, PORT)).unwrap();
-            let (received, from) = receiver
-                .recv_from(&mut buffer)
-                .unwrap_or_else(|error| panic!("{length} to {address}: {error}"));
-            assert!(buffer[..received] == sent, "{length} bytes to {address} arrived changed");
-            // And back, in fragments again.
-            receiver.send_to(&sent, from).unwrap();
-            let (received, from) = sender
-                .recv_from(&mut buffer)
-                .unwrap_or_else(|error| panic!("{length} from {address}: {error}"));
-            assert!(buffer[..received] == sent, "{length} bytes from {address} arrived changed");
-            assert_eq!(from.ip(), address);
-        }
-    }
-    client
-        .netns
-        .output("ping", &["-n", "-c", "2", "-i", "0.1", "-W", "2", "-s", "4000", &SERVICE.to_string()])
-        .unwrap();
-    for node in &underlay.nodes {
-        assert_eq!(node.datapath.counters().unwrap().drops, []);
-    }
-}
-
-#[test]
 fn a_service_that_has_lost_an_instance_goes_on_with_the_others() {
     let mut underlay = Underlay::new(2);
     let client = underlay.nodes[0].container(2);

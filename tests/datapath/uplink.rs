@@ -198,7 +198,7 @@ fn what_cannot_be_delivered_is_dropped_with_its_reason() {
     let mut bed = Bed::new();
     let inner = ETHERNET + OUTER;
     let changes: [(Change<'_>, DropReason); 4] = [
-        (&|frame| frame[ETHERNET + 6] = 0x20, DropReason::Fragment),
+        (&|frame| frame[ETHERNET + 6] = 0x20, DropReason::OuterFragment),
         (&|frame| frame[inner] = 0x46, DropReason::IpOptions),
         (&|frame| frame[inner + 9] = 132, DropReason::UnsupportedProtocol),
         (&|frame| frame[inner + 19] = 250, DropReason::NoEndpoint),

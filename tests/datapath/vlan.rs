@@ -23,7 +23,7 @@ fn tagged(frame: &[u8], number: u8) -> Vec<u8> {
 }
 
 /// Sends a frame as it is.
-fn send(netns: &Netns, interface: &str, frame: &[u8]) {
+pub(crate) fn send(netns: &Netns, interface: &str, frame: &[u8]) {
     let sent = || {
         let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).unwrap();
         // SAFETY: integers and arrays of them; all zeroes are a value.

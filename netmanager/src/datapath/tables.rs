@@ -14,7 +14,7 @@ use netmanager_common::event::DropReason;
 use netmanager_common::flow;
 use netmanager_common::health::Health;
 use netmanager_common::life::{self, State};
-use netmanager_common::map::{self, FlowKey, Policy, Traffic};
+use netmanager_common::map::{self, FlowKey, FragmentKey, FragmentPorts, Policy, Traffic};
 use netmanager_common::wire::{self, Be16, Ip, Ip4};
 
 use super::paths::Paths;
@@ -38,6 +38,7 @@ pub struct Tables {
     pub(super) health: Array<MapData, Health>,
     pub(super) flows: HashMap<MapData, FlowKey, map::Flow>,
     pub(super) assured: HashMap<MapData, FlowKey, map::Flow>,
+    fragments: HashMap<MapData, FragmentKey, FragmentPorts>,
     drops: PerCpuArray<MapData, u64>,
     pub(super) slow_path: Array<MapData, u32>,
     punts: PerCpuArray<MapData, u64>,
@@ -70,6 +71,7 @@ impl Tables {
             health: open(pins, map::HEALTH)?,
             flows: open(pins, map::FLOWS)?,
             assured: open(pins, map::ASSURED)?,
+            fragments: open(pins, map::FRAGMENTS)?,
             drops: open(pins, map::DROPS)?,
             slow_path: open(pins, map::SLOW_PATH)?,
             punts: open(pins, map::PUNTS)?,

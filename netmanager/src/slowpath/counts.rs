@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 /// Packets since the daemon started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counts {
-    /// Waited for an answer of the cluster.
+    /// Waited, for an answer of the cluster or for the first fragment of their datagram.
     pub held: u64,
     /// Of those, went on when it came.
     pub released: u64,
-    /// Of those, waited in vain; their senders were told.
+    /// Of those, waited in vain; of the cluster, so that their senders were told.
     pub expired: u64,
     /// Were to wait and found no room.
     pub refused: u64,

@@ -9,7 +9,7 @@ use protocol::address;
 use super::answer::{self, Refusal};
 use super::frame::{Frame, Packet};
 use super::icmp_error::IcmpError;
-use crate::datapath::{Arrival, Backend};
+use crate::datapath::{Arrival, Backend, Datagram};
 use crate::ipam::next_hop;
 
 /// The tables, as far as decisions need them. What cannot be read is not there.
@@ -27,6 +27,8 @@ pub(super) trait View {
     fn translation(&self, ifindex: u32, sent: &Arrival) -> Option<(IpAddr, Backend)>;
     /// See [`crate::datapath::Tables::mtu`].
     fn mtu(&self, ifindex: u32, sent: &Arrival) -> Option<u16>;
+    /// Whether the programs know the ports of this datagram: its first fragment has come.
+    fn has_begun(&self, datagram: &Datagram) -> bool;
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub(super) enum Decision {
     Again,
     /// Until this address is known.
     Hold(IpAddr),
+    /// Until the first fragment of this datagram has come.
+    HoldFragment(Datagram),
     /// This packet goes to whom it is for, instead of the frame: an answer to the sender.
     Answer(Vec<u8>),
     /// This packet goes to whom it is for: the frame's, translated.
@@ -55,6 +59,14 @@ pub(super) fn decide(frame: &Frame, view: &impl View) -> Decision {
             match IcmpError::read(packet.bytes) {
                 Some(error) if view.host_of(packet.source).is_some_and(truly) => arriving(error, view),
                 _ => Decision::Drop,
+            }
+        }
+        (Origin::Container | Origin::Uplink, DropReason::Fragment) => {
+            match packet.datagram(frame.ifindex()) {
+                // It came while this one was on its way here.
+                Some(datagram) if view.has_begun(&datagram) => Decision::Again,
+                Some(datagram) => Decision::HoldFragment(datagram),
+                None => Decision::Drop,
             }
         }
         (Origin::Container, reason) => sent(&packet, reason, frame.ifindex(), view),

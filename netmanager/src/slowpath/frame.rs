@@ -2,12 +2,15 @@
 
 use std::net::IpAddr;
 
-use etherparse::{Ipv6ExtensionSlice, Ipv6Slice, LaxSlicedPacket, NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{
+    Ipv6ExtensionSlice, Ipv6FragmentHeaderSlice, Ipv6Slice, LaxSlicedPacket, NetSlice, SlicedPacket,
+    TransportSlice,
+};
 use netmanager_common::event::DropReason;
 use netmanager_common::punt::{Origin, TAG_LEN, Tag};
 use netmanager_common::wire::{ECHO_REQUEST, ECHO_REQUEST_V6, ETHERNET_LEN, ICMP, ICMPV6};
 
-use crate::datapath::Arrival;
+use crate::datapath::{Arrival, Datagram};
 
 /// What the programs have sent: a whole frame, its tag in front.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +86,26 @@ impl<'a> Packet<'a> {
         Some(Self { source, destination, bytes })
     }
 
+    /// The datagram that it is a later fragment of; nothing if it is none. `ifindex`: where it had arrived first.
+    pub(super) fn datagram(&self, ifindex: u32) -> Option<Datagram> {
+        let (identification, protocol, offset) = match SlicedPacket::from_ip(self.bytes).ok()?.net? {
+            NetSlice::Ipv4(ip) => {
+                let ip = ip.header();
+                let identification = u16::from_ne_bytes(ip.identification().to_be_bytes());
+                (identification.into(), ip.protocol(), ip.fragments_offset())
+            }
+            NetSlice::Ipv6(ip) => {
+                let fragment = fragment(&ip)?;
+                let identification = u32::from_ne_bytes(fragment.identification().to_be_bytes());
+                (identification, fragment.next_header(), fragment.fragment_offset())
+            }
+            NetSlice::Arp(_) => return None,
+        };
+        let Self { source, destination, .. } = *self;
+        let datagram = Datagram { ifindex, source, destination, identification, protocol: protocol.0 };
+        (offset.value() != 0).then_some(datagram)
+    }
+
     /// Addresses and ports, as the programs count them; nothing of a later fragment, which has no ports.
     pub(super) fn flow(&self) -> Option<Arrival> {
         let ip = SlicedPacket::from_ip(self.bytes).ok()?.net?;
@@ -105,14 +128,17 @@ impl<'a> Packet<'a> {
     }
 }
 
+/// The fragment header, if there is one.
+fn fragment<'a>(ip: &Ipv6Slice<'a>) -> Option<Ipv6FragmentHeaderSlice<'a>> {
+    ip.extensions().clone().into_iter().find_map(|header| match header {
+        Ipv6ExtensionSlice::Fragment(fragment) => Some(fragment),
+        _ => None,
+    })
+}
+
 /// In units of eight bytes; 0 of what is no fragment.
 pub(super) fn fragment_offset(ip: &Ipv6Slice<'_>) -> u16 {
-    let headers = ip.extensions().clone().into_iter();
-    let fragment = headers.filter_map(|header| match header {
-        Ipv6ExtensionSlice::Fragment(fragment) => Some(fragment.fragment_offset().value()),
-        _ => None,
-    });
-    fragment.last().unwrap_or(0)
+    fragment(ip).map_or(0, |fragment| fragment.fragment_offset().value())
 }
 
 /// A frame around a packet that is made or translated here, to be delivered by its destination.

@@ -1,26 +1,26 @@
-//! Frames that wait for an answer of the cluster. Pure: bounded in number, bytes and time, whatever comes.
+//! Frames that wait for something: an answer of the cluster, the first fragment of a datagram. Pure: bounded in number,
+//! bytes and time, whatever comes.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::frame::Frame;
 
-/// How long a frame waits. A sender of TCP repeats its first packet after one second, and then after two more.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3);
-/// Frames that wait for one address.
+/// Frames that wait for one thing.
 const MAX_FRAMES: usize = 64;
-/// Bytes that wait for one address.
+/// Bytes that wait for one thing.
 const MAX_BYTES: usize = 128 * 1024;
 /// Bytes that wait in all.
 const MAX_TOTAL: usize = 1024 * 1024;
 
-/// The frames, by the address that they wait for.
-#[derive(Debug, Default)]
-pub(super) struct Held {
-    queues: BTreeMap<IpAddr, Queue>,
+/// The frames, by what they wait for.
+#[derive(Debug)]
+pub(super) struct Held<K> {
+    queues: BTreeMap<K, Queue>,
     /// In all of them.
     bytes: usize,
+    /// How long a frame waits.
+    patience: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ struct Queue {
 /// What became of a frame that was to wait.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Hold {
-    /// It waits, and nobody has asked for the address yet.
+    /// It waits, and no other does for the same.
     First,
     /// It waits behind others.
     Behind,
@@ -40,15 +40,23 @@ pub(super) enum Hold {
     Full,
 }
 
-impl Held {
-    pub(super) fn hold(&mut self, address: IpAddr, frame: Frame, now: Instant) -> Hold {
+impl<K: Ord> Held<K> {
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { queues: BTreeMap::new(), bytes: 0, patience }
+    }
+
+    /// What frames wait for.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.queues.keys()
+    }
+
+    pub(super) fn hold(&mut self, key: K, frame: Frame, now: Instant) -> Hold {
         let size = frame.bytes().len();
-        let (frames, bytes) =
-            self.queues.get(&address).map_or((0, 0), |queue| (queue.frames.len(), queue.bytes));
+        let (frames, bytes) = self.queues.get(&key).map_or((0, 0), |queue| (queue.frames.len(), queue.bytes));
         if frames >= MAX_FRAMES || bytes + size > MAX_BYTES || self.bytes + size > MAX_TOTAL {
             return Hold::Full;
         }
-        let queue = self.queues.entry(address).or_default();
+        let queue = self.queues.entry(key).or_default();
         let first = queue.frames.is_empty();
         queue.frames.push((now, frame));
         queue.bytes += size;
@@ -56,18 +64,19 @@ impl Held {
         if first { Hold::First } else { Hold::Behind }
     }
 
-    /// The frames that wait for the address, in the order in which they came. They wait no more.
-    pub(super) fn release(&mut self, address: IpAddr) -> Vec<Frame> {
-        let Some(queue) = self.queues.remove(&address) else { return Vec::new() };
+    /// The frames that wait for this, in the order in which they came. They wait no more.
+    pub(super) fn release(&mut self, key: K) -> Vec<Frame> {
+        let Some(queue) = self.queues.remove(&key) else { return Vec::new() };
         self.bytes -= queue.bytes;
         queue.frames.into_iter().map(|(_, frame)| frame).collect()
     }
 
-    /// The frames that have waited too long, with what they waited for. Others that wait for the same address stay.
+    /// The frames that have waited too long. Others that wait for the same stay.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<Frame> {
+        let patience = self.patience;
         let mut expired = Vec::new();
         self.queues.retain(|_, queue| {
-            let late = queue.frames.partition_point(|(since, _)| *since + PATIENCE <= now);
+            let late = queue.frames.partition_point(|(since, _)| *since + patience <= now);
             for (_, frame) in queue.frames.drain(..late) {
                 queue.bytes -= frame.bytes().len();
                 self.bytes -= frame.bytes().len();
@@ -80,7 +89,7 @@ impl Held {
 
     /// When [`Held::expire`] has something to give.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let first = |queue: &Queue| queue.frames.first().map(|(since, _)| *since + PATIENCE);
+        let first = |queue: &Queue| queue.frames.first().map(|(since, _)| *since + self.patience);
         self.queues.values().filter_map(first).min()
     }
 }
@@ -93,8 +102,10 @@ mod tests {
     use netmanager_common::punt::{Origin, Tag};
     use proptest::prelude::*;
 
-    use super::{Held, Hold, MAX_BYTES, MAX_FRAMES, MAX_TOTAL, PATIENCE};
+    use super::{Held, Hold, MAX_BYTES, MAX_FRAMES, MAX_TOTAL};
     use crate::slowpath::frame::Frame;
+
+    const PATIENCE: Duration = Duration::from_secs(3);
 
     fn address(last: u8) -> IpAddr {
         IpAddr::from([10, 30, 0, last])
@@ -109,7 +120,7 @@ mod tests {
 
     #[test]
     fn frames_are_released_in_their_order_and_once() {
-        let (mut held, now) = (Held::default(), Instant::now());
+        let (mut held, now) = (Held::new(PATIENCE), Instant::now());
         assert_eq!(held.hold(address(1), frame(1, 60), now), Hold::First);
         assert_eq!(held.hold(address(1), frame(2, 60), now), Hold::Behind);
         assert_eq!(held.hold(address(2), frame(3, 60), now), Hold::First);
@@ -119,8 +130,8 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_waits_three_seconds_and_no_longer() {
-        let (mut held, now) = (Held::default(), Instant::now());
+    fn a_frame_waits_as_long_as_it_is_worth_and_no_longer() {
+        let (mut held, now) = (Held::new(PATIENCE), Instant::now());
         let second = Duration::from_secs(1);
         held.hold(address(1), frame(1, 60), now);
         held.hold(address(1), frame(2, 60), now + second);
@@ -134,7 +145,7 @@ mod tests {
 
     #[test]
     fn who_scans_or_floods_fills_no_memory() {
-        let (mut held, now) = (Held::default(), Instant::now());
+        let (mut held, now) = (Held::new(PATIENCE), Instant::now());
         for _ in 0..MAX_FRAMES {
             assert_ne!(held.hold(address(1), frame(1, 60), now), Hold::Full);
         }
@@ -148,7 +159,7 @@ mod tests {
     proptest! {
         #[test]
         fn bytes_are_what_waits(steps in proptest::collection::vec((0u8..4, 6usize..40_000, 0u64..5), 1..200)) {
-            let (mut held, mut now) = (Held::default(), Instant::now());
+            let (mut held, mut now) = (Held::new(PATIENCE), Instant::now());
             for (last, length, passed) in steps {
                 now += Duration::from_secs(passed);
                 match last {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::decide::View;
-use crate::datapath::{Arrival, Backend, DatapathError};
+use crate::datapath::{Arrival, Backend, Datagram, DatapathError};
 use crate::error::chain;
 use crate::plane::Reader;
 
@@ -54,6 +54,13 @@ impl View for Reader {
         match self {
             Self::Ebpf(tables) => read(tables.mtu(ifindex, sent)),
             Self::Userspace(tables) => tables.mtu(ifindex, sent),
+        }
+    }
+
+    fn has_begun(&self, datagram: &Datagram) -> bool {
+        match self {
+            Self::Ebpf(tables) => read(tables.has_begun(datagram).map(Some)).unwrap_or(false),
+            Self::Userspace(tables) => tables.has_begun(datagram),
         }
     }
 }

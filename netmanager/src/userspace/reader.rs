@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use netmanager_common::flow;
 use netmanager_common::wire::Ip;
 
 use super::engine::{Engine, now};
 use crate::datapath::{
-    Arrival, Backend, Endpoint, Flow, Policy, Service, endpoints_of, flow_of, from_backend, from_ip, ip,
-    numbers, resting,
+    Arrival, Backend, Datagram, Endpoint, Flow, Policy, Service, endpoints_of, flow_of, from_backend,
+    from_ip, ip, numbers, resting,
 };
 
 /// Reads what [`super::Datapath`] writes.
@@ -101,6 +102,14 @@ impl Reader {
             tables.owner(&destination)?
         };
         row.in_use().then_some(row.mtu)
+    }
+
+    pub(crate) fn has_begun(&self, datagram: &Datagram) -> bool {
+        self.0
+            .memory
+            .fragments
+            .get(&datagram.key())
+            .is_some_and(|first| flow::idle(now().seconds(), first.since) <= flow::FRAGMENTS_LIFETIME)
     }
 }
 

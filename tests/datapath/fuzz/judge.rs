@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use etherparse::{IpNumber, IpSlice, TcpSlice, UdpSlice};
+use etherparse::{IpNumber, IpSlice, Ipv6ExtensionSlice, LaxIpSlice, TcpSlice, UdpSlice};
 use netmanager::datapath::{DropReason, Endpoint};
 
 use crate::bed::{DROP, NEXT, NODE, Outcome, PASS, REDIRECT};
@@ -149,19 +149,26 @@ impl<'a> Read<'a> {
     /// Reads the packet that `bytes` begin with; in what arrives, the rest of the frame may be padding.
     #[track_caller]
     fn of(bytes: &'a [u8]) -> Self {
-        let ip = IpSlice::from_slice(bytes).unwrap_or_else(|error| panic!("{error} in {bytes:02x?}"));
+        // What a later fragment begins with is no header, and what it is said to be may not be allowed there.
+        let (ip, _) = LaxIpSlice::from_slice(bytes).unwrap_or_else(|error| panic!("{error} in {bytes:02x?}"));
         let payload = ip.payload();
+        assert!(!payload.incomplete, "more is promised than there is in {bytes:02x?}");
         let at = payload.payload.as_ptr().addr() - bytes.as_ptr().addr();
         let (hops, header) = match &ip {
-            IpSlice::Ipv4(ip) => {
+            LaxIpSlice::Ipv4(ip) => {
                 let header = ip.header();
                 let right = header.header_checksum() == header.to_header().calc_header_checksum();
                 (header.ttl(), Some(Checksum::when(right)))
             }
-            IpSlice::Ipv6(ip) => (ip.header().hop_limit(), None),
+            LaxIpSlice::Ipv6(ip) => (ip.header().hop_limit(), None),
         };
         // A later fragment begins in the middle of its datagram, and no checksum with it.
-        let is_later = matches!(&ip, IpSlice::Ipv4(ip) if ip.header().fragments_offset().value() != 0);
+        let is_later = match &ip {
+            LaxIpSlice::Ipv4(ip) => ip.header().fragments_offset().value() != 0,
+            LaxIpSlice::Ipv6(ip) => ip.extensions().clone().into_iter().any(|extension| {
+                matches!(extension, Ipv6ExtensionSlice::Fragment(fragment) if fragment.fragment_offset().value() != 0)
+            }),
+        };
         let (offset, transport) = match ip.payload_ip_number() {
             _ if is_later => (None, None),
             IpNumber::TCP => (Some(16), tcp(&ip)),
@@ -212,34 +219,38 @@ impl Checksum {
     }
 }
 
-fn tcp(ip: &IpSlice<'_>) -> Option<Checksum> {
+fn tcp(ip: &LaxIpSlice<'_>) -> Option<Checksum> {
     let tcp = TcpSlice::from_slice(ip.payload().payload).ok()?;
     let right = match ip {
-        IpSlice::Ipv4(ip) => tcp.calc_checksum_ipv4(ip.header().source(), ip.header().destination()).ok()?,
-        IpSlice::Ipv6(ip) => tcp.calc_checksum_ipv6(ip.header().source(), ip.header().destination()).ok()?,
+        LaxIpSlice::Ipv4(ip) => {
+            tcp.calc_checksum_ipv4(ip.header().source(), ip.header().destination()).ok()?
+        }
+        LaxIpSlice::Ipv6(ip) => {
+            tcp.calc_checksum_ipv6(ip.header().source(), ip.header().destination()).ok()?
+        }
     };
     Some(Checksum::when(tcp.checksum() == right))
 }
 
-fn udp(ip: &IpSlice<'_>) -> Option<Checksum> {
+fn udp(ip: &LaxIpSlice<'_>) -> Option<Checksum> {
     let udp = UdpSlice::from_slice(ip.payload().payload).ok()?;
     if udp.checksum() == 0 {
         return Some(Checksum::Absent);
     }
     let header = udp.to_header();
     let right = match ip {
-        IpSlice::Ipv4(ip) => header
+        LaxIpSlice::Ipv4(ip) => header
             .calc_checksum_ipv4_raw(ip.header().source(), ip.header().destination(), udp.payload())
             .ok()?,
-        IpSlice::Ipv6(ip) => header
+        LaxIpSlice::Ipv6(ip) => header
             .calc_checksum_ipv6_raw(ip.header().source(), ip.header().destination(), udp.payload())
             .ok()?,
     };
     Some(Checksum::when(udp.checksum() == right))
 }
 
-fn icmp6(ip: &IpSlice<'_>) -> Option<Checksum> {
-    let IpSlice::Ipv6(ip) = ip else { return None };
+fn icmp6(ip: &LaxIpSlice<'_>) -> Option<Checksum> {
+    let LaxIpSlice::Ipv6(ip) = ip else { return None };
     let icmp = etherparse::Icmpv6Slice::from_slice(ip.payload().payload).ok()?;
     Some(Checksum::when(icmp.is_checksum_valid(ip.header().source(), ip.header().destination())))
 }

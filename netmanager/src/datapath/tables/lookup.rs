@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use netmanager_common::flow::{self, Ports};
-use netmanager_common::map::{self, FlowKey};
+use netmanager_common::map::{self, FlowKey, FragmentKey};
 use netmanager_common::wire::Be16;
 
 use super::{Tables, found, from_backend, from_ip, ip, monotonic_seconds};
@@ -26,6 +26,29 @@ impl Arrival {
         let ports =
             Ports { source: Be16::new(self.source_port), destination: Be16::new(self.destination_port) };
         flow::forward_key(ifindex, ip(self.source), ip(self.destination), ports, self.protocol)
+    }
+}
+
+/// What all fragments of a datagram have in common, and where they arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Datagram {
+    pub ifindex: u32,
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    /// In the order of the wire.
+    pub identification: u32,
+    pub protocol: u8,
+}
+
+impl Datagram {
+    pub(crate) fn key(&self) -> FragmentKey {
+        FragmentKey {
+            ifindex: self.ifindex,
+            source: ip(self.source),
+            destination: ip(self.destination),
+            identification: self.identification,
+            protocol: self.protocol.into(),
+        }
     }
 }
 
@@ -96,6 +119,13 @@ impl Tables {
     pub fn dialled(&self, arrival: &Arrival) -> Result<Option<IpAddr>, DatapathError> {
         let flow = found(&self.flows, &arrival.key(0), map::FLOWS)?;
         Ok(flow.map(|flow| from_ip(flow.source)))
+    }
+
+    /// Whether the first fragment of this datagram has come, a short while ago.
+    pub fn has_begun(&self, datagram: &Datagram) -> Result<bool, DatapathError> {
+        let first = found(&self.fragments, &datagram.key(), map::FRAGMENTS)?;
+        Ok(first
+            .is_some_and(|first| flow::idle(monotonic_seconds(), first.since) <= flow::FRAGMENTS_LIFETIME))
     }
 
     /// The age of a container's flow; nothing if there is none.
