@@ -219,6 +219,10 @@ unsafe impl Wire for Ipv4 {}
 unsafe impl Wire for Udp {}
 // SAFETY: as above.
 unsafe impl Wire for Ipv6 {}
+// SAFETY: as above.
+unsafe impl Wire for Ip4 {}
+// SAFETY: as above.
+unsafe impl Wire for Ip {}
 // SAFETY: an array of bytes.
 unsafe impl<const N: usize> Wire for [u8; N] {}
 

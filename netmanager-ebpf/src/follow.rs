@@ -16,7 +16,7 @@ use netmanager_common::packet::Packet;
 use netmanager_common::wire::{self, TCP_RST};
 
 use crate::health;
-use crate::maps::{ASSURED, BACKENDS, FLOWS, NEW_FLOWS, Scratch};
+use crate::maps::{self, ASSURED, BACKENDS, FLOWS, NEW_FLOWS, Scratch};
 use crate::select;
 
 /// Microseconds of the monotonic clock, wrapped; never 0.
@@ -160,7 +160,7 @@ fn advance(scratch: &Scratch, flow: &mut Flow, flags: u32, before: u32, now: u32
 /// Enters what a packet that ends its connection, or its sender's half, makes of both entries: `flow` is the one of its own
 /// direction.
 #[expect(clippy::cast_possible_truncation, reason = "flags are one byte")]
-#[inline(never)]
+#[inline(always)]
 fn end(scratch: &Scratch, flow: &mut Flow, flags: u32, arriving: bool) {
     let key = if arriving { &scratch.forward } else { &scratch.arrival };
     let Some(other) = FLOWS.get_ptr_mut(key) else {
@@ -178,7 +178,7 @@ fn end(scratch: &Scratch, flow: &mut Flow, flags: u32, arriving: bool) {
 }
 
 /// It need not be kept any longer.
-#[inline(never)]
+#[inline(always)]
 fn forget(scratch: &Scratch, flow: &Flow) {
     if flow.chosen != 0 {
         ASSURED.remove(&scratch.forward).ok();
@@ -204,7 +204,8 @@ pub(crate) fn recall_sent(scratch: &mut Scratch) -> bool {
     let Scratch { forward, flow, .. } = scratch;
     // SAFETY: copied at once; what another flow in its place would do, that flow's own packets are refused for.
     let Some(remembered) = (unsafe { ASSURED.get(&*forward) }) else { return false };
-    *flow = Flow { last_seen: select::now(), ..*remembered };
+    maps::copy(flow, remembered);
+    flow.last_seen = select::now();
     FLOWS.insert(&*forward, &*flow, u64::from(BPF_ANY)).is_ok()
 }
 
@@ -220,8 +221,7 @@ pub(crate) fn recall_arrived(scratch: &mut Scratch, tcp_flags: u32, slot: u32, i
     // SAFETY: as in `recall_sent`.
     let Some(remembered) = (unsafe { ASSURED.get(&*arrival) }) else { return false };
     let now = select::now();
-    // Not by `..*remembered`, which would put each field on the stack.
-    *flow = *remembered;
+    maps::copy(flow, remembered);
     flow.last_seen = now;
     FLOWS.insert(&*arrival, &*flow, u64::from(BPF_ANY)).ok();
     if let Some(entry) = FLOWS.get_ptr_mut(&*arrival) {

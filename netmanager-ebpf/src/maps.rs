@@ -117,6 +117,30 @@ pub(crate) fn scratch() -> Result<&'static mut Scratch, DropReason> {
     SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch }).ok_or(DropReason::KernelRefused)
 }
 
+/// Copies a value, of words alone, from memory to memory. What the compiler makes of an assignment would be a call of its
+/// own function: slower, and one frame of the stack more.
+#[inline(always)]
+pub(crate) fn copy<T: Copy>(to: &mut T, from: &T) {
+    const { assert!(size_of::<T>().is_multiple_of(size_of::<u32>()) && align_of::<T>() == align_of::<u32>()) };
+    let (to, from) = (core::ptr::from_mut(to).cast::<u32>(), core::ptr::from_ref(from).cast::<u32>());
+    for place in 0..size_of::<T>() / size_of::<u32>() {
+        // SAFETY: it is borrowed, and as long as that.
+        let word = unsafe { from.wrapping_add(place).read() };
+        // SAFETY: as above.
+        unsafe { to.wrapping_add(place).write_volatile(word) };
+    }
+}
+
+/// As [`copy`], of [`Ip::NONE`].
+#[inline(always)]
+pub(crate) fn clear(address: &mut Ip) {
+    let address = core::ptr::from_mut(address).cast::<u32>();
+    for place in 0..size_of::<Ip>() / size_of::<u32>() {
+        // SAFETY: an address is four words.
+        unsafe { address.wrapping_add(place).write_volatile(0) };
+    }
+}
+
 /// The attachment of the container of this node that has this NsIP. Nothing also if its entry is replaced at this
 /// very moment.
 #[inline(always)]

@@ -149,17 +149,15 @@ fn enter(scratch: &mut Scratch, slot: u32, replaces: bool, tcp_flags: u8) -> Res
     }
     let protocol = key.protocol as u8;
     let is_timed = protocol != wire::UDP && (protocol != wire::TCP || tcp_flags & wire::TCP_SYN != 0);
-    *flow = Flow {
-        source: key.destination,
-        backend: number,
-        generation: backend.generation,
-        slot,
-        last_seen: now,
-        began: if is_timed { follow::now_us() } else { 0 },
-        state: State::New as u8,
-        chosen: chosen.into(),
-        _pad: 0,
-    };
+    maps::copy(&mut flow.source, &key.destination);
+    flow.backend = number;
+    flow.generation = backend.generation;
+    flow.slot = slot;
+    flow.last_seen = now;
+    flow.began = if is_timed { follow::now_us() } else { 0 };
+    flow.state = State::New as u8;
+    flow.chosen = chosen.into();
+    flow._pad = 0;
     // First the entry for the answers: once a packet is on its way, its answer must be understood.
     if FLOWS.insert(&*reply, &*flow, u64::from(BPF_ANY)).is_err() {
         return Err(DropReason::KernelRefused);

@@ -7,7 +7,9 @@ use netmanager_common::map::MAX_ENDPOINTS;
 use netmanager_common::packet::Packet;
 use netmanager_common::punt::{self, Origin, TAG_LEN, Tag};
 use netmanager_common::trace::Record;
-use netmanager_common::wire::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Ipv4, Ipv6};
+use netmanager_common::wire::{
+    ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, IPV4_LEN, IPV6_LEN, Ip, Ipv4, Ipv6,
+};
 
 use crate::maps::{self, BUDGETS, SLOW_PATH};
 use crate::skb::{self, Family, Skb};
@@ -73,6 +75,10 @@ fn sender(skb: &Skb) -> Option<u32> {
     sender.ok().map(|sender| sender.slot)
 }
 
+/// Where the destination is: it ends either header.
+const DESTINATION: u16 = IPV4_LEN - 4;
+const DESTINATION6: u16 = IPV6_LEN - 16;
+
 /// The slot of the container that the inner packet is for.
 #[inline(always)]
 fn receiver(skb: &Skb) -> Option<u32> {
@@ -80,9 +86,10 @@ fn receiver(skb: &Skb) -> Option<u32> {
     let outer = if ethernet.ethertype == ETHERTYPE_IPV4 { Family::V4 } else { Family::V6 };
     let inner = ETHERNET_LEN + outer.overhead();
     let [version]: [u8; 1] = skb.load(inner)?;
+    // Not the whole header, for the sake of the stack.
     let destination = match version >> 4 {
-        4 => skb.load::<Ipv4>(inner)?.destination(),
-        _ => skb.load::<Ipv6>(inner)?.destination(),
+        4 => Ip::from_v4(skb.load(inner + DESTINATION)?),
+        _ => skb.load(inner + DESTINATION6)?,
     };
     maps::veth(&destination).map(|veth| veth.slot)
 }

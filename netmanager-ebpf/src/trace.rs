@@ -117,11 +117,11 @@ fn look(skb: &Skb, origin: Origin, verdict: i32, reason: u32, now: u64, scratch:
     };
     let record = &mut scratch.traced;
     record.time_ns = now;
-    record.source = Ip::NONE;
-    record.destination = Ip::NONE;
-    record.onward_source = Ip::NONE;
-    record.onward_destination = Ip::NONE;
-    record.node = Ip::NONE;
+    maps::clear(&mut record.source);
+    maps::clear(&mut record.destination);
+    maps::clear(&mut record.onward_source);
+    maps::clear(&mut record.onward_destination);
+    maps::clear(&mut record.node);
     record.ifindex = skb.ifindex();
     record.length = 0;
     record.source_port = Be16::new(0);
@@ -193,7 +193,7 @@ fn as_it_came(scratch: &mut Scratch, origin: Origin) {
         && (!has_ports
             || (key.source_port == record.source_port && key.destination_port == record.destination_port));
     if is_its {
-        record.source = key.source;
-        record.destination = key.destination;
+        maps::copy(&mut record.source, &key.source);
+        maps::copy(&mut record.destination, &key.destination);
     }
 }

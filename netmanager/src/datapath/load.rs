@@ -6,6 +6,9 @@ use std::thread;
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 
+#[cfg(test)]
+mod stack;
+
 use super::DatapathError;
 use super::pin::PinDir;
 
