@@ -11,7 +11,7 @@
 //!
 //! - Pure: [`record`] (a service and its instances), [`place`] (which cluster), [`pool`] and [`subnet`] (addresses),
 //!   [`token`], [`access`] (who may do what), [`limit`] (how often).
-//! - The store's users: [`application`], [`instance`], [`cluster`], [`account`] and [`organization`] (users),
+//! - The store's users: [`application`], [`change`], [`instance`], [`cluster`], [`account`] and [`organization`] (users),
 //!   [`session`] (logins), [`reset`]; the keys are in [`key`].
 //! - In the background: [`placement`], [`dispatch`], [`expiry`]. From clusters: [`report`], [`grpc`], [`net`].
 //! - Only observed, never stored: [`live`].
@@ -21,6 +21,7 @@ mod account;
 pub mod admin;
 mod api;
 mod application;
+mod change;
 mod cluster;
 mod command;
 pub mod config;

@@ -18,7 +18,8 @@ use serde_json::{Map, Value};
 
 const APPLICATIONS_MAX: usize = 100;
 const SERVICES_MAX: usize = 1000;
-const DESCRIPTION_MAX: usize = 4096;
+/// Bytes of a description.
+pub const DESCRIPTION_MAX: usize = 4096;
 
 /// One thing that is wrong with a document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]

@@ -70,12 +70,14 @@ fn endpoints() -> Vec<Endpoint> {
 
         endpoint(POST, "/api/application", Rule::One(APPLICATIONS), application::create),
         endpoint(GET, "/api/application/{id}", Rule::One(APPLICATIONS), application::get),
+        endpoint(PUT, "/api/application/{id}", Rule::One(APPLICATIONS), application::update),
         endpoint(DELETE, "/api/application/{id}", Rule::One(APPLICATIONS), application::delete),
         endpoint(GET, "/api/applications", Rule::One(APPLICATIONS), application::list),
         endpoint(GET, "/api/applications/{user}", Rule::One(APPLICATIONS), application::list_of),
 
         endpoint(POST, "/api/service", Rule::One(APPLICATIONS), service::create),
         endpoint(GET, "/api/service/{id}", Rule::One(APPLICATIONS), service::get),
+        endpoint(PUT, "/api/service/{id}", Rule::One(APPLICATIONS), service::update),
         endpoint(DELETE, "/api/service/{id}", Rule::One(APPLICATIONS), service::delete),
         endpoint(GET, "/api/services", Rule::One(APPLICATIONS), service::list),
         endpoint(GET, "/api/services/{id}", Rule::One(APPLICATIONS), service::list_of),

@@ -242,7 +242,7 @@ impl Root {
         Ok(self.application_entry(id).await?.map(|entry| entry.value))
     }
 
-    async fn application_entry(&self, id: Id) -> Result<Option<Entry<Application>>, StoreError> {
+    pub(super) async fn application_entry(&self, id: Id) -> Result<Option<Entry<Application>>, StoreError> {
         self.store.get(&key::application(id)).await
     }
 

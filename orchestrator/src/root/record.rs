@@ -81,7 +81,7 @@ impl Record {
     pub fn new(
         id: Id,
         parent: &Parent,
-        mut sla: Microservice,
+        sla: Microservice,
         address: Ipv4Addr,
         closest: Option<Ipv4Addr>,
     ) -> Result<Self, InvalidServiceName> {
@@ -95,11 +95,7 @@ impl Record {
         let address = both(IpType::RoundRobin, address, chosen.rr_ip_v6.as_deref(), ROUND_ROBIN6_FIRST);
         let closest = closest
             .map(|address| both(IpType::Closest, address, chosen.closest_ip_v6.as_deref(), CLOSEST6_FIRST));
-        sla.microservice_id = id.to_string();
-        sla.extra.retain(|key, _| !OWN_KEYS.contains(&key.as_str()));
-        if sla.virtualization == "container" {
-            CONTAINER.clone_into(&mut sla.virtualization);
-        }
+        let sla = as_stored(sla, id);
         Ok(Self {
             owner: parent.owner.clone(),
             service: Service {
@@ -124,6 +120,14 @@ impl Record {
             places: Vec::new(),
             interested: BTreeSet::new(),
         })
+    }
+
+    /// Takes over another description. What instances run with is what they were started with.
+    pub fn describe(&mut self, sla: Microservice) {
+        let addresses = std::mem::take(&mut self.service.sla.addresses);
+        let sla = as_stored(sla, self.service.id);
+        self.service.image.clone_from(&sla.code);
+        self.service.sla = Microservice { addresses, ..sla };
     }
 
     /// Adds an instance that waits for a cluster. Its number was never used before in this service.
@@ -265,6 +269,16 @@ impl Record {
         self.service.status = worst.map(|instance| instance.status);
         self.service.status_detail = worst.and_then(|instance| instance.status_detail.clone());
     }
+}
+
+/// The description of a service in the form that clients and workers read.
+fn as_stored(mut sla: Microservice, id: Id) -> Microservice {
+    sla.microservice_id = id.to_string();
+    sla.extra.retain(|key, _| !OWN_KEYS.contains(&key.as_str()));
+    if sla.virtualization == "container" {
+        CONTAINER.clone_into(&mut sla.virtualization);
+    }
+    sla
 }
 
 /// Lower is more urgent.

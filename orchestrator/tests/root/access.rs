@@ -24,7 +24,7 @@ enum For {
     ApplicationPeople,
 }
 
-const TABLE: [(&str, &str, For); 31] = [
+const TABLE: [(&str, &str, For); 33] = [
     ("POST", "/api/auth/login", For::Everybody),
     ("POST", "/api/auth/refresh", For::RefreshTokens),
     ("POST", "/api/auth/register", For::Administrators),
@@ -43,11 +43,13 @@ const TABLE: [(&str, &str, For); 31] = [
     ("DELETE", "/api/organization/{organization}", For::Admins),
     ("POST", "/api/application", For::ApplicationPeople),
     ("GET", "/api/application/{id}", For::ApplicationPeople),
+    ("PUT", "/api/application/{id}", For::ApplicationPeople),
     ("DELETE", "/api/application/{id}", For::ApplicationPeople),
     ("GET", "/api/applications", For::ApplicationPeople),
     ("GET", "/api/applications/{user}", For::ApplicationPeople),
     ("POST", "/api/service", For::ApplicationPeople),
     ("GET", "/api/service/{id}", For::ApplicationPeople),
+    ("PUT", "/api/service/{id}", For::ApplicationPeople),
     ("DELETE", "/api/service/{id}", For::ApplicationPeople),
     ("GET", "/api/services", For::ApplicationPeople),
     ("GET", "/api/services/{id}", For::ApplicationPeople),

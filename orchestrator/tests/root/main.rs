@@ -7,6 +7,7 @@ mod accepts;
 mod access;
 mod addresses;
 mod bed;
+mod changes;
 mod cluster;
 mod deploys;
 mod logins;

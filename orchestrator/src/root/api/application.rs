@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use protocol::id::Id;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::docs::Message;
-use super::extract::{self, Body, Named};
+use super::extract::{self, Body, Named, check_text};
 use crate::root::Root;
 use crate::root::access::Caller;
 use crate::root::application::{Application, Document};
+use crate::root::change::ApplicationChange;
 use crate::root::failure::Failure;
-use crate::sla;
+use crate::sla::{self, DESCRIPTION_MAX, Violation};
 
 impl Root {
     /// Checks an SLA against the rules alone: what is taken is another question.
@@ -74,6 +77,53 @@ pub(super) async fn get(
     Named(id): Named<String>,
 ) -> Result<Json<Document>, Failure> {
     Ok(Json(root.application_for(&caller, &id).await?.into()))
+}
+
+/// What is to become different of an application; what is left out stays.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[schema(as = ApplicationChange)]
+pub(super) struct Described {
+    #[serde(default)]
+    #[schema(pattern = "^[A-Za-z0-9]{1,30}$")]
+    application_name: Option<String>,
+    #[serde(default)]
+    #[schema(pattern = "^[A-Za-z0-9]{1,30}$")]
+    application_namespace: Option<String>,
+    #[serde(default)]
+    #[schema(max_length = 4096)]
+    application_desc: Option<String>,
+    /// Ids of services that it has, as reading it gives them. Services are added and deleted by themselves.
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<String>>)]
+    microservices: Option<Vec<Id>>,
+}
+
+/// Change the description of an application, or its name while it has no services.
+#[utoipa::path(put, path = "/api/application/{id}", tag = "application", request_body = Described,
+    params(("id" = String, Path)), responses((status = 200, body = Message),
+        (status = 409, description = "it has services, or the name is taken"),
+        (status = 422, description = "`errors` names each field")))]
+pub(super) async fn update(
+    State(root): State<Arc<Root>>,
+    caller: Caller,
+    Named(id): Named<String>,
+    Body(described): Body<Described>,
+) -> Result<Json<Message>, Failure> {
+    let application = root.application_for(&caller, &id).await?;
+    let Described { application_name, application_namespace, application_desc, microservices } = described;
+    let foreign = microservices.iter().flatten().find(|service| !application.services.contains(service));
+    if let Some(foreign) = foreign {
+        let message = format!("{foreign} is no service of this application: POST /api/service adds services");
+        return Err(Failure::Invalid(vec![Violation::new("microservices".to_owned(), message)]));
+    }
+    check_text("application_desc", application_desc.as_deref().unwrap_or_default(), DESCRIPTION_MAX)?;
+    let change = ApplicationChange {
+        name: application_name,
+        namespace: application_namespace,
+        description: application_desc,
+    };
+    root.change_application(application.id, change).await?;
+    Ok(Message::json("Application is updated"))
 }
 
 /// Delete an application with its services and their instances.

@@ -6,9 +6,8 @@ use axum::extract::State;
 use axum::{Extension, Json};
 use serde::Deserialize;
 
-use super::extract::Body;
+use super::extract::{Body, check_text};
 use super::guard::RefreshToken;
-use super::user::check_text;
 use crate::http::Peer;
 use crate::root::Root;
 use crate::root::access::Caller;

@@ -65,6 +65,16 @@ pub(super) fn user(text: &str) -> Result<crate::root::user::UserName, Failure> {
     text.try_into().map_err(|_invalid| Failure::no_user(shortened(text)))
 }
 
+/// # Errors
+/// When a text is longer than is kept, or has invisible signs.
+pub(super) fn check_text(field: &str, text: &str, max: usize) -> Result<(), Failure> {
+    if text.len() <= max && !text.chars().any(char::is_control) {
+        Ok(())
+    } else {
+        Err(Failure::Malformed(format!("{field}: expected at most {max} bytes without control characters.")))
+    }
+}
+
 pub(super) fn shortened(text: &str) -> String {
     text.chars().take(64).collect()
 }

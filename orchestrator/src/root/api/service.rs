@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use protocol::id::{ExtendedId, Id};
+use protocol::sla::{Microservice, VERSION};
 use serde_json::{Value, json};
 
 use super::docs::Message;
@@ -14,7 +15,7 @@ use crate::root::Root;
 use crate::root::access::Caller;
 use crate::root::failure::Failure;
 use crate::root::record::Record;
-use crate::sla::Violation;
+use crate::sla::{self, Violation};
 
 impl Root {
     /// A service as clients read it: what is stored, with what was last observed.
@@ -91,6 +92,60 @@ pub(super) async fn get(
 ) -> Result<Json<Value>, Failure> {
     let record = root.service_for(&caller, &id).await?;
     Ok(Json(root.document(record)))
+}
+
+/// Describe a service anew, by a whole SLA with this one service in it or by the service alone. Counts for instances
+/// that are started from now on; name and addresses stay.
+#[utoipa::path(put, path = "/api/service/{id}", tag = "service",
+    request_body(content = Object, description = "SLA with one service, or the service alone"),
+    params(("id" = String, Path)), responses((status = 200, body = Message),
+        (status = 422, description = "the description is not valid: `errors` names each field")))]
+pub(super) async fn update(
+    State(root): State<Arc<Root>>,
+    caller: Caller,
+    Named(id): Named<String>,
+    Body(document): Body<Value>,
+) -> Result<Json<Message>, Failure> {
+    let record = root.service_for(&caller, &id).await?;
+    let is_whole = document.get("applications").is_some();
+    let document = if is_whole { document } else { around(document) };
+    let sla = the_service(document, record.service.id).map_err(|violations| {
+        let without_path = |violation: Violation| match violation.path.strip_prefix(THE_SERVICE) {
+            Some(path) if !is_whole => Violation::new(path.to_owned(), violation.message),
+            _ => violation,
+        };
+        Failure::Invalid(violations.into_iter().map(without_path).collect())
+    })?;
+    let path = if is_whole { THE_SERVICE } else { "" };
+    root.change_description(record.service.id, &sla, path).await?;
+    Ok(Message::json("ok"))
+}
+
+const THE_SERVICE: &str = "applications[0].microservices[0].";
+
+/// An SLA with this service.
+fn around(service: Value) -> Value {
+    json!({
+        "sla_version": VERSION, "customerID": "", "applications": [{
+            "application_name": "x", "application_namespace": "x", "microservices": [service],
+        }],
+    })
+}
+
+/// The only service of an SLA. The service's own id may be there: reading it gives it.
+fn the_service(mut document: Value, id: Id) -> Result<Microservice, Vec<Violation>> {
+    let service = document.pointer_mut("/applications/0/microservices/0").and_then(Value::as_object_mut);
+    if let Some(service) = service
+        && service.get("microserviceID").and_then(Value::as_str) == Some(id.to_string().as_str())
+    {
+        service.remove("microserviceID");
+    }
+    let checked = sla::check(&document, &|_address| false)?;
+    let mut services = checked.applications.into_iter().flat_map(|application| application.microservices);
+    match (services.next(), services.next()) {
+        (Some(service), None) => Ok(service),
+        _ => Err(vec![Violation::new("applications".to_owned(), "expected the one service".to_owned())]),
+    }
 }
 
 /// Delete a service with its instances.

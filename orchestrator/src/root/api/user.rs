@@ -7,7 +7,7 @@ use axum::{Extension, Json};
 use protocol::id::Id;
 use serde::{Deserialize, Serialize};
 
-use super::extract::{self, Body, Named};
+use super::extract::{self, Body, Named, check_text};
 use crate::http::Peer;
 use crate::root::Root;
 use crate::root::access::Caller;
@@ -72,16 +72,6 @@ pub(super) struct Reset {
 /// `{}`.
 #[derive(Serialize, utoipa::ToSchema)]
 pub(super) struct Nothing {}
-
-/// # Errors
-/// When a text is longer than is kept, or has invisible signs.
-pub(super) fn check_text(field: &str, text: &str, max: usize) -> Result<(), Failure> {
-    if text.len() <= max && !text.chars().any(char::is_control) {
-        Ok(())
-    } else {
-        Err(Failure::Malformed(format!("{field}: expected at most {max} bytes without control characters.")))
-    }
-}
 
 impl Root {
     /// The user, if the caller may see them.
@@ -212,7 +202,7 @@ pub(super) async fn ask_for_reset(
 
 /// Set a new password by the link that came by mail.
 #[utoipa::path(put, path = "/api/user", tag = "user", request_body = Reset,
-    responses((status = 200, body = Nothing), (status = 429, description = "too many failed tries")))]
+    responses((status = 200, body = Nothing)))]
 pub(super) async fn reset(
     State(root): State<Arc<Root>>,
     Body(reset): Body<Reset>,
