@@ -10,6 +10,7 @@ mod bed;
 mod changes;
 mod cluster;
 mod deploys;
+mod described;
 mod logins;
 mod organizations;
 mod payloads;

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::docs::Message;
 use super::extract::{self, Body, Named, check_text};
+use super::schema;
 use crate::root::Root;
 use crate::root::access::Caller;
 use crate::root::application::{Application, Document};
@@ -50,8 +51,8 @@ impl Root {
 
 /// Create the applications of an SLA, with their services. Nothing is started.
 #[utoipa::path(post, path = "/api/application", tag = "application",
-    request_body(content = Object, description = "SLA, version v2.0"),
-    responses((status = 200, body = Vec<Object>, description = "all applications of the caller"),
+    request_body = schema::Sla,
+    responses((status = 200, body = Vec<schema::Application>, description = "all applications of the caller"),
         (status = 409, description = "the name is taken"),
         (status = 422, description = "the SLA is not valid: `errors` names each field"),
         (status = 503, description = "all service addresses are taken")))]
@@ -70,7 +71,7 @@ pub(super) async fn create(
 
 /// An application.
 #[utoipa::path(get, path = "/api/application/{id}", tag = "application",
-    params(("id" = String, Path)), responses((status = 200, body = Object)))]
+    params(("id" = String, Path)), responses((status = 200, body = schema::Application)))]
 pub(super) async fn get(
     State(root): State<Arc<Root>>,
     caller: Caller,
@@ -142,7 +143,7 @@ pub(super) async fn delete(
 /// All applications that the caller may use: the own ones, for an organization's admin those of the organization, for
 /// an Admin all.
 #[utoipa::path(get, path = "/api/applications", tag = "application",
-    responses((status = 200, body = Vec<Object>)))]
+    responses((status = 200, body = Vec<schema::Application>)))]
 pub(super) async fn list(
     State(root): State<Arc<Root>>,
     caller: Caller,
@@ -152,7 +153,7 @@ pub(super) async fn list(
 
 /// The applications of a user, by name or id.
 #[utoipa::path(get, path = "/api/applications/{user}", tag = "application",
-    params(("user" = String, Path)), responses((status = 200, body = Vec<Object>)))]
+    params(("user" = String, Path)), responses((status = 200, body = Vec<schema::Application>)))]
 pub(super) async fn list_of(
     State(root): State<Arc<Root>>,
     caller: Caller,

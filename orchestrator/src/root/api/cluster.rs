@@ -8,17 +8,18 @@ use protocol::cluster::Cluster;
 use serde_json::Value;
 
 use super::extract::{self, Body, Named};
+use super::schema;
 use crate::root::Root;
 use crate::root::failure::Failure;
 
 /// All clusters that ever registered.
-#[utoipa::path(get, path = "/api/clusters", tag = "cluster", responses((status = 200, body = Vec<Object>)))]
+#[utoipa::path(get, path = "/api/clusters", tag = "cluster", responses((status = 200, body = Vec<schema::Cluster>)))]
 pub(super) async fn list(State(root): State<Arc<Root>>) -> Result<Json<Vec<Cluster>>, Failure> {
     Ok(Json(root.cluster_documents().await?))
 }
 
 /// The clusters that were heard of in the last 30 seconds.
-#[utoipa::path(get, path = "/api/clusters/active", tag = "cluster", responses((status = 200, body = Vec<Object>)))]
+#[utoipa::path(get, path = "/api/clusters/active", tag = "cluster", responses((status = 200, body = Vec<schema::Cluster>)))]
 pub(super) async fn list_active(State(root): State<Arc<Root>>) -> Result<Json<Vec<Cluster>>, Failure> {
     let mut clusters = root.cluster_documents().await?;
     clusters.retain(|cluster| cluster.active);

@@ -49,7 +49,7 @@ pub(super) async fn list(
 
 /// Make an organization. The answer is its id.
 #[utoipa::path(post, path = "/api/organization", tag = "organization", request_body = Founding,
-    responses((status = 200, body = String), (status = 404, description = "no such user"),
+    responses((status = 200, body = String, content_type = "application/json"), (status = 404, description = "no such user"),
         (status = 409, description = "the name is taken")))]
 pub(super) async fn create(
     State(root): State<Arc<Root>>,

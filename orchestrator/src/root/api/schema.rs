@@ -1,9 +1,185 @@
-//! Shapes in the API's description that have no type of their own in the code.
+//! Shapes in the API's description whose types are elsewhere, or are no types at all: documents of clients, which may
+//! have more keys than are written here. None is ever made: a test holds what is served against them.
+#![allow(dead_code, reason = "only described")]
+
+use serde_json::Value;
+use utoipa::ToSchema;
 
 /// An id as MongoDB writes it: `{"$oid": "…"}`.
-#[derive(Debug, utoipa::ToSchema)]
-#[allow(dead_code, reason = "only described, never made: the value is an ExtendedId")]
+#[derive(Debug, ToSchema)]
 pub(in crate::root) struct ObjectId {
     #[schema(rename = "$oid", pattern = "^[0-9a-f]{24}$")]
     oid: String,
+}
+
+/// An application.
+#[derive(Debug, ToSchema)]
+pub(super) struct Application {
+    #[schema(rename = "_id")]
+    id: ObjectId,
+    #[schema(rename = "applicationID")]
+    application_id: String,
+    application_name: String,
+    application_namespace: String,
+    application_desc: String,
+    /// Ids of its services.
+    microservices: Vec<String>,
+    /// Name of the user whose it is.
+    #[schema(rename = "userId")]
+    user_id: String,
+}
+
+/// A service with its instances: all keys of its SLA, and these.
+#[derive(Debug, ToSchema)]
+pub(super) struct Service {
+    #[schema(rename = "_id")]
+    id: ObjectId,
+    #[schema(rename = "microserviceID")]
+    microservice_id: String,
+    microservice_name: String,
+    microservice_namespace: String,
+    #[schema(rename = "applicationID")]
+    application_id: String,
+    app_name: String,
+    app_ns: String,
+    /// `application.namespace.service.namespace`.
+    job_name: String,
+    image: String,
+    virtualization: String,
+    next_instance_progressive_number: u32,
+    #[schema(rename = "RR_ip")]
+    rr_ip: Option<String>,
+    #[schema(rename = "RR_ip_v6")]
+    rr_ip_v6: Option<String>,
+    /// That of the instance which most needs a look. Missing while there is none.
+    status: Option<String>,
+    status_detail: Option<String>,
+    instance_list: Vec<Instance>,
+}
+
+/// An instance of a service.
+#[derive(Debug, ToSchema)]
+pub(super) struct Instance {
+    instance_number: u32,
+    cluster_id: Option<String>,
+    cluster_location: Option<String>,
+    status: String,
+    status_detail: Option<String>,
+    worker_id: Option<String>,
+    host_ip: Option<String>,
+    host_port: u16,
+    publicip: Option<String>,
+    /// A number as text, as are the next two.
+    cpu_percent: Option<String>,
+    memory_percent: Option<String>,
+    disk: Option<String>,
+    /// The last KiB of what it wrote.
+    logs: String,
+    cpu_history: Vec<Value>,
+    memory_history: Vec<Value>,
+    last_modified_timestamp: f64,
+}
+
+/// A cluster, each thing under the names of two generations of clients.
+#[derive(Debug, ToSchema)]
+pub(super) struct Cluster {
+    #[schema(rename = "_id")]
+    id: String,
+    active: bool,
+    active_nodes: u32,
+    candidate_name: String,
+    cluster_name: String,
+    candidate_location: String,
+    cluster_location: String,
+    ip: String,
+    port: String,
+    vcpus: u32,
+    total_cpu_cores: u32,
+    vgpus: u32,
+    total_gpu_cores: u32,
+    memory: u64,
+    memory_in_mb: u64,
+    virtualization: Vec<String>,
+    supported_addons: Vec<Value>,
+    last_modified_timestamp: f64,
+}
+
+/// What became of the services that were added to an application.
+#[derive(Debug, ToSchema)]
+pub(super) struct Added {
+    /// Id of the last one.
+    job_id: Option<String>,
+    deployed_services: Vec<AddedService>,
+    failed_services: Vec<Value>,
+}
+
+#[derive(Debug, ToSchema)]
+struct AddedService {
+    service_name: String,
+    status: String,
+}
+
+/// The instance that was asked for.
+#[derive(Debug, ToSchema)]
+pub(super) struct Started {
+    message: String,
+    instance_number: u32,
+}
+
+/// A deployment descriptor. More keys are allowed everywhere, and kept.
+#[derive(Debug, ToSchema)]
+pub(super) struct Sla {
+    #[schema(pattern = "^v2[.]0$", example = "v2.0")]
+    sla_version: String,
+    #[schema(rename = "customerID", max_length = 4096, example = "Admin")]
+    customer_id: String,
+    #[schema(min_items = 1, max_items = 100)]
+    applications: Vec<SlaApplication>,
+}
+
+#[derive(Debug, ToSchema)]
+struct SlaApplication {
+    /// Empty, or the id of the application that services are added to.
+    #[schema(rename = "applicationID", max_length = 30, example = "")]
+    application_id: Option<String>,
+    #[schema(pattern = "^[A-Za-z0-9]{1,30}$", example = "shop")]
+    application_name: String,
+    #[schema(pattern = "^[A-Za-z0-9]{1,30}$", example = "demo")]
+    application_namespace: String,
+    #[schema(max_length = 4096, example = "a shop")]
+    application_desc: Option<String>,
+    #[schema(max_items = 1000)]
+    microservices: Vec<SlaService>,
+}
+
+#[derive(Debug, ToSchema)]
+struct SlaService {
+    /// Empty: the root gives it.
+    #[schema(rename = "microserviceID", max_length = 0, example = "")]
+    microservice_id: Option<String>,
+    #[schema(pattern = "^[A-Za-z0-9]{1,30}$", example = "web")]
+    microservice_name: String,
+    #[schema(pattern = "^[A-Za-z0-9]{1,30}$", example = "demo")]
+    microservice_namespace: String,
+    /// `container`, or the name of another runtime of the workers.
+    #[schema(pattern = "^[A-Za-z0-9._-]{1,64}$", example = "container")]
+    virtualization: String,
+    /// The image.
+    #[schema(pattern = "^[!-~]{1,4096}$", example = "docker.io/library/nginx:latest")]
+    code: String,
+    #[schema(example = json!([]))]
+    cmd: Option<Vec<String>>,
+    /// `NAME=VALUE` each.
+    #[schema(example = json!([]))]
+    environment: Option<Vec<String>>,
+    /// MB.
+    #[schema(maximum = 16777216, example = 100)]
+    memory: Option<u64>,
+    #[schema(maximum = 4096, example = 1)]
+    vcpus: Option<u32>,
+    /// `hostPort[:containerPort][/tcp|/udp]`, several separated by `;`.
+    #[schema(example = "")]
+    port: Option<String>,
+    one_shot: Option<bool>,
+    privileged: Option<bool>,
 }

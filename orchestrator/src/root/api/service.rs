@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::docs::Message;
 use super::extract::{self, Body, Named};
+use super::schema;
 use crate::root::Root;
 use crate::root::access::Caller;
 use crate::root::failure::Failure;
@@ -48,8 +49,8 @@ impl Root {
 
 /// Add the services of an SLA to the application that it names by `applicationID`. Nothing is started.
 #[utoipa::path(post, path = "/api/service", tag = "service",
-    request_body(content = Object, description = "SLA, version v2.0"),
-    responses((status = 200, body = Object), (status = 400),
+    request_body = schema::Sla,
+    responses((status = 200, body = schema::Added), (status = 400),
         (status = 409), (status = 422)))]
 pub(super) async fn create(
     State(root): State<Arc<Root>>,
@@ -84,7 +85,7 @@ pub(super) async fn create(
 
 /// A service with its instances.
 #[utoipa::path(get, path = "/api/service/{id}", tag = "service",
-    params(("id" = String, Path)), responses((status = 200, body = Object)))]
+    params(("id" = String, Path)), responses((status = 200, body = schema::Service)))]
 pub(super) async fn get(
     State(root): State<Arc<Root>>,
     caller: Caller,
@@ -163,7 +164,7 @@ pub(super) async fn delete(
 
 /// The services of all applications that the caller may use.
 #[utoipa::path(get, path = "/api/services", tag = "service",
-    responses((status = 200, body = Vec<Object>)))]
+    responses((status = 200, body = Vec<schema::Service>)))]
 pub(super) async fn list(State(root): State<Arc<Root>>, caller: Caller) -> Result<Json<Vec<Value>>, Failure> {
     let applications = root.applications().await?.into_iter();
     let visible: HashSet<Id> =
@@ -176,7 +177,7 @@ pub(super) async fn list(State(root): State<Arc<Root>>, caller: Caller) -> Resul
 /// The services of an application.
 #[utoipa::path(get, path = "/api/services/{id}", tag = "service",
     params(("id" = String, Path)),
-    responses((status = 200, body = Vec<Object>)))]
+    responses((status = 200, body = Vec<schema::Service>)))]
 pub(super) async fn list_of(
     State(root): State<Arc<Root>>,
     caller: Caller,
@@ -192,7 +193,7 @@ pub(super) async fn list_of(
 
 /// Ask for one more instance. It is placed and started in the background.
 #[utoipa::path(post, path = "/api/service/{id}/instance", tag = "service",
-    params(("id" = String, Path)), responses((status = 200, body = Message),
+    params(("id" = String, Path)), responses((status = 200, body = schema::Started),
         (status = 404), (status = 503, description = "all service addresses are taken")))]
 pub(super) async fn deploy(
     State(root): State<Arc<Root>>,

@@ -130,7 +130,7 @@ pub(super) async fn get(
 /// Change mail address, roles or password of a user.
 #[utoipa::path(put, path = "/api/user/{username}", tag = "user", request_body = UserChange,
     params(("username" = String, Path)),
-    responses((status = 200, body = String), (status = 409, description = "the user Admin keeps the role Admin")))]
+    responses((status = 200, body = String, content_type = "application/json"), (status = 409, description = "the user Admin keeps the role Admin")))]
 pub(super) async fn update(
     State(root): State<Arc<Root>>,
     caller: Caller,
