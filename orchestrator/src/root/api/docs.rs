@@ -121,24 +121,24 @@ pub(super) async fn page() -> Html<&'static str> {
     Html(&PAGE)
 }
 
-const HEAD: &str = "<!doctype html><html lang=en><meta charset=utf-8>\
-    <meta name=viewport content='width=device-width'><title>Hypha root API</title>\
-    <style>body{font:16px/1.5 system-ui;max-width:60em;margin:2em auto;padding:0 1em}\
-    code{font-weight:600}dt{margin-top:.8em}</style>\
-    <h1>Hypha root API</h1>\
-    <p>For tools: <a href=/docs/openapi.json>/docs/openapi.json</a>. Log in with <code>POST /api/auth/login</code>, \
-    then send <code>Authorization: Bearer &lt;token&gt;</code>.<dl>";
+const HEAD: &str = include_str!("docs.html");
+const SCRIPT: &str = include_str!("docs.js");
 
+/// Also readable without its script, which adds what is needed to try an operation.
 fn render() -> String {
     let mut page = HEAD.to_owned();
     for (path, item) in &OPENAPI.paths.paths {
         for (method, operation) in operations(item) {
             let summary = operation.summary.as_deref().unwrap_or_default();
             let open = if operation.security.is_none() { " <em>No token needed.</em>" } else { "" };
-            let _infallible = write!(page, "<dt><code>{method} {path}</code><dd>{summary}{open}");
+            let _infallible = write!(
+                page,
+                "<details data-method={method} data-path='{path}'>\
+                 <summary><code>{method} {path}</code> {summary}{open}</summary></details>"
+            );
         }
     }
-    page.push_str("</dl></html>");
+    let _infallible = write!(page, "<script>{SCRIPT}</script></html>");
     page
 }
 
@@ -152,7 +152,7 @@ fn operations(item: &PathItem) -> impl Iterator<Item = (&'static str, &Operation
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{OPENAPI, endpoints, operations};
+    use super::{OPENAPI, PAGE, endpoints, operations};
 
     #[test]
     fn what_is_described_is_what_is_served() {
@@ -166,5 +166,13 @@ mod tests {
             .collect();
         assert_eq!(served, described);
         assert_eq!(served.len(), endpoints().len(), "each once");
+    }
+    #[test]
+    fn the_page_has_every_operation_and_needs_no_other_server() {
+        for endpoint in endpoints() {
+            let shown = format!("data-method={} data-path='{}'", endpoint.method, endpoint.path);
+            assert!(PAGE.contains(&shown), "{shown}");
+        }
+        assert!(!PAGE.contains("://"), "an address of another server");
     }
 }
