@@ -85,6 +85,7 @@ async fn what_others_know_a_service_by_stays() {
     refused("addresses", json!({ "rr_ip": "10.30.7.8" })).await;
     refused("port", json!("99999")).await;
     refused("microserviceID", json!("6b033dd4d683569b0801fa18")).await;
-    bed.put(&path, json!([])).await.is(422);
+    bed.put(&path, json!([])).await.is(400);
+    bed.put(&path, json!("web")).await.is(422);
     bed.put("/api/service/6b033dd4d683569b0801fa18", web()).await.is(404);
 }

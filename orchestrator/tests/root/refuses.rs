@@ -78,6 +78,7 @@ async fn malformed_json_is_answered_with_its_position() {
     let answer = send("{\n  \"sla_version\": }").await.is(400);
     assert_eq!(answer["message"], "The body is not valid JSON: expected value at line 2 column 18.");
     send("").await.is(400);
+    send(" [null, null]").await.is(400);
     send(&format!("\"{}\"", "x".repeat(2 << 20))).await.is(413);
 }
 

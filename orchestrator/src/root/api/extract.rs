@@ -9,7 +9,8 @@ use serde::de::DeserializeOwned;
 
 use crate::root::failure::Failure;
 
-/// A JSON body, whatever its content type says: Oakestra's parts do not always say it.
+/// A JSON body, whatever its content type says: Oakestra's parts do not always say it. None is a list, which serde would
+/// take for an object whose keys are left out.
 pub(in crate::root) struct Body<T>(pub(in crate::root) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
@@ -17,7 +18,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
         let bytes = Bytes::from_request(request, state).await.map_err(unread)?;
-        serde_json::from_slice(&bytes).map(Body).map_err(|error| malformed(&error))
+        let is_list = bytes.trim_ascii_start().starts_with(b"[");
+        match serde_json::from_slice(&bytes) {
+            Ok(_) if is_list => Err(Failure::Malformed("The body is a list: expected an object.".to_owned())),
+            read => read.map(Body).map_err(|error| malformed(&error)),
+        }
     }
 }
 
