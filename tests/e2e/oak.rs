@@ -59,8 +59,15 @@ fn oakestras_own_client_drives_our_root(lab: &mut Lab) -> Result<()> {
     let web = web.iter().find(|service| service["microservice_name"] == "web").context("the service web")?;
     let id = web["microserviceID"].as_str().context("the id of the service web")?;
     oak.run(lab, &["service", "inspect", id])?;
+    let app = web["applicationID"].as_str().context("the id of the application")?;
+    let shown = oak.run(lab, &["service", "show", app])?;
+    ensure!(shown.contains("web") && shown.contains("RUNNING"), "oak service show {app}: {shown}");
     let clusters = oak.run(lab, &["cluster", "list"])?;
     ensure!(clusters.contains("lab"), "oak cluster list: {clusters}");
+    for arguments in [["cluster", "list", "-all"], ["cluster", "info", "lab"]] {
+        let shown = oak.run(lab, &arguments)?;
+        ensure!(shown.contains("lab") && shown.contains("Connected"), "oak {arguments:?}: {shown}");
+    }
 
     oak.run(lab, &["service", "deploy", id])?;
     let web_instances = |wanted: usize| {
@@ -76,7 +83,6 @@ fn oakestras_own_client_drives_our_root(lab: &mut Lab) -> Result<()> {
     web_instances(1)?;
     oak.run(lab, &["service", "undeploy", "--service-id", id])?;
     web_instances(0)?;
-    let app = web["applicationID"].as_str().context("the id of the application")?;
     oak.run(lab, &["application", "delete", app])?;
     ensure!(services()?.is_empty(), "services are left: {:?}", services()?);
     Ok(())
