@@ -58,6 +58,8 @@ fn what_finds_no_place_is_exit_5_with_the_reason() {
     let run = admin.hypha(&["scale", "web=2", "--timeout", "2s"]).exits(5);
     run.says("hello/web: starting 2 instances").says("accepted, but not everything found a place");
     assert!(run.answer.contains("hello/web") && run.answer.contains("0/2"), "{run:#?}");
+    let why = admin.hypha(&["why", "web/1"]).exits(0).answer;
+    assert!(why.starts_with("hello/web/1  waiting\n  No cluster has registered yet.\n"), "{why}");
     let instances = admin.hypha(&["get", "instances", "-o", "name"]).exits(0).answer;
     assert_eq!(instances, "instance/hello/web/0\ninstance/hello/web/1\n");
     // Twice is once: the two that wait are the two that are wanted.

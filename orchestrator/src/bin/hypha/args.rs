@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Delete(Delete),
     /// Show the last lines that instances wrote (the root keeps the last KiB of each).
     Logs(Logs),
+    /// Tell why instances are where and as they are, and what those that wait are missing.
+    Why(Why),
     /// Show in one screen how things are, what is wrong first.
     #[command(visible_alias = "st")]
     Status,
@@ -163,6 +165,13 @@ pub(crate) struct Logs {
     /// Stay and print what is new; instances that start later join by themselves.
     #[arg(short, long)]
     pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Why {
+    /// `web`, `web/2`, `shop/web`, or a whole application.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
 }
 
 /// The kinds of things that can be listed.

@@ -8,3 +8,4 @@ pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod scale;
 pub(crate) mod status;
+pub(crate) mod why;
