@@ -128,37 +128,6 @@ fn a_connection_between_nodes_that_know_nothing_of_each_other_is_established() {
 }
 
 #[test]
-fn bytes_arrive_as_they_were_sent_whatever_is_offloaded() {
-    let mut underlay = Underlay::new(2);
-    let (client, server) = client_and_server(&mut underlay);
-    echo(&server);
-    let mut stream = connect(&client, SERVICE);
-    exchange(&mut stream, 16);
-    let offloads = |node: &Node, features: &[&str]| {
-        node.netns.output("ethtool", &[&["-K", "up0"], features].concat()).unwrap();
-    };
-    let inside = |features: &[&str]| {
-        for container in [&client, &server] {
-            container.netns.output("ethtool", &[&["-K", "eth0"], features].concat()).unwrap();
-        }
-    };
-    // As a NIC without tunnel offloads; then as one that also computes no checksum; then containers that do not
-    // segment; then containers that checksum by themselves.
-    for features in [&["tso", "off", "gso", "off"][..], &["tx", "off"]] {
-        underlay.nodes.iter().for_each(|node| offloads(node, features));
-        exchange(&mut stream, 16);
-    }
-    for features in [&["tso", "off", "gso", "off"][..], &["tx", "off"]] {
-        inside(features);
-        exchange(&mut stream, 16);
-        exchange(&mut connect(&client, SERVICE), 4);
-    }
-    for node in &underlay.nodes {
-        assert_eq!(node.datapath.counters().unwrap().drops, []);
-    }
-}
-
-#[test]
 fn datagrams_with_odd_lengths_and_up_to_the_mtu_arrive() {
     let mut underlay = Underlay::new(2);
     let (client, server) = client_and_server(&mut underlay);

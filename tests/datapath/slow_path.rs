@@ -170,26 +170,6 @@ fn is_reset_when_its_instance_goes(underlay: &mut Underlay, client: &Container, 
 }
 
 #[test]
-fn a_closed_port_is_said_by_the_instance_wherever_it_is() {
-    let mut underlay = Underlay::new(2);
-    let (client, server) = client_and_server(&mut underlay);
-    let neighbour = underlay.nodes[0].container(3);
-    run(&mut underlay.nodes, knowing(&[&server], &[&client, &server, &neighbour]), |_| {
-        // By the service's address, by the instance's, on the same node, and by the container's own.
-        for address in [
-            SERVICE,
-            server.backend.instance_ip,
-            neighbour.backend.instance_ip,
-            server.backend.ns_ip,
-            neighbour.backend.ns_ip,
-        ] {
-            let error = ask_by_datagram(&client, address).expect_err("nobody listens");
-            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{address}: {error}");
-        }
-    });
-}
-
-#[test]
 fn a_client_that_is_gone_says_so_to_the_server() {
     let mut underlay = Underlay::new(2);
     let (client, server) = client_and_server(&mut underlay);
@@ -205,23 +185,6 @@ fn a_client_that_is_gone_says_so_to_the_server() {
         socket.send(b"me").unwrap();
         let error = socket.recv(&mut buffer).expect_err("the client has closed its port");
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
-    });
-}
-
-#[test]
-fn traceroute_sees_the_gateway_and_then_the_service() {
-    let mut underlay = Underlay::new(2);
-    let (client, server) = client_and_server(&mut underlay);
-    run(&mut underlay.nodes, knowing(&[&server], &[&client, &server]), |_| {
-        let hop = |ttl: &str| {
-            let arguments = ["-n", "-c", "1", "-W", "5", "-t", ttl, &SERVICE.to_string()];
-            let output = client.netns.command("ping").unwrap().args(arguments).output().unwrap();
-            String::from_utf8(output.stdout).unwrap()
-        };
-        let first = hop("1");
-        assert!(first.contains("From 10.18.1.1") && first.contains("Time to live exceeded"), "{first}");
-        let second = hop("2");
-        assert!(second.contains(&format!("from {SERVICE}")), "{second}");
     });
 }
 
