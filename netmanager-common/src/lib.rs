@@ -18,6 +18,7 @@ pub mod flow;
 pub mod header;
 pub mod health;
 pub mod life;
+pub mod link;
 pub mod map;
 pub mod outside;
 pub mod packet;

@@ -3,6 +3,7 @@
 //! "User" is netmanager; "container" and "uplink" are the two programs. Maps that user space fills are plain hashes
 //! that nothing evicts; only what the kernel side itself makes (flows, and when it last reported a miss) may fall out.
 
+use crate::link::Link;
 use crate::wire::{Be16, Ip, Ip4};
 
 /// The node itself: one [`Node`] at index 0. User writes; both programs read.
@@ -259,7 +260,7 @@ impl TryFrom<u16> for Policy {
 /// Value of [`BACKENDS`]. The container and its addresses stay what they are while the number is in use, and numbers are
 /// reused as late as possible: whoever reads while user space writes sees the old value, or the new one, or that the
 /// number is no longer in use. How the container is reached may change meanwhile: where its node is, the MTU, the egress,
-/// and `aside`. A reader at that very moment may see part of the old and part of the new, and loses this one packet.
+/// the link, and `aside`. A reader at that very moment may see part of the old and part of the new, and loses this one packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Backend {
@@ -284,11 +285,13 @@ pub struct Backend {
     pub aside: u8,
     /// Through which of [`Node::uplinks`] its node is reached.
     pub egress: u8,
+    /// How packets to its node are wrapped: a [`Link`].
+    pub link: u8,
     /// Zero.
-    pub _pad: [u8; 2],
+    pub _pad: u8,
 }
 
-const _: () = assert!(size_of::<Backend>() == 4 + 4 + 16 + 4 + 16 + 16 + 2 + 2 + 1 + 1 + 2);
+const _: () = assert!(size_of::<Backend>() == 4 + 4 + 16 + 4 + 16 + 16 + 2 + 2 + 1 + 1 + 1 + 1);
 
 impl Backend {
     /// Whether the number stands for an instance.
@@ -296,6 +299,14 @@ impl Backend {
     #[inline(always)]
     pub const fn in_use(&self) -> bool {
         self.generation & 1 == 1
+    }
+
+    /// How packets to its node are wrapped.
+    #[must_use]
+    #[inline(always)]
+    pub const fn link(&self) -> Link {
+        // Rows of older versions have 0 there.
+        if self.link == Link::Vx as u8 { Link::Vx } else { Link::Bare }
     }
 
     /// The container's address in the family of `like`; none if it has none.

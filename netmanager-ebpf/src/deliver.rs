@@ -3,10 +3,11 @@
 use netmanager_common::event::DropReason;
 use netmanager_common::flow;
 use netmanager_common::header::Header;
+use netmanager_common::link::{Link, SHELL_LEN, Shell};
 use netmanager_common::map::{Backend, Node, Veth};
 use netmanager_common::packet::Packet;
 use netmanager_common::tunnel;
-use netmanager_common::wire::{ETHERNET_LEN, Ethernet};
+use netmanager_common::wire::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet};
 
 use crate::maps::{self, FLOWS};
 use crate::segment;
@@ -94,13 +95,30 @@ pub(crate) fn to_node<H: Header>(
     skb.update_checksum(&packet.transport, packet.change_of_checksum())?;
     skb.store_header(ETHERNET_LEN, &packet.ip)?;
     if backend.node.is_v4() {
+        let is_vx = backend.link() == Link::Vx;
+        let length = if is_vx { length.saturating_add(SHELL_LEN) } else { length };
         let outer = tunnel::outer(&path, length).ok_or(DropReason::TooBig)?;
-        skb.open_tunnel_room::<false>()?;
+        if is_vx {
+            skb.open_vx_room()?;
+        } else {
+            skb.open_tunnel_room::<false>()?;
+        }
         skb.store(ETHERNET_LEN, &outer)?;
+        if is_vx {
+            skb.store(ETHERNET_LEN + tunnel::OVERHEAD, shell::<H>())?;
+        }
     } else {
         let outer = tunnel::outer6(&path, length).ok_or(DropReason::TooBig)?;
         skb.open_tunnel_room::<true>()?;
         skb.store(ETHERNET_LEN, &outer)?;
     }
     Ok(skb::redirect_neigh(egress))
+}
+
+/// Around packets of this family. Not on the stack, which has no room for it.
+#[inline(always)]
+fn shell<H: Header>() -> &'static Shell {
+    static AROUND_IPV4: Shell = Shell::of(ETHERTYPE_IPV4);
+    static AROUND_IPV6: Shell = Shell::of(ETHERTYPE_IPV6);
+    if H::ETHERTYPE.0 == ETHERTYPE_IPV4.0 { &AROUND_IPV4 } else { &AROUND_IPV6 }
 }

@@ -8,6 +8,7 @@
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use netmanager_common::event::DropReason;
 use netmanager_common::header::Header;
+use netmanager_common::link;
 use netmanager_common::map::{Early, Node, Unwrapped};
 use netmanager_common::outside::Outside;
 use netmanager_common::tunnel::{Outer, Outer6};
@@ -71,6 +72,8 @@ fn over<const LONG: bool, O: Outside>(
     let found = match version >> 4 {
         4 => inside::<LONG, Ipv4>(frame, inner, peer, length)?,
         6 => inside::<LONG, Ipv6>(frame, inner, peer, length)?,
+        // `from_uplink` looks at these: another node may still send them when this one has begun to unwrap here.
+        _ if version == link::FIRST => return Ok(()),
         _ => return Err(DropReason::ForeignTunnel),
     };
     let Some(receiver) = found

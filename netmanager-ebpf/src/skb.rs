@@ -9,9 +9,9 @@ use core::mem::{MaybeUninit, size_of};
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
-    BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
-    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
+    BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
+    BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
 };
 use aya_ebpf::helpers::{
     bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_adjust_room,
@@ -23,6 +23,7 @@ use netmanager_common::event::DropReason;
 use netmanager_common::extension::{self, Behind, Packed};
 use netmanager_common::flow::Ports;
 use netmanager_common::header::{self, Header, Transport};
+use netmanager_common::link::OVERHEAD_VX;
 use netmanager_common::map::{Unwrapped, Veth};
 use netmanager_common::packet::Frame;
 use netmanager_common::tunnel::{OVERHEAD, OVERHEAD6};
@@ -200,6 +201,18 @@ impl Skb {
         })
     }
 
+    /// As [`Self::open_tunnel_room`], for those of [`netmanager_common::link::Link::Vx`] over IPv4.
+    #[inline(always)]
+    pub(crate) fn open_vx_room(&self) -> Result<(), DropReason> {
+        // That the inner packet has an Ethernet header of its own is told in the number's highest byte.
+        const INNER_ETHERNET: u64 = (ETHERNET_LEN as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT;
+        let flags = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
+            | BPF_F_ADJ_ROOM_ENCAP_L4_UDP
+            | BPF_F_ADJ_ROOM_ENCAP_L2_ETH
+            | BPF_F_ADJ_ROOM_FIXED_GSO;
+        self.adjust_room(i32::from(OVERHEAD_VX), u64::from(flags) | INNER_ETHERNET)
+    }
+
     /// Makes room for the outer headers (`V6`: over IPv6) behind the Ethernet header, and tells the kernel that the
     /// packet is now a tunnel's, so that whoever segments it does that inside.
     #[inline(always)]
@@ -212,7 +225,7 @@ impl Skb {
         // The segments' size is kept: the containers' MTU leaves room for the outer headers. Without that flag the
         // kernel would shrink the segments of TCP and refuse those of UDP.
         let flags = network | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_FIXED_GSO;
-        self.adjust_room(i32::from(overhead), flags)
+        self.adjust_room(i32::from(overhead), u64::from(flags))
     }
 
     /// Takes the outer headers away, before an inner packet of the family of `H`.
@@ -228,11 +241,11 @@ impl Skb {
             // 6.3) too. It makes the header longer or shorter; its content does not matter any more.
             self.change_family(H::ETHERTYPE)?;
             overhead = match outer {
-                Family::V4 => overhead + (IPV6_LEN - IPV4_LEN),
+                Family::V4 | Family::V4Vx => overhead + (IPV6_LEN - IPV4_LEN),
                 _ => overhead - (IPV6_LEN - IPV4_LEN),
             };
         }
-        self.adjust_room(-i32::from(overhead), BPF_F_ADJ_ROOM_FIXED_GSO)
+        self.adjust_room(-i32::from(overhead), u64::from(BPF_F_ADJ_ROOM_FIXED_GSO))
     }
 
     #[inline(always)]
@@ -242,9 +255,9 @@ impl Skb {
     }
 
     #[inline(always)]
-    fn adjust_room(&self, difference: i32, flags: u32) -> Result<(), DropReason> {
+    fn adjust_room(&self, difference: i32, flags: u64) -> Result<(), DropReason> {
         // SAFETY: the helper checks all its arguments against the packet.
-        refused(unsafe { bpf_skb_adjust_room(self.raw, difference, BPF_ADJ_ROOM_MAC, u64::from(flags)) })
+        refused(unsafe { bpf_skb_adjust_room(self.raw, difference, BPF_ADJ_ROOM_MAC, flags) })
     }
 }
 
@@ -296,6 +309,8 @@ pub(crate) enum Family {
     None,
     V4,
     V6,
+    /// IPv4, and a shell around the inner packet.
+    V4Vx,
 }
 
 impl Family {
@@ -306,13 +321,14 @@ impl Family {
             Self::None => 0,
             Self::V4 => OVERHEAD,
             Self::V6 => OVERHEAD6,
+            Self::V4Vx => OVERHEAD_VX,
         }
     }
 
     #[inline(always)]
     const fn ethertype(self) -> wire::Be16 {
         match self {
-            Self::V4 => ETHERTYPE_IPV4,
+            Self::V4 | Self::V4Vx => ETHERTYPE_IPV4,
             Self::None | Self::V6 => ETHERTYPE_IPV6,
         }
     }

@@ -3,6 +3,7 @@
 use netmanager_common::budget;
 use netmanager_common::event::DropReason;
 use netmanager_common::header::Header;
+use netmanager_common::link::{self, SHELL_LEN};
 use netmanager_common::map::MAX_ENDPOINTS;
 use netmanager_common::packet::Packet;
 use netmanager_common::punt::{self, Origin, TAG_LEN, Tag};
@@ -84,8 +85,12 @@ const DESTINATION6: u16 = IPV6_LEN - 16;
 fn receiver(skb: &Skb) -> Option<u32> {
     let ethernet: Ethernet = skb.load(0)?;
     let outer = if ethernet.ethertype == ETHERTYPE_IPV4 { Family::V4 } else { Family::V6 };
-    let inner = ETHERNET_LEN + outer.overhead();
-    let [version]: [u8; 1] = skb.load(inner)?;
+    let mut inner = ETHERNET_LEN + outer.overhead();
+    let [mut version]: [u8; 1] = skb.load(inner)?;
+    if version == link::FIRST {
+        inner += SHELL_LEN;
+        [version] = skb.load(inner)?;
+    }
     // Not the whole header, for the sake of the stack.
     let destination = match version >> 4 {
         4 => Ip::from_v4(skb.load(inner + DESTINATION)?),

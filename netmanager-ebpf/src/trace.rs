@@ -5,6 +5,7 @@ use core::mem::offset_of;
 
 use aya_ebpf::bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use netmanager_common::budget;
+use netmanager_common::link::{self, SHELL_LEN};
 use netmanager_common::punt::Origin;
 use netmanager_common::trace::{Program, Record, Switch, Verdict};
 use netmanager_common::wire::{
@@ -148,7 +149,12 @@ fn look(skb: &Skb, origin: Origin, verdict: i32, reason: u32, now: u64, scratch:
             record.verdict = Verdict::Sent as u8;
         }
         at += UDP_LEN + if is_v4 { IPV4_LEN } else { IPV6_LEN };
-        let Some([version]) = skb.load::<[u8; 1]>(at) else { return Some(()) };
+        let Some([mut version]) = skb.load::<[u8; 1]>(at) else { return Some(()) };
+        if version == link::FIRST {
+            at += SHELL_LEN;
+            let Some([behind]) = skb.load::<[u8; 1]>(at) else { return Some(()) };
+            version = behind;
+        }
         header = match read(skb, at, version >> 4 == 4, record) {
             Some(inner) => inner,
             None => return Some(()),

@@ -3,10 +3,11 @@
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use netmanager_common::event::DropReason;
 use netmanager_common::header::Header;
+use netmanager_common::link::{self, SHELL_LEN, Shell};
 use netmanager_common::map::{Backend, Node, Veth};
 use netmanager_common::outside::Outside;
 use netmanager_common::packet::Packet;
-use netmanager_common::tunnel::{Outer, Outer6};
+use netmanager_common::tunnel::{OVERHEAD, Outer, Outer6};
 use netmanager_common::wire::{
     ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, IPV4_LEN, Ip, Ipv4, Ipv6,
 };
@@ -32,13 +33,14 @@ struct Arrived {
 /// driver, where the first two were made, only the last.
 #[inline(always)]
 pub(crate) fn handle(skb: &Skb) -> Result<i32, DropReason> {
-    let Some(arrived) = tunnel_packet(skb)? else { return Ok(TC_ACT_UNSPEC) };
-    let inner = ETHERNET_LEN + arrived.outer.overhead();
-    let ip: Ipv4 = skb.load(inner).ok_or(DropReason::Malformed)?;
-    if arrived.available < u32::from(IPV4_LEN) {
-        // Behind a short datagram lies only what fills the Ethernet frame.
-        return Err(DropReason::Malformed);
+    let Some(mut arrived) = tunnel_packet(skb)? else { return Ok(TC_ACT_UNSPEC) };
+    let mut ip = first(skb, &arrived)?;
+    if ip.version_and_length == link::FIRST && arrived.outer == Family::V4 {
+        let length = arrived.available.checked_sub(u32::from(SHELL_LEN)).ok_or(DropReason::Malformed)?;
+        arrived = Arrived { outer: Family::V4Vx, available: length, ..arrived };
+        ip = first(skb, &arrived)?;
     }
+    let inner = ETHERNET_LEN + arrived.outer.overhead();
     match ip.version_and_length >> 4 {
         4 => deliver(skb, &arrived, ip),
         6 => deliver::<Ipv6>(skb, &arrived, skb.load(inner).ok_or(DropReason::Malformed)?),
@@ -46,11 +48,27 @@ pub(crate) fn handle(skb: &Skb) -> Result<i32, DropReason> {
     }
 }
 
+/// What the inner packet begins with: an IPv4 header, if it is one of IPv4.
+#[inline(always)]
+fn first(skb: &Skb, arrived: &Arrived) -> Result<Ipv4, DropReason> {
+    if arrived.available < u32::from(IPV4_LEN) {
+        // Behind a short datagram lies only what fills the Ethernet frame.
+        return Err(DropReason::Malformed);
+    }
+    skb.load(ETHERNET_LEN + arrived.outer.overhead()).ok_or(DropReason::Malformed)
+}
+
 /// Checks the inner packet whose header is `ip`, and puts it into the container that it is for.
 #[inline(always)]
 fn deliver<H: Header>(skb: &Skb, arrived: &Arrived, ip: H) -> Result<i32, DropReason> {
     if !ip.is_of_its_family() || ip.length() != arrived.available {
         return Err(DropReason::Malformed);
+    }
+    if arrived.outer == Family::V4Vx {
+        let shell: Shell = skb.load(ETHERNET_LEN + OVERHEAD).ok_or(DropReason::Malformed)?;
+        if !shell.is_of(H::ETHERTYPE) {
+            return Err(DropReason::ForeignTunnel);
+        }
     }
     let (receiver, sender) = match arrived.receiver {
         Some(receiver) => (receiver, None),

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::app::Paths;
 use crate::datapath::Decapsulation;
+use crate::link::Wanted;
 use crate::plane::Choice;
 
 /// Connects the containers of this worker to the overlay network.
@@ -34,6 +35,11 @@ pub struct DaemonArgs {
     /// auto, by what is better for the uplink. Overrides Decapsulation in the configuration.
     #[arg(long = "decap", value_name = "PLACE", env = "NETMANAGER_DECAP")]
     pub decapsulation: Option<Decapsulation>,
+    /// How other nodes wrap packets to this one: bare, as all of them can; vx, in VXLAN's format, which the kernel merges
+    /// before they are unwrapped; or auto, vx where the kernel would not merge bare ones. Only over IPv4, and only by nodes
+    /// that know it. Overrides Link in the configuration.
+    #[arg(long, value_name = "LINK", env = "NETMANAGER_LINK")]
+    pub link: Option<Wanted>,
     /// Serve metrics for Prometheus at /metrics on this address as well; a port alone is one on 127.0.0.1. The UNIX socket
     /// has them always. Whoever reaches the address may read the names and traffic of this node's containers.
     #[arg(long, value_name = "[ADDRESS:]PORT", env = "NETMANAGER_METRICS", value_parser = metrics_address)]

@@ -11,6 +11,7 @@ use protocol::port;
 use serde_json::{Map, Value};
 
 use crate::datapath::Decapsulation;
+use crate::link::Wanted;
 use crate::plane::Choice;
 
 /// The file's content, checked.
@@ -28,6 +29,8 @@ pub struct Config {
     pub default_interface: Option<String>,
     /// Where the outer headers of arriving packets are taken off.
     pub decapsulation: Decapsulation,
+    /// How the other nodes are to wrap packets to this one.
+    pub link: Wanted,
     pub debug: bool,
     /// Where packets are forwarded.
     pub datapath: Choice,
@@ -77,6 +80,7 @@ const PORT: &str = "a port from 1 to 65535 in quotes";
 const HOST: &str = "a host name or address in quotes (\"0.0.0.0\" = as the node-engine says)";
 const INTERFACE: &str = "the name of a network interface in quotes, 1 to 15 characters";
 const PLACE: &str = "\"auto\", \"tc\" or \"xdp\"";
+const LINK: &str = "\"auto\", \"bare\" or \"vx\"";
 const FLAG: &str = "true or false";
 const DATAPATH: &str = "\"auto\", \"ebpf\" or \"userspace\"";
 const NO_TLS: &str = "\"\": this build speaks plain MQTT only";
@@ -114,6 +118,7 @@ impl Config {
         let cluster_mqtt_port = reader.required("ClusterMqttPort", PORT, port_number);
         let default_interface = reader.optional("DefaultInterface", INTERFACE, interface).flatten();
         let decapsulation = reader.optional("Decapsulation", PLACE, place).unwrap_or_default();
+        let link = reader.optional("Link", LINK, link).unwrap_or_default();
         let debug = reader.optional("Debug", FLAG, Value::as_bool).unwrap_or(false);
         let datapath = reader.optional("Datapath", DATAPATH, datapath).unwrap_or_default();
         reader.optional("MqttCert", NO_TLS, empty);
@@ -130,6 +135,7 @@ impl Config {
             cluster_mqtt_port: cluster_mqtt_port.unwrap_or(port::CLUSTER_MQTT),
             default_interface,
             decapsulation,
+            link,
             debug,
             datapath,
             unknown_keys: fields.keys().filter(unknown).cloned().collect(),
@@ -211,6 +217,10 @@ fn interface(value: &Value) -> Option<Option<String>> {
 }
 
 fn place(value: &Value) -> Option<Decapsulation> {
+    value.as_str()?.parse().ok()
+}
+
+fn link(value: &Value) -> Option<Wanted> {
     value.as_str()?.parse().ok()
 }
 

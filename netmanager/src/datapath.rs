@@ -33,6 +33,7 @@ use aya::maps::{MapError, PerCpuValues};
 use aya::programs::links::FdLink;
 pub use netmanager_common::event::DropReason;
 pub use netmanager_common::life::State as FlowState;
+pub use netmanager_common::link::Link;
 use netmanager_common::map;
 pub use netmanager_common::map::Policy;
 use netmanager_common::map::Traffic;
@@ -162,6 +163,18 @@ impl Datapath {
     pub fn set_path_mtu(&mut self, node: IpAddr, mtu: Option<u16>) -> Result<(), DatapathError> {
         self.paths.set(node, mtu);
         self.write_paths(|backend| backend.node.ip() == node)
+    }
+
+    /// How packets to `node` are to be wrapped. Over a path that has no room for it, and to an IPv6 address, they remain
+    /// [`Link::Bare`].
+    pub fn set_link(&mut self, node: IpAddr, link: Link) -> Result<(), DatapathError> {
+        self.paths.set_link(node, link);
+        self.write_paths(|backend| backend.node.ip() == node)
+    }
+
+    /// The nodes to which packets are to be wrapped as [`Link::Vx`].
+    pub fn linked(&self) -> impl Iterator<Item = IpAddr> {
+        self.paths.linked()
     }
 
     /// What the uplink carries: bytes of IP. As much as can be, while there is none.

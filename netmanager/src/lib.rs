@@ -20,6 +20,7 @@ pub mod error;
 pub mod hash;
 pub mod hooks;
 pub mod ipam;
+pub mod link;
 pub mod listening;
 pub mod lock;
 pub mod metrics;

@@ -92,6 +92,7 @@ fn run(command: Command) -> Result<Exit> {
 
 fn daemon(mut config: Config, args: DaemonArgs) -> Result<()> {
     config.decapsulation = args.decapsulation.unwrap_or(config.decapsulation);
+    config.link = args.link.unwrap_or(config.link);
     config.datapath = args.configuration.datapath.unwrap_or(config.datapath);
     let level = if config.debug { "debug" } else { "info" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_not_set| EnvFilter::new(level));

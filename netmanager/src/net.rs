@@ -23,6 +23,7 @@ mod candidates;
 mod egress;
 mod error;
 mod itself;
+mod merging;
 mod netns;
 mod pair;
 mod programs;
@@ -49,7 +50,8 @@ pub use self::uplink::{Uplink, Wish};
 pub use self::watch::Watch;
 use self::wiring::is_container_link;
 pub use self::wiring::{
-    CONTAINER_LINK, LINK_PREFIX, OWN_LINK, OWN_LINK_PEER, OwnWiring, Wiring, Wiring6, is_our_link,
+    CONTAINER_LINK, LINK_PREFIX, MERGING_LINK, OWN_LINK, OWN_LINK_PEER, OwnWiring, Wiring, Wiring6,
+    is_our_link,
 };
 
 /// A netlink socket in one network namespace. It stays there, whichever thread uses it.

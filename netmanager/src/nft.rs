@@ -21,7 +21,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::ipam::{Block, Block6};
-use crate::net::LINK_PREFIX;
+use crate::net::{LINK_PREFIX, MERGING_LINK};
 use crate::ports::PortMapping;
 
 pub use self::foreign::{DroppingChain, dropping_chains};
@@ -139,6 +139,10 @@ impl Family {
         let _ok = write!(
             text,
             "  }}
+  chain guard {{
+    type filter hook prerouting priority raw; policy accept;
+    iifname \"{MERGING_LINK}\" drop
+  }}
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
     {from_elsewhere} jump hostports

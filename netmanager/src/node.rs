@@ -5,6 +5,7 @@
 
 mod adopt;
 mod itself;
+mod linking;
 mod naming;
 mod reconcile;
 mod registration;
@@ -32,6 +33,7 @@ use crate::config::Config;
 use crate::datapath::{self, Placement, Suspect};
 use crate::error::chain;
 use crate::ipam::Pool;
+use crate::link::Why;
 use crate::net::{Candidate, Egresses, Links, Uplink, Watch};
 use crate::pathmtu::{Heard, PathMtus};
 use crate::plane::{Events, Mode, Plane};
@@ -73,6 +75,8 @@ pub struct Node {
     ways: BTreeMap<IpAddr, u32>,
     /// Where each uplink's packets are unwrapped, as last seen.
     placements: Vec<Placement>,
+    /// Whether the other nodes may send packets in VXLAN's format.
+    offer: Result<(), Why>,
     store: Store,
     state: state::Node,
     /// The free addresses; `None` until the cluster has given a block.

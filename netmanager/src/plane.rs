@@ -24,6 +24,7 @@ use crate::error::chain;
 use crate::net::Links;
 use crate::report::Kernel;
 use crate::{bpffs, userspace};
+use netmanager_common::link::Link;
 
 /// Which of them a node is to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -187,6 +188,28 @@ impl Plane {
 
     /// Whether it can let the node's own processes speak to services.
     #[must_use]
+    pub fn is_in_kernel(&self) -> bool {
+        self.mode() == Mode::Ebpf
+    }
+
+    /// As [`Datapath::set_link`]. In user space packets are always bare.
+    pub fn set_link(&mut self, node: IpAddr, link: Link) -> Result<(), PlaneError> {
+        match self {
+            Self::Ebpf(datapath) => Ok(datapath.set_link(node, link)?),
+            Self::Userspace(_) => Ok(()),
+        }
+    }
+
+    /// As [`Datapath::linked`].
+    pub fn linked(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let linked: Vec<_> = match self {
+            Self::Ebpf(datapath) => datapath.linked().collect(),
+            Self::Userspace(_) => Vec::new(),
+        };
+        linked.into_iter()
+    }
+
+    /// Whether the node's own processes reach services.
     pub fn serves_node_itself(&self) -> bool {
         self.mode() == Mode::Ebpf
     }

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use protocol::link::LinkOffer;
 use protocol::name::ServiceName;
 use protocol::net::{TableQuery, TableResult};
 
@@ -28,6 +29,9 @@ use crate::table::{Entry, OwnAddress, Table};
 
 /// How long a service stays of interest that nothing here uses.
 pub const IDLE: Duration = Duration::from_secs(600);
+
+/// Nodes of which it is known that they take other links than all do.
+const MOST_LINKS: usize = 4096;
 
 /// How long an open TCP connection keeps its service of interest without a packet. Connections may be silent for
 /// hours; one whose end was not seen must not keep it for ever.
@@ -50,6 +54,8 @@ pub enum Action {
     /// Tell the cluster that changes are no longer wanted.
     RemoveInterest(ServiceName),
     Query(TableQuery),
+    /// Packets to the node at this address may be wrapped in these ways.
+    Wrap(IpAddr, LinkOffer),
     Publish(IpAddr, Entry),
     Withdraw(IpAddr),
     /// The ServiceIPs of an instance that runs here are known, or others.
@@ -83,10 +89,17 @@ pub struct Resolver {
     services: BTreeMap<ServiceName, Service>,
     owners: HashMap<IpAddr, ServiceName>,
     published: BTreeMap<IpAddr, Published>,
+    /// Of nodes that offer others than all do.
+    links: BTreeMap<IpAddr, LinkOffer>,
     pending: Pending,
 }
 
 impl Resolver {
+    /// Takes over how nodes take packets, as an earlier run has learned it.
+    pub fn adopt_links(links: impl IntoIterator<Item = (IpAddr, LinkOffer)>) -> Self {
+        Self { links: links.into_iter().take(MOST_LINKS).collect(), ..Self::default() }
+    }
+
     /// What an earlier run has published and the data plane still holds. It stays until an answer replaces it.
     pub fn adopt(&mut self, address: IpAddr, entry: Entry, now: Instant) {
         let expires = entry.backends.is_empty().then_some(now);
@@ -206,15 +219,35 @@ impl Resolver {
                 table.addresses.insert(*address, Entry { policy, backends: Vec::new() });
             }
         }
-        let mut actions = match table.service.clone() {
+        let mut actions = self.learn_links(&table);
+        actions.extend(match table.service.clone() {
             Some(name) => self.learn(&name, table, result, now),
             None => match asked {
                 Some(Key::Address(_)) if !table.addresses.is_empty() => self.learn_node(table, now),
                 Some(Key::Address(address)) => self.learn_nobody(address, now),
                 _ => Vec::new(),
             },
-        };
+        });
         actions.extend(again.into_iter().map(Action::Query));
+        actions
+    }
+
+    /// The links of nodes, where they are others than before. They come before what leads there.
+    fn learn_links(&mut self, table: &Table) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (node, links) in &table.links {
+            if self.links.get(node).copied().unwrap_or_default() == *links {
+                continue;
+            }
+            if links.is_empty() {
+                self.links.remove(node);
+            } else if self.links.len() < MOST_LINKS {
+                self.links.insert(*node, *links);
+            } else {
+                continue;
+            }
+            actions.push(Action::Wrap(*node, *links));
+        }
         actions
     }
 

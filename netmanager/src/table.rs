@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use protocol::address::{self, SUBNET_FIRST, SUBNET_LAST};
+use protocol::link::LinkOffer;
 use protocol::name::ServiceName;
 use protocol::net::{IpType, TableInstance, TableResult};
 
@@ -24,6 +25,8 @@ pub struct Table {
     pub instances: BTreeMap<u32, OwnAddress>,
     /// Instances that were left out although they claim to run, and why.
     pub rejected: Vec<(u32, Rejected)>,
+    /// How the nodes of instances that run take packets.
+    pub links: BTreeMap<IpAddr, LinkOffer>,
 }
 
 /// The ServiceIPs of one instance. It is known by the IPv4 one; the other may be missing.
@@ -96,6 +99,7 @@ impl Table {
         let Some(instance) = result.instance_list.first() else { return table };
         match place(instance) {
             Ok(Some(Place { ns_ip, ns_ip6, node })) => {
+                table.links.insert(node.ip(), instance.links);
                 let backend = Backend { ns_ip, ns_ip6, instance_ip: ns_ip, instance_ip6: ns_ip6, node };
                 let both = [Some(IpAddr::V4(ns_ip)), ns_ip6.map(IpAddr::V6)];
                 let entry = Entry { policy: Policy::Instance, backends: vec![backend] };
@@ -120,6 +124,9 @@ impl Table {
                 None
             }
         };
+        if let Some(backend) = backend {
+            self.links.insert(backend.node.ip(), instance.links);
+        }
         for address in &own_addresses {
             self.entry(*address, Policy::Instance).extend(backend.filter(|it| is_reached_by(it, *address)));
         }

@@ -14,6 +14,7 @@ pub mod address;
 pub mod cluster;
 pub mod id;
 pub mod lenient;
+pub mod link;
 pub mod name;
 pub mod net;
 pub mod node;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::Id;
 use crate::lenient::{null_as_default, port};
+use crate::link::LinkOffer;
 use crate::name::ServiceName;
 
 /// `POST /register` of netmanager: which worker this is, and where its cluster is.
@@ -106,6 +107,9 @@ pub struct TableInstance {
     pub host_ip: Option<String>,
     #[serde(default, deserialize_with = "port")]
     pub host_port: u16,
+    /// Of Hypha's nodes: see [`LinkOffer`].
+    #[serde(default, skip_serializing_if = "LinkOffer::is_empty")]
+    pub links: LinkOffer,
     #[serde(default, deserialize_with = "null_as_default")]
     pub service_ip: Vec<ServiceIp>,
 }
@@ -146,6 +150,9 @@ pub struct ServiceDeployed {
     #[serde(default, deserialize_with = "port", serialize_with = "as_text")]
     pub host_port: u16,
     pub host_ip: IpAddr,
+    /// Of Hypha's nodes: see [`LinkOffer`].
+    #[serde(default, skip_serializing_if = "LinkOffer::is_empty")]
+    pub links: LinkOffer,
 }
 
 /// `nodes/{id}/net/service/undeployed`: an instance lost its address.
@@ -178,6 +185,9 @@ pub struct NodeItself {
     #[serde(deserialize_with = "port", serialize_with = "as_text")]
     pub host_port: u16,
     pub host_ip: IpAddr,
+    /// Of Hypha's nodes: see [`LinkOffer`].
+    #[serde(default, skip_serializing_if = "LinkOffer::is_empty")]
+    pub links: LinkOffer,
 }
 
 /// `nodes/{id}/net/interest/remove`: a worker no longer wants updates of this service. A name or an address.
@@ -239,6 +249,9 @@ pub struct NetInstance {
     pub host_ip: Option<String>,
     #[serde(default, deserialize_with = "port")]
     pub host_port: u16,
+    /// Of Hypha's nodes: see [`LinkOffer`].
+    #[serde(default, skip_serializing_if = "LinkOffer::is_empty")]
+    pub links: LinkOffer,
 }
 
 /// `POST /api/net/service/net_deploy_status` of the root (10099): instances got their addresses.

@@ -20,6 +20,7 @@ mod fuzz;
 mod guard;
 mod icmp;
 mod lifetimes;
+mod link;
 mod live;
 mod mtu;
 mod narrow;

@@ -178,10 +178,16 @@ impl Bed {
         Ok(ip_json(&self.node, &["link"])?
             .iter()
             .filter_map(|link| link["ifname"].as_str())
-            .filter(|name| name.starts_with("hy") && !name.starts_with("hynode"))
+            .filter(|name| is_of_a_container(name))
             .map(ToOwned::to_owned)
             .collect())
     }
+}
+
+/// Whether a link of this name is the node's end of a container's, and none of the node's own.
+pub(crate) fn is_of_a_container(name: &str) -> bool {
+    name.strip_prefix("hy")
+        .is_some_and(|rest| rest.len() == 12 && rest.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// A process in a network namespace of its own, as containerd leaves it between create and start.

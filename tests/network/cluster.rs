@@ -224,6 +224,7 @@ impl Knowledge {
                         instance["namespace_ip_v6"] = payload["nsipv6"].clone();
                         instance["host_ip"] = payload["host_ip"].clone();
                         instance["host_port"] = json!(50103);
+                        instance["links"] = payload["links"].clone();
                     }
                 }
                 answers.push((format!("jobs/{service}/updates_available"), json!({"type": "DEPLOYMENT"})));
@@ -248,7 +249,7 @@ impl Knowledge {
         let itself = self.nodes.iter().rfind(|node| node["nsip"] == address || node["nsipv6"] == address);
         if let Some(node) = itself {
             let instance = json!({"instance_number": 0, "namespace_ip": node["nsip"], "namespace_ip_v6": node["nsipv6"],
-                "host_ip": node["host_ip"], "host_port": 50103});
+                "host_ip": node["host_ip"], "host_port": 50103, "links": node["links"]});
             return json!({"app_name": "", "instance_list": [instance], "query_key": key});
         }
         match found {

@@ -14,7 +14,7 @@ use netmanager_common::ABI_VERSION;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::net::if_::if_nameindex;
 
-use crate::bed::{Bed, Container, Places, recipe, wait_until_ready};
+use crate::bed::{Bed, Container, Places, is_of_a_container, recipe, wait_until_ready};
 use crate::neighbour::Neighbour;
 use crate::stream::{Bulk, Numbered};
 
@@ -97,9 +97,7 @@ impl Side<'_> {
                 Ok(found)
             })?
         };
-        let is_ours = |name: &str| {
-            name == "up0" || name == "tap-hypha" || (name.starts_with("hy") && name != "hynode0")
-        };
+        let is_ours = |name: &str| ["up0", "tap-hypha", "hynode1"].contains(&name) || is_of_a_container(name);
         // What was detached goes in work of the kernel's own.
         eventually(Duration::from_secs(5), "one program at each interface", || {
             let found = attached()?;

@@ -9,6 +9,7 @@ mod fixtures;
 mod host_ports;
 mod itself;
 mod life;
+mod linking;
 mod naming;
 mod neighbour;
 mod outage;

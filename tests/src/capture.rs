@@ -29,7 +29,8 @@ pub struct Capture {
 pub struct TunnelPacket {
     pub outer_source: SocketAddrV4,
     pub outer_destination: SocketAddrV4,
-    /// The UDP payload, which is an IP packet from its first byte on.
+    /// Whether the inner packet stands behind a VXLAN and an Ethernet header; else it is the UDP payload.
+    pub is_vx: bool,
     pub inner_source: Ipv4Addr,
     pub inner_destination: Ipv4Addr,
     /// `TCP 41000 > 80`, `ICMP`.
@@ -38,10 +39,12 @@ pub struct TunnelPacket {
 
 impl fmt::Display for TunnelPacket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { outer_source, outer_destination, inner_source, inner_destination, inner_transport } = self;
+        let Self { outer_source, outer_destination, is_vx, inner_source, inner_destination, inner_transport } =
+            self;
+        let vx = if *is_vx { "VXLAN " } else { "" };
         write!(
             f,
-            "UDP {outer_source} > {outer_destination}  [ {inner_source} > {inner_destination}  {inner_transport} ]"
+            "UDP {outer_source} > {outer_destination}  {vx}[ {inner_source} > {inner_destination}  {inner_transport} ]"
         )
     }
 }
@@ -119,7 +122,13 @@ fn decode(frame: &[u8]) -> Option<TunnelPacket> {
     let outer = SlicedPacket::from_ethernet(frame).ok()?;
     let (outer_source, outer_destination) = addresses(&outer)?;
     let Some(TransportSlice::Udp(udp)) = &outer.transport else { return None };
-    let inner = SlicedPacket::from_ip(udp.payload()).ok()?;
+    // An IP packet begins with its version, a VXLAN header with its flag.
+    let is_vx = udp.payload().first() == Some(&0x08);
+    let inner = if is_vx {
+        SlicedPacket::from_ethernet(udp.payload().get(8..)?).ok()?
+    } else {
+        SlicedPacket::from_ip(udp.payload()).ok()?
+    };
     let (inner_source, inner_destination) = addresses(&inner)?;
     let inner_transport = match &inner.transport {
         Some(TransportSlice::Tcp(tcp)) => format!("TCP {} > {}", tcp.source_port(), tcp.destination_port()),
@@ -130,6 +139,7 @@ fn decode(frame: &[u8]) -> Option<TunnelPacket> {
     (udp.destination_port() == protocol::port::TUNNEL).then(|| TunnelPacket {
         outer_source: SocketAddrV4::new(outer_source, udp.source_port()),
         outer_destination: SocketAddrV4::new(outer_destination, udp.destination_port()),
+        is_vx,
         inner_source,
         inner_destination,
         inner_transport,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::api::Socket;
 use crate::app::Paths;
 use crate::lock::Lock;
-use crate::net::{Links, OWN_LINK};
+use crate::net::{Links, MERGING_LINK, OWN_LINK};
 use crate::nft;
 use crate::plane::Plane;
 use crate::state::Store;
@@ -65,6 +65,9 @@ async fn links() -> Result<Vec<String>> {
     }
     if links.disconnect_itself().await? {
         removed.push(format!("link {OWN_LINK} of the node itself, with its addresses and routes"));
+    }
+    if links.merge_no_more().await? {
+        removed.push(format!("link {MERGING_LINK}, which listened on the tunnel's port"));
     }
     Ok(removed)
 }

@@ -212,6 +212,7 @@ fn write_peers(out: &mut impl Write, peers: &[Peer]) -> io::Result<()> {
             peer.node.to_string(),
             peer.instances.to_string(),
             show(peer.round_trip_us.map(milliseconds)),
+            if peer.vx { "vx" } else { "bare" }.to_owned(),
             match peer.path_mtu {
                 Some(carried) => format!("{mtu} (the path carries {carried})"),
                 None => mtu,
@@ -219,7 +220,7 @@ fn write_peers(out: &mut impl Write, peers: &[Peer]) -> io::Result<()> {
         ]
     };
     writeln!(out)?;
-    write_table(out, &["PEER", "INSTANCES", "RTT", "MTU"], &peers.iter().map(row).collect::<Vec<_>>())
+    write_table(out, &["PEER", "INSTANCES", "RTT", "LINK", "MTU"], &peers.iter().map(row).collect::<Vec<_>>())
 }
 
 /// With two decimal places, in integers.
@@ -278,15 +279,16 @@ mod tests {
             round_trip_us,
             mtu: Some(1372),
             path_mtu,
+            vx: path_mtu.is_none(),
         };
         let mut out = Vec::new();
         write_peers(&mut out, &[peer(2, Some(1234), Some(1400)), peer(3, None, None)]).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "
-PEER             INSTANCES  RTT      MTU
-192.0.2.2:50103  2          1.23 ms  1372 (the path carries 1400)
-192.0.2.3:50103  2          -        1372
+PEER             INSTANCES  RTT      LINK  MTU
+192.0.2.2:50103  2          1.23 ms  bare  1372 (the path carries 1400)
+192.0.2.3:50103  2          -        vx    1372
 "
         );
     }

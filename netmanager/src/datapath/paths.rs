@@ -1,9 +1,10 @@
 //! The way to each other node: through which uplink it begins, and how large packets may be on it. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use netmanager_common::tunnel::{OVERHEAD, OVERHEAD6, inner_mtu};
+use netmanager_common::link::{Link, OVERHEAD_VX};
+use netmanager_common::tunnel::{INNER_MTU, OVERHEAD, OVERHEAD6, inner_mtu};
 
 /// An uplink that is not the one of most nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,12 +24,20 @@ pub(crate) struct Paths {
     egresses: BTreeMap<IpAddr, Egress>,
     /// Nodes to which the underlay carries no larger IP packets than these.
     narrow: BTreeMap<IpAddr, u16>,
+    /// Nodes that have asked for [`Link::Vx`].
+    vx: BTreeSet<IpAddr>,
 }
 
 impl Default for Paths {
     /// Of an uplink that carries everything.
     fn default() -> Self {
-        Self { uplink_slot: 0, uplink_mtu: u32::MAX, egresses: BTreeMap::new(), narrow: BTreeMap::new() }
+        Self {
+            uplink_slot: 0,
+            uplink_mtu: u32::MAX,
+            egresses: BTreeMap::new(),
+            narrow: BTreeMap::new(),
+            vx: BTreeSet::new(),
+        }
     }
 }
 
@@ -68,7 +77,40 @@ impl Paths {
 
     /// The largest outer packet to `node`, but for the path.
     pub(crate) fn largest_to(&self, node: IpAddr) -> u16 {
-        inner_mtu(self.link_mtu(node), overhead(node)) + overhead(node)
+        let overhead = self.overhead(node);
+        inner_mtu(self.link_mtu(node), overhead) + overhead
+    }
+
+    /// How packets to `node` are to be wrapped, if there is room.
+    pub(crate) fn set_link(&mut self, node: IpAddr, link: Link) {
+        match link {
+            Link::Vx => self.vx.insert(node),
+            Link::Bare => self.vx.remove(&node),
+        };
+    }
+
+    /// How packets to `node` are wrapped. A path that is narrow for what [`Link::Vx`] adds is left to the inner packets.
+    pub(crate) fn link(&self, node: IpAddr) -> Link {
+        let has_room = self.outer_mtu(node) >= u32::from(INNER_MTU + OVERHEAD_VX);
+        if node.is_ipv4() && has_room && self.vx.contains(&node) { Link::Vx } else { Link::Bare }
+    }
+
+    /// The nodes to which packets are to be wrapped as [`Link::Vx`], where there is room.
+    pub(crate) fn linked(&self) -> impl Iterator<Item = IpAddr> {
+        self.vx.iter().copied()
+    }
+
+    /// What the tunnel to this node adds.
+    fn overhead(&self, node: IpAddr) -> u16 {
+        match (node, self.link(node)) {
+            (IpAddr::V4(_), Link::Bare) => OVERHEAD,
+            (IpAddr::V4(_), Link::Vx) => OVERHEAD_VX,
+            (IpAddr::V6(_), _) => OVERHEAD6,
+        }
+    }
+
+    fn outer_mtu(&self, node: IpAddr) -> u32 {
+        self.narrow.get(&node).map_or(u32::MAX, |mtu| u32::from(*mtu)).min(self.link_mtu(node))
     }
 
     /// The underlay carries packets of `mtu` bytes to `node`; `None`: as large ones as the uplink.
@@ -88,30 +130,25 @@ impl Paths {
     /// The largest inner packet that reaches `node`. Never more than containers send, which is what Oakestra's nodes take
     /// at most.
     pub(crate) fn inner_mtu(&self, node: IpAddr) -> u16 {
-        let narrow = self.narrow.get(&node).map_or(u32::MAX, |mtu| u32::from(*mtu));
-        inner_mtu(self.link_mtu(node).min(narrow), overhead(node))
+        inner_mtu(self.outer_mtu(node), self.overhead(node))
     }
 
-    /// Takes over what an earlier process has learned: that inner packets to `node` have `inner` bytes at most.
-    pub(super) fn adopt(&mut self, node: IpAddr, inner: u16) {
+    /// Takes over what an earlier process has learned: that inner packets to `node` have `inner` bytes at most, and go there
+    /// by `link`.
+    pub(super) fn adopt(&mut self, node: IpAddr, inner: u16, link: Link) {
+        self.set_link(node, link);
         // A row that nobody has filled says nothing.
         if inner > 0 && inner < self.inner_mtu(node) {
-            self.set(node, Some(inner + overhead(node)));
+            self.set(node, Some(inner + self.overhead(node)));
         }
-    }
-}
-
-/// What the tunnel to this address adds.
-pub(super) const fn overhead(node: IpAddr) -> u16 {
-    match node {
-        IpAddr::V4(_) => OVERHEAD,
-        IpAddr::V6(_) => OVERHEAD6,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
+
+    use netmanager_common::link::Link;
 
     use super::{Egress, Paths};
 
@@ -151,6 +188,25 @@ mod tests {
     }
 
     #[test]
+    fn the_link_with_a_shell_is_taken_only_where_it_costs_no_room() {
+        let mut paths = Paths::default();
+        paths.set_uplink(0, 1500);
+        for node in [NODE, NODE6] {
+            paths.set_link(node, Link::Vx);
+        }
+        assert_eq!((paths.link(NODE), paths.inner_mtu(NODE), paths.largest_to(NODE)), (Link::Vx, 1450, 1500));
+        assert_eq!((paths.link(NODE6), paths.inner_mtu(NODE6)), (Link::Bare, 1450));
+        paths.set(NODE, Some(1499));
+        assert_eq!((paths.link(NODE), paths.inner_mtu(NODE)), (Link::Bare, 1450));
+        paths.set(NODE, None);
+        paths.set_uplink(0, 1499);
+        assert_eq!(paths.link(NODE), Link::Bare);
+        paths.set_uplink(0, 1500);
+        paths.set_link(NODE, Link::Bare);
+        assert_eq!((paths.link(NODE), paths.largest_to(NODE)), (Link::Bare, 1478));
+    }
+
+    #[test]
     fn what_a_process_has_learned_is_taken_over_by_the_next() {
         for node in [NODE, NODE6] {
             let mut before = Paths::default();
@@ -158,10 +214,10 @@ mod tests {
             before.set(node, Some(1400));
             let mut after = Paths::default();
             after.set_uplink(0, 1500);
-            after.adopt(node, before.inner_mtu(node));
+            after.adopt(node, before.inner_mtu(node), Link::Bare);
             assert_eq!(before, after);
-            after.adopt(node, 0);
-            after.adopt(node, 1450);
+            after.adopt(node, 0, Link::Bare);
+            after.adopt(node, 1450, Link::Bare);
             assert_eq!(before, after);
         }
     }

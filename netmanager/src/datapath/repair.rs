@@ -57,8 +57,9 @@ impl Datapath {
     fn pin_tables(&self) -> Result<(), DatapathError> {
         self.pins.create()?;
         for (name, map) in self.ebpf.maps() {
+            // What begins with a dot are the programs' constants, which have no name and cannot be given one.
             let path = self.pins.tables().join(name);
-            if path.exists() {
+            if name.starts_with('.') || path.exists() {
                 continue;
             }
             map.pin(path).map_err(|source| DatapathError::PinTable {

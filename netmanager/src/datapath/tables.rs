@@ -376,12 +376,13 @@ pub(crate) fn backend_row(row: Row, paths: &Paths) -> map::Backend {
         ns_ip6: optional_ip6(backend.ns_ip6),
         instance_ip: ip4(backend.instance_ip),
         instance_ip6: optional_ip6(backend.instance_ip6),
-        node: ip(backend.node.ip()),
+        node: ip(node),
         port: Be16::new(backend.node.port()),
         mtu: paths.inner_mtu(node),
         aside: aside.into(),
         egress: paths.egress(node),
-        _pad: [0; 2],
+        link: paths.link(node) as u8,
+        _pad: 0,
     }
 }
 

@@ -13,6 +13,8 @@ pub const CONTAINER_LINK: &str = "eth0";
 pub const OWN_LINK: &str = "hynode0";
 /// The other end of it, where the data plane is; in the same namespace.
 pub const OWN_LINK_PEER: &str = "hynode1";
+/// The VXLAN device that lends the tunnel's port its merging of packets.
+pub const MERGING_LINK: &str = "hymerge";
 /// How the names of our links on the node begin. nftables tells them from other links by it.
 pub const LINK_PREFIX: &str = "hy";
 const DIGITS: usize = 12;
@@ -82,7 +84,7 @@ pub(super) fn is_container_link(name: &str) -> bool {
 /// Whether a link of this name was made by netmanager.
 #[must_use]
 pub fn is_our_link(name: &str) -> bool {
-    is_container_link(name) || [OWN_LINK, OWN_LINK_PEER].contains(&name)
+    is_container_link(name) || [OWN_LINK, OWN_LINK_PEER, MERGING_LINK].contains(&name)
 }
 
 /// What the link of the node itself is to look like: a pair of which both ends are in the node's namespace.
@@ -122,7 +124,7 @@ mod tests {
 
     use protocol::name::InstanceName;
 
-    use super::{OWN_LINK, OWN_LINK_PEER, Wiring, Wiring6, is_container_link, is_our_link};
+    use super::{MERGING_LINK, OWN_LINK, OWN_LINK_PEER, Wiring, Wiring6, is_container_link, is_our_link};
 
     fn wiring(number: u32) -> Wiring {
         let instance = InstanceName { service: "smp.bed.srv.bed".parse().unwrap(), number };
@@ -152,7 +154,7 @@ mod tests {
         for name in ["hy", "hypha0", "hy0123456789a", "hy0123456789ag", "eth0", "veth0123456789ab"] {
             assert!(!is_our_link(name), "{name}");
         }
-        for name in [OWN_LINK, OWN_LINK_PEER] {
+        for name in [OWN_LINK, OWN_LINK_PEER, MERGING_LINK] {
             assert!(is_our_link(name) && !is_container_link(name), "{name}");
         }
     }

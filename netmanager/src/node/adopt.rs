@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use protocol::link::LinkOffer;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -14,6 +15,7 @@ use crate::balance::Balance;
 use crate::config::Config;
 use crate::datapath::Options;
 use crate::error::chain;
+use crate::link::Why;
 use crate::net::{Egresses, Links, NetError, Netns, Watch, sysctl};
 use crate::pathmtu::PathMtus;
 use crate::plane::{Choice, Opened, Plane, PlaneError};
@@ -64,6 +66,10 @@ impl Node {
             StartError::Datapath { doing, source }
         })?;
         let Opened { plane: mut datapath, events: kernel, fallback } = opened;
+        if !datapath.is_in_kernel() {
+            // It has the port that this process needs.
+            links.merge_no_more().await?;
+        }
         // Where other nodes are is in the tables already, if an earlier life has left some.
         let ways = underlay::ways(&egresses, datapath.peers(), uplink.address);
         datapath.set_uplinks(uplink.address, uplink.ifindex, &datapath.uplinks(), &ways).map_err(
@@ -87,6 +93,7 @@ impl Node {
         state.uplink = Some(uplink.clone());
         state.datapath = Some(datapath.mode());
 
+        let known_links = datapath.linked().map(|node| (node, LinkOffer { vx: true }));
         let balance = Balance::adopt(&datapath, now());
         let pool = state.pool();
         let mut node = Self {
@@ -96,6 +103,7 @@ impl Node {
             other_uplinks: Vec::new(),
             ways: BTreeMap::new(),
             placements: Vec::new(),
+            offer: Err(Why::InUserSpace),
             store,
             state,
             pool,
@@ -106,7 +114,7 @@ impl Node {
             kernel,
             slow_path: slow_path.ok(),
             path_mtus: path_mtus.ok(),
-            resolver: Resolver::default(),
+            resolver: Resolver::adopt_links(known_links),
             balance,
             misses_seen: 0,
             cluster: None,
@@ -126,6 +134,7 @@ impl Node {
         node.warn_if_translated();
         node.adopt_endpoints().await?;
         node.connect_itself().await;
+        node.adopt_links();
         node.adopt_services(tables);
         node.follow_uplink().await;
         node.datapath.sweep().map_err(|source| StartError::Datapath {
@@ -139,6 +148,7 @@ impl Node {
                 "containers may not reach the world outside the overlay"
             );
         }
+        node.tend_offer().await;
         node.warn_of_dropping_chains().await;
         node.write_state()?;
         node.connect_to_cluster();

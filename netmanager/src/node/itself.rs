@@ -135,6 +135,7 @@ impl Node {
             nsipv6: ns_ip6,
             host_port: self.config.public_port,
             host_ip: self.advertised(),
+            links: self.offered(),
         };
         cluster.session.publish(NodeTopic::NodeItself, &itself);
     }

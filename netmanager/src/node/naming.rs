@@ -104,6 +104,7 @@ impl Node {
                         cluster.session.publish(NodeTopic::TableQuery, &query);
                     }
                 }
+                Action::Wrap(node, links) => self.wrap(node, links),
                 Action::Publish(address, entry) => {
                     let is_here = |backend: &Backend| {
                         self.state.endpoints.iter().any(|attachment| attachment.ns_ip == backend.ns_ip)

@@ -142,6 +142,7 @@ impl Node {
         (self.other_uplinks, self.ways) = (others, ways);
         self.place_decapsulation();
         let before = std::mem::replace(&mut self.uplink, uplink.clone());
+        self.tend_offer().await;
         if before == uplink {
             return;
         }

@@ -292,6 +292,7 @@ impl Node {
             nsipv6: attachment.ns_ip6.unwrap_or_else(none).to_string(),
             host_port: self.config.public_port,
             host_ip: self.advertised(),
+            links: self.offered(),
         };
         cluster.session.publish(NodeTopic::ServiceDeployed, &deployed);
     }

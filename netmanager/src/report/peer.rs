@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use netmanager_common::link::Link;
 use serde::{Deserialize, Serialize};
 
 use crate::datapath::paths::Paths;
@@ -26,6 +27,9 @@ pub struct Peer {
     /// What the underlay carries to there, if that is less than what the uplink does: bytes of IP, outer headers included.
     #[serde(default)]
     pub path_mtu: Option<u16>,
+    /// Whether packets go there in VXLAN's format, which the other node's kernel merges.
+    #[serde(default)]
+    pub vx: bool,
 }
 
 /// Those that are not this node itself, whose instances are in the tables, too.
@@ -58,6 +62,7 @@ pub(super) fn all(
             round_trip_us: nearest.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
             mtu: Some(paths.inner_mtu(node.ip())),
             path_mtu,
+            vx: paths.link(node.ip()) == Link::Vx,
         }
     };
     nodes.into_iter().map(peer).collect()
@@ -67,6 +72,8 @@ pub(super) fn all(
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
     use std::time::Duration;
+
+    use netmanager_common::link::Link;
 
     use super::{Peer, all};
     use crate::datapath::paths::Paths;
@@ -99,6 +106,9 @@ mod tests {
         let mut paths = Paths::default();
         paths.set_uplink(0, 1500);
         paths.set(near.ip(), Some(1400));
+        for node in [near, unknown] {
+            paths.set_link(node.ip(), Link::Vx);
+        }
         let expected = [
             Peer {
                 node: near,
@@ -106,8 +116,16 @@ mod tests {
                 round_trip_us: Some(2000),
                 mtu: Some(1372),
                 path_mtu: Some(1400),
+                vx: false,
             },
-            Peer { node: unknown, instances: 0, round_trip_us: None, mtu: Some(1450), path_mtu: None },
+            Peer {
+                node: unknown,
+                instances: 0,
+                round_trip_us: None,
+                mtu: Some(1450),
+                path_mtu: None,
+                vx: true,
+            },
         ];
         assert_eq!(all(vec![near, unknown], &services, round_trip, &paths), expected);
     }

@@ -7,6 +7,7 @@ use etherparse::{
     TransportSlice,
 };
 use netmanager_common::event::DropReason;
+use netmanager_common::link;
 use netmanager_common::punt::{Origin, TAG_LEN, Tag};
 use netmanager_common::wire::{ECHO_REQUEST, ECHO_REQUEST_V6, ETHERNET_LEN, ICMP, ICMPV6};
 
@@ -60,7 +61,7 @@ impl Frame {
             Origin::Uplink => {
                 let sliced = SlicedPacket::from_ethernet(&self.bytes).ok()?;
                 let TransportSlice::Udp(udp) = sliced.transport? else { return None };
-                Packet::read(udp.payload())
+                Packet::read(link::inside(udp.payload()))
             }
             _ => Packet::read(self.bytes.get(usize::from(ETHERNET_LEN)..)?),
         }

@@ -13,6 +13,7 @@
 use std::time::{Duration, Instant};
 
 use protocol::id::Id;
+use protocol::link::LinkOffer;
 use protocol::service::Instance as Document;
 use protocol::status::Status;
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,8 @@ pub(super) struct Address {
     pub(super) namespace_ip_v6: String,
     pub(super) host_ip: String,
     pub(super) host_port: u16,
+    #[serde(default, skip_serializing_if = "LinkOffer::is_empty")]
+    pub(super) links: LinkOffer,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -329,6 +329,7 @@ fn announcement(instance_number: u32, address: Option<&Address>) -> NetInstance 
         namespace_ip_v6: address.map(|address| address.namespace_ip_v6.clone()),
         host_ip: address.map(|address| address.host_ip.clone()),
         host_port: address.map_or(0, |address| address.host_port),
+        links: address.map(|address| address.links).unwrap_or_default(),
     }
 }
 

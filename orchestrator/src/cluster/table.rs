@@ -33,7 +33,7 @@ impl Table {
     fn instance(&self, service_ips: &[ServiceIp], instance: &NetInstance) -> Option<TableInstance> {
         let instance_ip = instance.instance_ip?;
         let local = self.local.get(&instance.instance_number);
-        let (worker_id, namespace_ip, namespace_ip_v6, host_ip, host_port) = match local {
+        let (worker_id, namespace_ip, namespace_ip_v6, host_ip, host_port, links) = match local {
             Some(None) => return None,
             Some(Some(address)) => (
                 Some(address.worker),
@@ -41,6 +41,7 @@ impl Table {
                 Some(address.namespace_ip_v6.clone()),
                 address.host_ip.clone(),
                 address.host_port,
+                address.links,
             ),
             None => (
                 instance.worker_id,
@@ -48,6 +49,7 @@ impl Table {
                 instance.namespace_ip_v6.clone(),
                 instance.host_ip.clone().filter(|ip| !ip.is_empty())?,
                 instance.host_port,
+                instance.links,
             ),
         };
         let instance_ip_v6 = parsable_v6(instance.instance_ip_v6.as_deref(), INSTANCE6_FIRST, instance_ip);
@@ -68,6 +70,7 @@ impl Table {
             namespace_ip_v6: Some(parsable_namespace_v6(namespace_ip_v6, namespace)),
             host_ip: Some(host_ip),
             host_port,
+            links,
             service_ip,
         })
     }
@@ -171,6 +174,7 @@ mod tests {
             namespace_ip_v6: String::new(),
             host_ip: "192.0.2.31".to_owned(),
             host_port: 50103,
+            links: protocol::link::LinkOffer { vx: true },
         };
         let mut table = Table { root: Some(root(&json!("10.18.0.66"))), ..Table::default() };
         table.local.insert(0, None);
@@ -178,6 +182,7 @@ mod tests {
         table.local.insert(0, Some(address));
         let instances = table.instances();
         assert_eq!(instances[0].host_ip.as_deref(), Some("192.0.2.31"));
+        assert!(instances[0].links.vx);
         assert_eq!(instances[0].namespace_ip_v6.as_deref(), Some("::ffff:10.18.0.2"), "not parsable");
         assert!(!table.incomplete());
         table.local.insert(1, None);

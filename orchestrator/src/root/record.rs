@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use protocol::address::{CLOSEST6_FIRST, INSTANCE6_FIRST, ROUND_ROBIN6_FIRST};
 use protocol::id::Id;
+use protocol::link::LinkOffer;
 use protocol::name::{InvalidServiceName, ServiceName};
 use protocol::net::{IpType, NetInstance, ServiceIp};
 use protocol::service::{CONTAINER, Instance, Service};
@@ -147,6 +148,7 @@ impl Record {
             namespace_ip_v6: None,
             host_ip: None,
             host_port: 0,
+            links: LinkOffer::default(),
         });
         self.summarise();
         number
@@ -240,6 +242,7 @@ impl Record {
             place.namespace_ip_v6.clone_from(&reported.namespace_ip_v6);
             place.host_ip.clone_from(&reported.host_ip);
             place.host_port = reported.host_port;
+            place.links = reported.links;
             if reported.worker_id.is_some() {
                 place.worker_id = reported.worker_id;
             }

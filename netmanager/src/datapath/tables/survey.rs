@@ -62,7 +62,7 @@ impl Tables {
                 {
                     paths.set_egress(peer, Some(Egress { ifindex, slot: row.egress, mtu }));
                 }
-                paths.adopt(peer, row.mtu);
+                paths.adopt(peer, row.mtu, row.link());
             }
         }
         Ok(paths)

@@ -49,6 +49,7 @@ fn entry(worker: Id, itself: &NodeItself) -> TableInstance {
         namespace_ip_v6: itself.nsipv6.map(|address| address.to_string()),
         host_ip: Some(itself.host_ip.to_string()),
         host_port: itself.host_port,
+        links: itself.links,
         service_ip: Vec::new(),
     }
 }

@@ -54,6 +54,7 @@ fn address() -> Address {
         namespace_ip_v6: String::new(),
         host_ip: "192.0.2.31".to_owned(),
         host_port: 50103,
+        links: protocol::link::LinkOffer { vx: true },
     }
 }
 
@@ -272,6 +273,7 @@ fn itself(host: &str) -> NodeItself {
         nsip: "10.18.0.62".parse().unwrap(),
         nsipv6: Some("fc00::3e".parse().unwrap()),
         host_port: 50103,
+        links: protocol::link::LinkOffer { vx: true },
         host_ip: host.parse().unwrap(),
     }
 }

@@ -86,7 +86,7 @@ impl State {
     /// `nodes/{id}/net/service/deployed`: an instance got its address.
     pub(in crate::cluster) fn address_known(&mut self, worker: Id, deployed: ServiceDeployed, now: Instant) {
         self.heard(worker, now);
-        let ServiceDeployed { appname, instance_number, nsip, nsipv6, host_port, host_ip, status: _ } =
+        let ServiceDeployed { appname, instance_number, nsip, nsipv6, host_port, host_ip, links, status: _ } =
             deployed;
         let address = Address {
             worker,
@@ -94,6 +94,7 @@ impl State {
             namespace_ip_v6: nsipv6,
             host_ip: host_ip.to_string(),
             host_port,
+            links,
         };
         self.set_address(worker, &appname, instance_number, Some(address));
     }

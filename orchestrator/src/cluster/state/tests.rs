@@ -172,6 +172,7 @@ fn a_worker_speaks_for_no_other_node_s_processes() {
         nsip: nsip.parse().unwrap(),
         nsipv6: nsipv6.map(|address| address.parse().unwrap()),
         host_port: 50103,
+        links: protocol::link::LinkOffer { vx: true },
         host_ip: "192.0.2.31".parse().unwrap(),
     };
     let mut known = |worker, claimed: protocol::net::NodeItself| {

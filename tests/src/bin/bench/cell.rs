@@ -100,6 +100,7 @@ impl Cell {
             Variant::Vxlan => vxlan::build(pair),
             Variant::NsIp => hypha::build(pair, underlay, hypha::Dial::NsIp),
             Variant::ServiceIp => hypha::build(pair, underlay, hypha::Dial::ServiceIp),
+            Variant::Vx => hypha::build_with_vx(pair),
             Variant::Userspace => userspace::build(pair, underlay),
             Variant::Nebula => nebula::build(pair, underlay),
             Variant::Boringtun => boringtun::build(pair, underlay),

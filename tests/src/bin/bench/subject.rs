@@ -55,6 +55,8 @@ pub(crate) enum Variant {
     NsIp,
     /// Hypha, by the service's address.
     ServiceIp,
+    /// The same by the link whose packets the kernel merges on arrival.
+    Vx,
     /// Hypha, by the service's address, without BPF: a process on each node.
     Userspace,
     /// Encrypted, by a process on each node.
@@ -67,12 +69,13 @@ pub(crate) enum Variant {
 
 impl Variant {
     /// In the order in which they are shown.
-    pub(crate) const BUILT_IN: [Self; 8] = [
+    pub(crate) const BUILT_IN: [Self; 9] = [
         Self::Plain,
         Self::PlainXdp,
         Self::Vxlan,
         Self::NsIp,
         Self::ServiceIp,
+        Self::Vx,
         Self::Userspace,
         Self::Nebula,
         Self::Boringtun,
@@ -87,6 +90,7 @@ impl Variant {
             Self::Vxlan => "kernel VXLAN with a bridge, set up as flannel does, MTU 1450",
             Self::NsIp => "Hypha, by the container's address (NsIP), MTU as netmanager gives it",
             Self::ServiceIp => "Hypha, by the service's address (ServiceIP), MTU as netmanager gives it",
+            Self::Vx => "Hypha by ServiceIP, in packets that the kernel knows and merges (the vx link)",
             Self::Userspace => {
                 "Hypha without BPF, by the service's address: translated in user space, MTU as netmanager gives it"
             }
@@ -101,7 +105,7 @@ impl Variant {
         match self {
             Self::Plain | Self::ServiceIp | Self::NsIp | Self::Userspace | Self::Extra(_) => true,
             Self::PlainXdp => underlay == Underlay::Wire,
-            Self::Vxlan | Self::Nebula | Self::Boringtun => underlay != Underlay::SameNode,
+            Self::Vx | Self::Vxlan | Self::Nebula | Self::Boringtun => underlay != Underlay::SameNode,
         }
     }
 }
@@ -114,6 +118,7 @@ impl fmt::Display for Variant {
             Self::Vxlan => "vxlan",
             Self::NsIp => "hypha-nsip",
             Self::ServiceIp => "hypha-serviceip",
+            Self::Vx => "hypha-vx",
             Self::Userspace => "hypha-userspace",
             Self::Nebula => "nebula",
             Self::Boringtun => "boringtun",

@@ -57,7 +57,9 @@ pub(crate) fn ping(system: &System, tour: &mut Tour) -> Result<()> {
 }
 
 pub(crate) fn look_at_the_wire(lab: &Lab, system: &System, tour: &mut Tour) -> Result<()> {
-    tour.step("Look at the wire: the bare inner packet in UDP, inner source = instance IP, inner destination = NsIP")?;
+    tour.step(
+        "Look at the wire: the inner packet in UDP, inner source = instance IP, inner destination = NsIP",
+    )?;
     let server = system.remote_server()?;
     let (worker, client) = (&lab.workers[system.client.worker], &system.client);
     tour.say(format!(

@@ -251,6 +251,7 @@ impl World {
             nsip: [10, 18, 0, 2].into(),
             nsipv6: String::new(),
             host_port: 50103,
+            links: protocol::link::LinkOffer { vx: true },
             host_ip: [192, 0, 2, 31].into(),
         };
         self.state.address_known(self.workers[worker].id, deployed, self.now);

@@ -4,10 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use integration::Netns;
 use integration::lab::pins;
-use netmanager::datapath::{Backend, Datapath, DatapathError, Endpoint, Options, Policy};
+use netmanager::datapath::{Backend, Datapath, DatapathError, Endpoint, Link, Options, Policy};
 use netmanager::net::{self, Links, Wiring, sysctl};
 use nix::net::if_::if_nametoindex;
 use protocol::name::InstanceName;
@@ -125,6 +125,20 @@ pub(super) fn build(pair: Pair, underlay: Underlay, dial: Dial) -> Result<Bed> {
     };
     let overlay = Overlay::Hypha(Box::new(Hypha { datapaths, backend, server: server_end }));
     Ok(Bed { target, overlay, client, server, pair })
+}
+
+/// As [`build`], with the link that the kernel merges packets of, both ways.
+pub(super) fn build_with_vx(pair: Pair) -> Result<Bed> {
+    let mut bed = build(pair, Underlay::Superpacket, Dial::ServiceIp)?;
+    let Overlay::Hypha(hypha) = &mut bed.overlay else { bail!("Hypha was built") };
+    for (own, other) in [(0, 1), (1, 0)] {
+        let (node, peer) = (&bed.pair.nodes[own], bed.pair.address(other).into());
+        hypha.datapaths[own].within(node, |datapath| datapath.set_link(peer, Link::Vx))?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+        node.run(|| runtime.block_on(async { Links::open()?.merge_on(protocol::port::TUNNEL).await }))??;
+    }
+    Ok(bed)
 }
 
 /// An end as an instance on a node.
