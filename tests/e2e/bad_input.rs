@@ -58,7 +58,7 @@ fn a_wrong_sla_is_refused_with_the_path_of_each_wrong_field(lab: &mut Lab) -> Re
     for (status, body) in [
         (400, ""),
         (400, "{"),
-        (422, "[]"),
+        (400, "[]"),
         (422, r#"{"sla_version":"v2.0"}"#),
         (422, r#"{"sla_version":"v9","customerID":"Admin","applications":[]}"#),
     ] {
