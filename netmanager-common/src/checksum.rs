@@ -61,6 +61,7 @@ impl Difference {
 
     /// Adds the pseudo header of a transport packet of `length` bytes.
     #[must_use]
+    #[inline(always)]
     pub const fn and_pseudo_header(self, source: Ip, destination: Ip, protocol: u8, length: u16) -> Self {
         let sum = if source.is_v4() {
             Self(self.0).replace(Ip4::NONE, source.v4()).replace(Ip4::NONE, destination.v4())
@@ -78,6 +79,7 @@ impl Difference {
 
     /// What the checksum's field holds while the rest of the sum is left to somebody else (virtio's "needs checksum").
     #[must_use]
+    #[inline(always)]
     pub const fn leave_open(self) -> Be16 {
         Be16(fold(self.0).to_ne_bytes())
     }

@@ -1,5 +1,6 @@
 //! The outer headers of a packet that arrives: whether it is for this node's tunnel, and whether its lengths agree.
 
+use crate::checksum::Difference;
 use crate::header::Header;
 use crate::map::Node;
 use crate::tunnel::{OVERHEAD, OVERHEAD6, Outer, Outer6};
@@ -21,6 +22,10 @@ pub trait Outside: Wire {
 
     /// Whether what follows is only a part of a datagram.
     fn is_fragment(&self) -> bool;
+
+    /// Whether it looks like one that the sender's kernel has left to a network card, while there was none: it
+    /// holds the sum of the pseudo header alone. So do by chance one of 65536 that are complete.
+    fn is_left_open(&self) -> bool;
 
     /// Bytes of the inner packet, on which all lengths agree; nothing if they do not, or if the frame has fewer than
     /// the outer header says. `available`: bytes of the frame from the outer header on.
@@ -49,6 +54,11 @@ impl Outside for Outer {
     #[inline(always)]
     fn is_fragment(&self) -> bool {
         self.ip.is_fragment()
+    }
+
+    #[inline(always)]
+    fn is_left_open(&self) -> bool {
+        is_left_open(&self.ip, &self.udp)
     }
 
     #[inline(always)]
@@ -82,9 +92,21 @@ impl Outside for Outer6 {
     }
 
     #[inline(always)]
+    fn is_left_open(&self) -> bool {
+        is_left_open(&self.ip, &self.udp)
+    }
+
+    #[inline(always)]
     fn inner_length(&self, available: u32) -> Option<u32> {
         inner_length(&self.ip, &self.udp, available)
     }
+}
+
+#[inline(always)]
+fn is_left_open<H: Header>(ip: &H, udp: &Udp) -> bool {
+    let sum =
+        Difference::NONE.and_pseudo_header(ip.source(), ip.destination(), UDP, udp.length.get()).leave_open();
+    sum == udp.checksum
 }
 
 #[inline(always)]

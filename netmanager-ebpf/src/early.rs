@@ -67,6 +67,8 @@ fn over<const LONG: bool, O: Outside>(
     }
     let peer = outer.ip().source();
     let is_padded = available != outer.ip().length();
+    // A veth's frames have beside them that the kernel is to complete this one. `from_uplink` can put an end to that.
+    let is_left_open = outer.is_left_open();
     let inner = ETHERNET_LEN + O::OVERHEAD;
     let Some([version]) = frame.load::<[u8; 1]>(inner) else { return Ok(()) };
     let found = match version >> 4 {
@@ -77,7 +79,7 @@ fn over<const LONG: bool, O: Outside>(
         _ => return Err(DropReason::ForeignTunnel),
     };
     let Some(receiver) = found
-        .filter(|_| !is_padded)
+        .filter(|_| !is_padded && !is_left_open)
         .and_then(|destination| maps::veth(&destination))
         .filter(|receiver| !receiver.is_node_itself())
     else {

@@ -63,7 +63,7 @@ pub(crate) fn from_container(context: TcContext) -> i32 {
 #[classifier]
 pub(crate) fn from_uplink(context: TcContext) -> i32 {
     let skb = Skb::new(&context);
-    slow::finish(&skb, Origin::Uplink, count::end(uplink::handle(&skb)))
+    slow::finish(&skb, Origin::Uplink, uplink::handle(&skb))
 }
 
 /// XDP of the uplink, in the driver, where that costs nothing else: before the kernel has a packet, so that it merges

@@ -27,7 +27,9 @@ use netmanager_common::link::OVERHEAD_VX;
 use netmanager_common::map::{Unwrapped, Veth};
 use netmanager_common::packet::Frame;
 use netmanager_common::tunnel::{OVERHEAD, OVERHEAD6};
-use netmanager_common::wire::{self, ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_LEN, IPV6_LEN, Wire};
+use netmanager_common::wire::{
+    self, ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_LEN, IPV6_LEN, UDP_LEN, Wire,
+};
 
 use crate::fragment;
 
@@ -118,6 +120,15 @@ impl Skb {
         };
         // SAFETY: on success the helper has written all bytes, and any bytes are a value (`Wire`).
         (result == 0).then(|| unsafe { value.assume_init() })
+    }
+
+    /// As [`Self::load`], into memory that is not on the stack. Whether it was there; if not, the value is as good as any.
+    #[inline(always)]
+    pub(crate) fn load_into<T: Wire>(&self, offset: u16, value: &mut T) -> bool {
+        let target: *mut T = value;
+        // SAFETY: the buffer is as large as said, and any bytes are a value (`Wire`); the helper checks the bounds of the
+        // frame.
+        unsafe { bpf_skb_load_bytes(self.raw.cast(), u32::from(offset), target.cast(), T::SIZE) == 0 }
     }
 
     /// Overwrites what lies at `offset`.
@@ -246,6 +257,47 @@ impl Skb {
             };
         }
         self.adjust_room(-i32::from(overhead), u64::from(BPF_F_ADJ_ROOM_FIXED_GSO))
+    }
+
+    /// Whether the outer UDP has no checksum, as what our own programs send. Not certain to be seen if it has none: that
+    /// takes a frame whose first bytes do not lie together.
+    #[inline(always)]
+    pub(crate) fn is_unsummed(&self, outer: Family) -> bool {
+        let end_of_udp = match outer {
+            Family::V6 => ETHERNET_LEN + OVERHEAD6,
+            _ => ETHERNET_LEN + OVERHEAD,
+        };
+        // SAFETY: as in `new`.
+        let start = unsafe { (*self.raw).data as usize };
+        // SAFETY: as in `new`.
+        let end = unsafe { (*self.raw).data_end as usize };
+        let behind = start + usize::from(end_of_udp);
+        if behind > end {
+            return false;
+        }
+        // SAFETY: within the bounds just compared. The kernel lets programs read what lies between these two, after that.
+        unsafe { *core::ptr::with_exposed_provenance::<[u8; 2]>(behind - 2) == [0, 0] }
+    }
+
+    /// Makes the kernel forget that it was to complete a checksum of the outer headers, once these are gone: it would take
+    /// the inner packet's for the one that is open, and would have it changed in the way of open ones, which makes it
+    /// wrong.
+    ///
+    /// The kernel keeps beside the packet where that sum begins. When the outer headers are taken out, this comes to lie in
+    /// the Ethernet header; it is forgotten when bytes behind it are taken out. So some of the inner header
+    /// go, and come back.
+    #[inline(always)]
+    pub(crate) fn close_checksum<H: Header>(&self) -> Result<(), DropReason> {
+        /// As many as the shortest transport header has: the kernel leaves no less than an IP header.
+        const TAKEN: u16 = UDP_LEN;
+        // A super-packet's checksum is the inner one, and what is so short has none.
+        if self.gso_size() != 0 || self.len() < u32::from(ETHERNET_LEN + H::LEN + TAKEN) {
+            return Ok(());
+        }
+        let taken: [u8; TAKEN as usize] = self.load(ETHERNET_LEN).ok_or(DropReason::Malformed)?;
+        self.adjust_room(-i32::from(TAKEN), BPF_F_ADJ_ROOM_FIXED_GSO.into())?;
+        self.adjust_room(i32::from(TAKEN), BPF_F_ADJ_ROOM_FIXED_GSO.into())?;
+        self.store_with(ETHERNET_LEN, &taken, BPF_F_RECOMPUTE_CSUM.into())
     }
 
     #[inline(always)]

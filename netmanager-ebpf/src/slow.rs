@@ -112,19 +112,13 @@ pub(crate) fn handle(skb: &Skb) -> i32 {
     let skb = &skb.again_from(tag.ifindex);
     let end = match tag.origin {
         Origin::Container => container::handle(skb),
-        Origin::Uplink => arrive(skb),
+        Origin::Uplink => uplink::handle(skb),
         Origin::Netmanager => deliver(skb),
     };
     finish(skb, tag.origin, end)
 }
 
 /// A function to the kernel too, for the sake of the stack.
-#[inline(never)]
-fn arrive(skb: &Skb) -> i32 {
-    count::end(uplink::handle(skb))
-}
-
-/// As [`arrive`].
 #[inline(never)]
 fn deliver(skb: &Skb) -> i32 {
     let Some(ethernet) = skb.load::<Ethernet>(0) else { return count::end(Err(DropReason::Malformed)) };

@@ -4,7 +4,7 @@ use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use netmanager_common::event::DropReason;
 use netmanager_common::header::Header;
 use netmanager_common::link::{self, SHELL_LEN, Shell};
-use netmanager_common::map::{Backend, Node, Veth};
+use netmanager_common::map::{Backend, Node};
 use netmanager_common::outside::Outside;
 use netmanager_common::packet::Packet;
 use netmanager_common::tunnel::{OVERHEAD, Outer, Outer6};
@@ -15,24 +15,30 @@ use netmanager_common::wire::{
 use crate::guard::Sender;
 use crate::maps::{self, NODE};
 use crate::skb::{Family, Skb};
-use crate::{deliver, guard, miss, segment};
+use crate::{count, deliver, guard, miss, segment};
 
 /// A packet of the tunnel.
 struct Arrived {
-    /// The address on the underlay that it came from.
+    /// The address on the underlay that it came from; means nothing if `outer` is [`Family::None`].
     peer: Ip,
-    /// Set if [`crate::early`] has checked it and taken its outer headers off: `peer` means nothing then.
-    receiver: Option<Veth>,
+    /// Its outer headers. None, if [`crate::early`] has checked it and taken them off.
     outer: Family,
     /// Bytes of the inner packet, on which all lengths agree.
     available: u32,
 }
 
-/// The verdict on a frame that has arrived at the uplink. What is not the tunnel's is left to other programs and the
-/// host. A warm packet needs three hash lookups: its source, its receiver, its flow; of those that were unwrapped in the
-/// driver, where the first two were made, only the last.
+/// The end of a frame that has arrived at the uplink: see [`count::end`]. What is not the tunnel's is left to other programs
+/// and the host. A warm packet needs three hash lookups: its source, its receiver, its flow; of those that were unwrapped in
+/// the driver, where the first two were made, only the last.
+///
+/// A function to the kernel too, for the sake of the stack.
+#[inline(never)]
+pub(crate) fn handle(skb: &Skb) -> i32 {
+    count::end(path(skb))
+}
+
 #[inline(always)]
-pub(crate) fn handle(skb: &Skb) -> Result<i32, DropReason> {
+fn path(skb: &Skb) -> Result<i32, DropReason> {
     let Some(mut arrived) = tunnel_packet(skb)? else { return Ok(TC_ACT_UNSPEC) };
     let mut ip = first(skb, &arrived)?;
     if ip.version_and_length == link::FIRST && arrived.outer == Family::V4 {
@@ -70,7 +76,8 @@ fn deliver<H: Header>(skb: &Skb, arrived: &Arrived, ip: H) -> Result<i32, DropRe
             return Err(DropReason::ForeignTunnel);
         }
     }
-    let (receiver, sender) = match arrived.receiver {
+    let unwrapped = if arrived.outer == Family::None { skb.unwrapped() } else { None };
+    let (receiver, sender) = match unwrapped {
         Some(receiver) => (receiver, None),
         None => {
             let receiver = maps::veth(&ip.destination()).ok_or(DropReason::NoEndpoint)?;
@@ -87,24 +94,40 @@ fn deliver<H: Header>(skb: &Skb, arrived: &Arrived, ip: H) -> Result<i32, DropRe
     if receiver.is_node_itself() && !is_answer {
         return Err(DropReason::NoEndpoint);
     }
-    skb.close_tunnel_room::<H>(arrived.outer)?;
+    if arrived.outer != Family::None {
+        close::<H>(skb, arrived.outer)?;
+    }
     if let Some(sender) = sender {
         segment::clamp(skb, &packet, ETHERNET_LEN, sender.mtu)?;
     }
     deliver::to_container(skb, &packet, &receiver)
 }
 
+/// Takes the outer headers off. A function to the kernel too, for the sake of the stack, and of the verifier: what is
+/// behind it, it does not look at once more for each way through here.
+#[inline(never)]
+fn close<H: Header>(skb: &Skb, outer: Family) -> Result<(), DropReason> {
+    let is_left_open = !skb.is_unsummed(outer)
+        && match outer {
+            Family::V6 => skb.load::<Outer6>(ETHERNET_LEN).is_some_and(|outer| outer.is_left_open()),
+            _ => skb.load::<Outer>(ETHERNET_LEN).is_some_and(|outer| outer.is_left_open()),
+        };
+    skb.close_tunnel_room::<H>(outer)?;
+    if is_left_open { skb.close_checksum::<H>() } else { Ok(()) }
+}
+
 /// What came to this node's tunnel port, and of no VLAN: those are other networks, whoever sends there is not our peer.
 #[inline(always)]
 fn tunnel_packet(skb: &Skb) -> Result<Option<Arrived>, DropReason> {
-    let unwrapped = skb.unwrapped();
+    let is_unwrapped = skb.unwrapped().is_some();
     if skb.is_of_vlan() {
         // The program in the driver may not have seen the tag.
-        return if unwrapped.is_some() { Err(DropReason::ForeignTunnel) } else { Ok(None) };
+        return if is_unwrapped { Err(DropReason::ForeignTunnel) } else { Ok(None) };
     }
-    if unwrapped.is_some() {
+    if is_unwrapped {
         let available = skb.len().wrapping_sub(u32::from(ETHERNET_LEN));
-        return Ok(Some(Arrived { peer: Ip::NONE, receiver: unwrapped, outer: Family::None, available }));
+        let (peer, outer) = (Ip::NONE, Family::None);
+        return Ok(Some(Arrived { peer, outer, available }));
     }
     let (Some(ethernet), Some(node)) = (skb.load::<Ethernet>(0), NODE.get(0)) else { return Ok(None) };
     match ethernet.ethertype {
@@ -125,7 +148,7 @@ fn over<O: Outside>(skb: &Skb, node: &Node, family: Family) -> Result<Option<Arr
     }
     let frame = skb.len().wrapping_sub(u32::from(ETHERNET_LEN));
     let available = outer.inner_length(frame).ok_or(DropReason::Malformed)?;
-    Ok(Some(Arrived { peer: outer.ip().source(), receiver: None, outer: family, available }))
+    Ok(Some(Arrived { peer: outer.ip().source(), outer: family, available }))
 }
 
 /// A packet outside of the tunnel is left to others, but for one that claims to be of a container, or wants into one.

@@ -44,6 +44,7 @@ mod slow_path;
 mod talk;
 mod trace;
 mod turns;
+mod unfinished;
 mod upgrade;
 mod uplink;
 mod uplinks;
