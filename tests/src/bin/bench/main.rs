@@ -13,6 +13,7 @@ mod marks;
 mod measure;
 mod plan;
 mod plot;
+mod programs;
 mod progress;
 mod report;
 mod results;

@@ -11,11 +11,12 @@ use netmanager::bench::{
 use serde::{Deserialize, Serialize};
 
 use crate::cell::{Cell, Places};
+use crate::programs;
 use crate::scale;
 use crate::subject::{Underlay, Variant};
 
 /// Bytes of a question and of its answer.
-const QUESTION: u32 = 64;
+pub(crate) const QUESTION: u32 = 64;
 /// Of a UDP packet in an Ethernet frame: Ethernet with its checksum, IPv4, UDP.
 const FRAME_OVERHEAD: usize = 18 + 20 + 8;
 
@@ -38,6 +39,8 @@ pub(crate) enum Measure {
     Flows { count: usize },
     /// Connecting to services that the node does not know yet.
     FirstPacket,
+    /// Time in the programs in the kernel.
+    Programs,
     /// Of the tables in the kernel.
     Memory,
 }
@@ -54,6 +57,8 @@ pub(crate) enum Quantity {
     P999,
     ConnectionRate,
     PacketRate,
+    FromContainer,
+    FromUplink,
     Memory,
 }
 
@@ -67,7 +72,7 @@ pub(crate) struct Taken {
 
 impl Measure {
     /// In the order in which they are taken and shown.
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::Tcp { streams: 1 },
         Self::Tcp { streams: 4 },
         Self::Tcp { streams: 16 },
@@ -90,6 +95,7 @@ impl Measure {
         Self::Flows { count: 1000 },
         Self::Flows { count: 50_000 },
         Self::FirstPacket,
+        Self::Programs,
         Self::Memory,
     ];
 
@@ -117,6 +123,7 @@ impl Measure {
             | Self::Flows { .. }
             | Self::FirstPacket
             | Self::Memory => *variant == Variant::ServiceIp && underlay == Underlay::Superpacket,
+            Self::Programs => matches!(variant, Variant::NsIp | Variant::ServiceIp | Variant::Vx),
             _ => true,
         }
     }
@@ -134,6 +141,7 @@ impl Measure {
             Self::Instances { count } => format!("instances-{count}"),
             Self::Flows { count } => format!("flows-{count}"),
             Self::FirstPacket => "first-packet".to_owned(),
+            Self::Programs => "programs".to_owned(),
             Self::Memory => "memory".to_owned(),
         }
     }
@@ -153,6 +161,7 @@ impl Measure {
             Self::Instances { count } => format!("Connect, request, close, {count} instances in turn"),
             Self::Flows { count } => format!("Connect, request, close, beside {count} flows"),
             Self::FirstPacket => "Connect to a service that is not known yet".to_owned(),
+            Self::Programs => "In our programs, per warm packet".to_owned(),
             Self::Memory => "Kernel memory of a node's tables".to_owned(),
         }
     }
@@ -187,6 +196,7 @@ impl Measure {
             Self::Instances { count } => scale::instances(cell.underlay, count, duration, places),
             Self::Flows { count } => scale::beside_flows(cell.underlay, count, duration, places),
             Self::FirstPacket => scale::first_packets(cell.underlay, places),
+            Self::Programs => programs::per_packet(cell, duration, places),
             Self::Memory => scale::memory(cell),
         }
     }
@@ -232,6 +242,7 @@ impl Quantity {
             Self::P50 | Self::P90 | Self::P99 | Self::P999 => "us",
             Self::ConnectionRate => "1/s",
             Self::PacketRate => "kpps",
+            Self::FromContainer | Self::FromUplink => "ns",
             Self::Memory => "MB",
         }
     }
@@ -245,6 +256,8 @@ impl Quantity {
             Self::P90 => "p90",
             Self::P99 => "p99",
             Self::P999 => "p99.9",
+            Self::FromContainer => "from a container",
+            Self::FromUplink => "from the uplink",
         }
     }
 
