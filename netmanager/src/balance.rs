@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use self::health::{Action, Cause, Health, Probe};
-use crate::datapath::{Backend, Policy, Reading, Service, Suspect};
+use self::health::{Action, Answering, Cause, Health, Probe};
+use crate::datapath::{Backend, FlowState, Policy, Reading, Service, Suspect, Transport};
 use crate::error::chain;
 use crate::plane::{Backends, PlaneError};
-use crate::slowpath::{SlowPath, probe};
+use crate::slowpath::{SlowPath, Untaken, probe};
 
 /// How often distances are looked at, while there is a closest address with a choice.
 const LOOK: Duration = Duration::from_secs(5);
@@ -111,6 +111,27 @@ impl Balance {
             .filter_map(|other| read(datapath, other)?.accepted_port)
             .collect();
         let action = self.health.suspected(backend, &reading, |port| others.contains(&port), now);
+        self.carry_out(datapath, slow_path, action);
+    }
+
+    /// An instance has not taken a datagram.
+    pub fn untaken(
+        &mut self,
+        datapath: &mut impl Backends,
+        slow_path: Option<&SlowPath>,
+        untaken: Untaken,
+        now: Instant,
+    ) {
+        let has_address = |backend: &&Backend| match untaken.instance {
+            IpAddr::V4(address) => backend.instance_ip == address,
+            IpAddr::V6(address) => backend.instance_ip6 == Some(address),
+        };
+        let Some(backend) = self.choices().flat_map(|it| &it.backends).find(has_address).copied() else {
+            return;
+        };
+        let Self { services, health, .. } = self;
+        let who = |lately| who_answers(services, datapath, &backend, untaken.port, lately);
+        let action = health.untaken(backend, untaken.port, who, now);
         self.carry_out(datapath, slow_path, action);
     }
 
@@ -291,6 +312,36 @@ impl Behind {
         let ordered = distance::ordered(live, self.first, |backend| nodes.get(&backend.node.ip()).copied());
         (ordered, resting)
     }
+}
+
+/// Who of the services that the backend is behind has answered datagrams to this port. Of itself only those of flows
+/// that were not idle for so long count as new.
+fn who_answers(
+    services: &BTreeMap<IpAddr, Behind>,
+    datapath: &impl Backends,
+    backend: &Backend,
+    port: u16,
+    lately: Duration,
+) -> Answering {
+    let flows = datapath.flows().unwrap_or_else(|error| {
+        tracing::warn!(error = chain(&error), "cannot read which flows there are");
+        Vec::new()
+    });
+    let is_behind = |behind: &Behind| behind.is_choice() && behind.backends.contains(backend);
+    let mut answering = Answering::Nobody;
+    for flow in flows.iter().filter(|flow| {
+        flow.transport == Transport::Udp
+            && flow.service.port() == port
+            && flow.state != FlowState::New
+            && services.get(&flow.service.ip()).is_some_and(is_behind)
+    }) {
+        // Idle times are to the second.
+        if flow.backend.as_ref() == Some(backend) && flow.idle < lately {
+            return Answering::Itself;
+        }
+        answering = Answering::Another;
+    }
+    answering
 }
 
 fn read(datapath: &impl Backends, backend: &Backend) -> Option<Reading> {

@@ -40,7 +40,7 @@ use crate::plane::{Events, Mode, Plane};
 use crate::report::{Report, SessionState};
 use crate::resolver::{Resolver, is_use};
 use crate::session::{Event, Session};
-use crate::slowpath::SlowPath;
+use crate::slowpath::{News, SlowPath, Untaken};
 use crate::state::{self, Store};
 use crate::userspace;
 
@@ -140,6 +140,7 @@ enum Wake {
     Event(Event),
     Miss(IpAddr),
     Suspect(Suspect),
+    Untaken(Untaken),
     /// News of the path to another node.
     Path(Heard),
     /// Links, addresses or routes have changed.
@@ -179,6 +180,9 @@ impl Node {
                 Wake::Suspect(suspect) => {
                     self.balance.suspected(&mut self.datapath, self.slow_path.as_ref(), suspect, now());
                 }
+                Wake::Untaken(untaken) => {
+                    self.balance.untaken(&mut self.datapath, self.slow_path.as_ref(), untaken, now());
+                }
                 Wake::Path(heard) => self.hear_of_path(heard),
                 Wake::Links => self.reconcile_due = self.reconcile_due.min(Instant::now() + SETTLE),
                 Wake::Time => {}
@@ -211,7 +215,7 @@ impl Node {
         };
         let slow_path = async {
             match &mut self.slow_path {
-                Some(slow_path) => slow_path.missed().await,
+                Some(slow_path) => slow_path.next().await,
                 None => std::future::pending().await,
             }
         };
@@ -234,7 +238,10 @@ impl Node {
                     Wake::Time
                 }
             },
-            address = slow_path => Wake::Miss(address),
+            news = slow_path => match news {
+                News::Missed(address) => Wake::Miss(address),
+                News::Untaken(untaken) => Wake::Untaken(untaken),
+            },
             heard = path_mtus => Wake::Path(heard),
             () = self.watch.changed() => Wake::Links,
             () = tokio::time::sleep_until(deadline) => Wake::Time,

@@ -34,6 +34,7 @@ use tokio_util::task::TaskTracker;
 use self::ahead::Ahead;
 use self::counts::Counters;
 pub use self::counts::Counts;
+pub use self::decide::Untaken;
 use self::decide::{Decision, View as _, decide, give_up};
 use self::device::{Device, TapDevice};
 use self::frame::{Frame, to_deliver};
@@ -44,7 +45,7 @@ use crate::plane::{Plane, Reader};
 use crate::userspace;
 
 /// Addresses on their way between the node and the slow path. One that finds no room is asked for by the sender's next
-/// packet.
+/// packet, and other news are told again as well.
 const QUEUE: usize = 1024;
 
 /// How long a packet waits for an answer of the cluster. A sender of TCP repeats its first packet after one second, and
@@ -69,11 +70,19 @@ enum Order {
     Write(Vec<u8>),
 }
 
+/// What the node is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// Packets wait for this address: a service's, or the NsIP of a container that has no instance address yet.
+    Missed(IpAddr),
+    Untaken(Untaken),
+}
+
 /// The node's end of it. The device ends with the task.
 #[derive(Debug)]
 pub struct SlowPath {
     orders: mpsc::Sender<Order>,
-    missed: mpsc::Receiver<IpAddr>,
+    news: mpsc::Receiver<News>,
     counters: Arc<Counters>,
 }
 
@@ -120,20 +129,19 @@ impl SlowPath {
 
     fn start(device: Device, tables: Reader, tasks: &TaskTracker, stop: CancellationToken) -> Self {
         let (orders, to_do) = mpsc::channel(QUEUE);
-        let (to_ask, missed) = mpsc::channel(QUEUE);
+        let (to_tell, news) = mpsc::channel(QUEUE);
         let counters = Arc::new(Counters::default());
         let (held, ahead, counters_of_worker) =
             (Held::new(PATIENCE), Ahead::default(), Arc::clone(&counters));
-        let worker = Worker { device, tables, held, ahead, to_ask, counters: counters_of_worker };
+        let worker = Worker { device, tables, held, ahead, to_tell, counters: counters_of_worker };
         tasks.spawn(worker.run(to_do, stop));
-        Self { orders, missed, counters }
+        Self { orders, news, counters }
     }
 
-    /// The next address that packets wait for: a service's, or the NsIP of a container that has no instance address yet.
-    /// Cancel safe.
-    pub async fn missed(&mut self) -> IpAddr {
-        match self.missed.recv().await {
-            Some(address) => address,
+    /// The next news. Cancel safe.
+    pub async fn next(&mut self) -> News {
+        match self.news.recv().await {
+            Some(news) => news,
             // The task has ended; so does the node.
             None => std::future::pending().await,
         }
@@ -162,7 +170,7 @@ struct Worker {
     tables: Reader,
     held: Held<IpAddr>,
     ahead: Ahead,
-    to_ask: mpsc::Sender<IpAddr>,
+    to_tell: mpsc::Sender<News>,
     counters: Arc<Counters>,
 }
 
@@ -202,7 +210,7 @@ impl Worker {
                 Hold::Behind => self.counters.held(),
                 Hold::First => {
                     self.counters.held();
-                    self.to_ask.try_send(address).ok();
+                    self.tell(News::Missed(address));
                 }
             },
             Decision::HoldFragment(datagram) => match self.ahead.hold(datagram, frame, Instant::now()) {
@@ -243,12 +251,19 @@ impl Worker {
                 self.counters.answered();
                 self.write(&to_deliver(&packet));
             }
-            Decision::Translated(packet) => {
+            Decision::Translated { packet, untaken } => {
                 self.counters.translated();
+                if let Some(untaken) = untaken {
+                    self.tell(News::Untaken(untaken));
+                }
                 self.write(&to_deliver(&packet));
             }
             Decision::Drop | Decision::Hold(_) | Decision::HoldFragment(_) => self.counters.dropped(),
         }
+    }
+
+    fn tell(&self, news: News) {
+        self.to_tell.try_send(news).ok();
     }
 
     fn write(&self, frame: &[u8]) {

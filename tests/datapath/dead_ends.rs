@@ -10,7 +10,7 @@ use integration::{Netns, eventually};
 use netmanager::balance::Balance;
 use netmanager::datapath::{Backend, Datapath, Event, Policy, Service, Tables};
 use netmanager::net::Links;
-use netmanager::slowpath::SlowPath;
+use netmanager::slowpath::{News, SlowPath};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -43,7 +43,7 @@ fn watch(datapath: &mut Datapath, backends: Vec<Backend>, stop: &CancellationTok
     runtime.block_on(async {
         let tasks = TaskTracker::new();
         let links = Links::open().unwrap();
-        let slow_path = SlowPath::in_kernel(&links, datapath, &tasks, stop.clone()).await.unwrap();
+        let mut slow_path = SlowPath::in_kernel(&links, datapath, &tasks, stop.clone()).await.unwrap();
         let mut events = datapath.events().unwrap();
         let mut balance = Balance::adopt(datapath, Instant::now());
         balance.publish(datapath, SERVICE.into(), Policy::RoundRobin, backends).unwrap();
@@ -56,6 +56,12 @@ fn watch(datapath: &mut Datapath, backends: Vec<Backend>, stop: &CancellationTok
                         balance.suspected(datapath, Some(&slow_path), suspect, Instant::now());
                     }
                     Event::Miss(miss) => panic!("{miss:?}"),
+                },
+                news = slow_path.next() => match news {
+                    News::Untaken(untaken) => {
+                        balance.untaken(datapath, Some(&slow_path), untaken, Instant::now());
+                    }
+                    News::Missed(address) => panic!("{address} is asked for"),
                 },
                 () = sleep_until(deadline.into()) => {}
             }
@@ -274,6 +280,36 @@ fn an_instance_whose_process_has_died_gets_no_new_connections_until_it_listens_a
 }
 
 #[test]
+fn an_instance_that_takes_no_datagrams_gets_none_while_another_one_does() {
+    let mut underlay = Underlay::new(2);
+    let client = underlay.nodes[0].container(2);
+    let closed = underlay.nodes[0].container(3);
+    let server = underlay.nodes[1].container(2);
+    publish_instances(&mut underlay.nodes, &[&client, &closed, &server]);
+    serve(&server);
+    let backends = vec![closed.backend, server.backend];
+    watched(&mut underlay.nodes[0], backends, |tables| {
+        // Sockets of their own, since what has a flow stays with it.
+        let send = || {
+            let socket = client.netns.run(|| UdpSocket::bind(("0.0.0.0", 0)).unwrap()).unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+            socket.connect((SERVICE, PORT)).unwrap();
+            answered_by(&socket)
+        };
+        eventually(PATIENCE, "it to be set aside", || {
+            let by = send();
+            let aside = service(tables).resting;
+            if aside == [closed.backend] { Ok(()) } else { Err((by, aside)) }
+        })
+        .unwrap();
+        // What comes to a socket is taken, whoever reads it or not.
+        let socket = closed.netns.run(|| UdpSocket::bind(("0.0.0.0", PORT)).unwrap()).unwrap();
+        resting(tables, &[]);
+        drop(socket);
+    });
+}
+
+#[test]
 fn who_scans_ports_sets_nobody_aside() {
     let mut underlay = Underlay::new(3);
     let (client, servers) = client_and_servers(&mut underlay);
@@ -282,6 +318,10 @@ fn who_scans_ports_sets_nobody_aside() {
         for port in 10_000..10_100 {
             let refused = client.netns.run(|| TcpStream::connect((SERVICE, port))).unwrap();
             assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+            let socket = client.netns.run(|| UdpSocket::bind(("0.0.0.0", 0)).unwrap()).unwrap();
+            socket.connect((SERVICE, 10_000)).unwrap();
+            // Linux says of no more than a few that nobody takes them.
+            socket.send(b"who?").unwrap();
         }
         assert_eq!(service(tables).resting, []);
     });

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use netmanager::datapath::{Backend, Datapath, Policy};
 use netmanager::net::Links;
 use netmanager::pathmtu::PathMtus;
-use netmanager::slowpath::{Counts, SlowPath};
+use netmanager::slowpath::{Counts, News, SlowPath};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -85,7 +85,8 @@ fn drive(
             let deadline = path_mtus.deadline().unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
             tokio::select! {
                 () = stop.cancelled() => break,
-                address = slow_path.missed() => {
+                news = slow_path.next() => {
+                    let News::Missed(address) = news else { continue };
                     if let Some((policy, backends)) = cluster(address) {
                         datapath.publish_service(address, policy, &backends).unwrap();
                         slow_path.settled(address);

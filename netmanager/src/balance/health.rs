@@ -2,7 +2,8 @@
 //!
 //! A backend that stops answering is asked once more, by a probe of our own; one that still does not answer is set aside,
 //! and probed again and again until it does. One that refuses connections which it, or another one of the same service,
-//! has accepted before is set aside at once. Nobody has to wait for the control plane, which finds out what is really wrong
+//! has accepted before is set aside at once; likewise one whose container says by ICMP, again and again, that nobody takes the
+//! datagrams which it, or another one, has answered before. Nobody has to wait for the control plane, which finds out what is really wrong
 //! in its own time. Who cannot be replaced is not set aside ([`Health::split`]).
 
 use std::collections::BTreeMap;
@@ -49,6 +50,26 @@ pub enum Cause {
     Silent,
     #[error("it refuses connections")]
     Refuses,
+    #[error("nobody takes the datagrams that it gets")]
+    Untaken,
+}
+
+/// Who has answered datagrams to a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answering {
+    Nobody,
+    /// The backend itself, lately.
+    Itself,
+    /// Another backend of the same service; or itself, but not lately.
+    Another,
+}
+
+/// Datagrams that an instance did not take.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    port: u16,
+    since: Instant,
+    count: u32,
 }
 
 #[derive(Debug)]
@@ -75,6 +96,7 @@ enum State {
 #[derive(Debug, Default)]
 pub struct Health {
     standings: BTreeMap<Backend, Standing>,
+    rows: BTreeMap<Backend, Row>,
 }
 
 impl Health {
@@ -118,6 +140,41 @@ impl Health {
         Some(action)
     }
 
+    /// The backend's container has not taken a datagram to `port`. `who_answers`: who of a service that it is behind has
+    /// answered datagrams there; of itself only what was not longer ago than the time that is given counts.
+    ///
+    /// Nobody can probe that without troubling whoever listens: it is taken back after a pause, and new flows try.
+    pub fn untaken(
+        &mut self,
+        backend: Backend,
+        port: u16,
+        who_answers: impl FnOnce(Duration) -> Answering,
+        now: Instant,
+    ) -> Option<Action> {
+        let pause = match self.standings.get(&backend) {
+            None => FIRST_PAUSE,
+            Some(Standing { state: State::Back { .. } | State::Suspect { .. }, pause, .. }) => *pause,
+            Some(_) => return None,
+        };
+        let row = self.rows.entry(backend).or_insert(Row { port, since: now, count: 0 });
+        let age = now.saturating_duration_since(row.since);
+        if row.port != port || age > LONGEST_PAUSE {
+            *row = Row { port, since: now, count: 0 };
+        }
+        row.count += 1;
+        if row.count < REFUSALS {
+            return None;
+        }
+        self.rows.remove(&backend);
+        // As with connections: nobody may have the port.
+        if who_answers(age) != Answering::Another {
+            return None;
+        }
+        let state = State::Aside { cause: Cause::Untaken, due: now + pause };
+        self.standings.insert(backend, Standing { state, probe: Probe::Echo, pause });
+        Some(Action::SetAside(backend, Cause::Untaken))
+    }
+
     /// Does what is due. `read` gives what is noted of a backend now, or nothing if it is no longer known. Without
     /// `can_probe` a backend is tried with new flows instead.
     pub fn tick(
@@ -133,7 +190,7 @@ impl Health {
             }
             match standing.state {
                 State::Back { .. } => return false,
-                State::Aside { cause, .. } if can_probe => {
+                State::Aside { cause, .. } if can_probe && cause != Cause::Untaken => {
                     actions.push(Action::Probe(*backend, standing.probe));
                     standing.state = State::Probed { cause, asked: now };
                 }
@@ -197,12 +254,13 @@ impl Health {
     /// Whether all is well.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.standings.is_empty()
+        self.standings.is_empty() && self.rows.is_empty()
     }
 
     /// Forgets all but these.
     pub fn retain(&mut self, is_known: impl Fn(&Backend) -> bool) {
         self.standings.retain(|backend, _| is_known(backend));
+        self.rows.retain(|backend, _| is_known(backend));
     }
 }
 

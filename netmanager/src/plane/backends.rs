@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Plane, PlaneError};
-use crate::datapath::{Backend, Datapath, Endpoint, Reading, Service, Suspect};
+use crate::datapath::{Backend, Datapath, Endpoint, Flow, Reading, Service, Suspect};
 
 /// See [`Datapath`] for what the verbs do.
 #[expect(clippy::missing_errors_doc, reason = "as there")]
@@ -13,6 +13,7 @@ pub trait Backends {
     fn suspect(&self, suspect: Suspect) -> Option<Backend>;
     fn reading(&self, backend: &Backend) -> Result<Option<Reading>, PlaneError>;
     fn endpoints(&self) -> Result<Vec<Endpoint>, PlaneError>;
+    fn flows(&self) -> Result<Vec<Flow>, PlaneError>;
     fn publish(&mut self, service: &Service) -> Result<(), PlaneError>;
     fn withdraw_service(&mut self, service_ip: IpAddr) -> Result<(), PlaneError>;
     fn set_aside(&mut self, backend: &Backend, aside: bool) -> Result<(), PlaneError>;
@@ -37,6 +38,10 @@ impl Backends for Datapath {
 
     fn endpoints(&self) -> Result<Vec<Endpoint>, PlaneError> {
         Ok(self.endpoints()?)
+    }
+
+    fn flows(&self) -> Result<Vec<Flow>, PlaneError> {
+        Ok(self.flows()?)
     }
 
     fn publish(&mut self, service: &Service) -> Result<(), PlaneError> {
@@ -84,6 +89,10 @@ impl Backends for Plane {
 
     fn endpoints(&self) -> Result<Vec<Endpoint>, PlaneError> {
         self.endpoints()
+    }
+
+    fn flows(&self) -> Result<Vec<Flow>, PlaneError> {
+        self.flows()
     }
 
     fn publish(&mut self, service: &Service) -> Result<(), PlaneError> {

@@ -31,6 +31,15 @@ pub(super) trait View {
     fn has_begun(&self, datagram: &Datagram) -> bool;
 }
 
+/// An instance's own word that it does not take the datagrams that a container here has sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Untaken {
+    /// The instance's address, as the answers come from it.
+    pub instance: IpAddr,
+    /// Where to.
+    pub port: u16,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     /// What was missing is there: it begins anew where it came from.
@@ -42,7 +51,7 @@ pub(super) enum Decision {
     /// This packet goes to whom it is for, instead of the frame: an answer to the sender.
     Answer(Vec<u8>),
     /// This packet goes to whom it is for: the frame's, translated.
-    Translated(Vec<u8>),
+    Translated { packet: Vec<u8>, untaken: Option<Untaken> },
     /// There is nothing to be done.
     Drop,
 }
@@ -145,16 +154,19 @@ fn leaving(mut error: IcmpError, ifindex: u32, view: &impl View) -> Decision {
     if view.instance_ip(ns_ip).is_some() {
         return arriving(error, view);
     }
-    Decision::Translated(error.into_bytes())
+    Decision::Translated { packet: error.into_bytes(), untaken: None }
 }
 
 /// An error for a container of this node. Shown as about what the container had dialled.
 fn arriving(mut error: IcmpError, view: &impl View) -> Decision {
     let Some(dialled) = view.dialled(&error.answer()) else { return Decision::Drop };
     let (reporter, container) = (error.source(), error.destination());
-    let is_of_peer = reporter == error.answer().source;
+    let answer = error.answer();
+    let is_of_peer = reporter == answer.source;
+    let is_untaken = is_of_peer && error.is_about_udp() && error.says_untaken();
+    let untaken = is_untaken.then_some(Untaken { instance: answer.source, port: answer.source_port });
     error.readdress(if is_of_peer { dialled } else { reporter }, container, dialled);
-    Decision::Translated(error.into_bytes())
+    Decision::Translated { packet: error.into_bytes(), untaken }
 }
 
 /// The instance's NsIP in the family of `address`.

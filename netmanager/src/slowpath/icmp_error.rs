@@ -86,6 +86,23 @@ impl IcmpError {
         }
     }
 
+    /// Whether it says that nobody takes such packets: nobody listens there, or a firewall refuses them.
+    pub(super) fn says_untaken(&self) -> bool {
+        let at = self.quoted - ICMP_LEN;
+        let (kind, code) = (self.bytes[at], self.bytes[at + 1]);
+        // Protocol or port unreachable, prohibited (RFC 1812, 5.2.7.1; RFC 4443, 3.1).
+        if self.is_v4 {
+            kind == 3 && matches!(code, 2 | 3 | 10 | 13)
+        } else {
+            kind == 1 && matches!(code, 1 | 4)
+        }
+    }
+
+    /// Whether the quoted packet is one of UDP.
+    pub(super) fn is_about_udp(&self) -> bool {
+        self.protocol == UDP
+    }
+
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }

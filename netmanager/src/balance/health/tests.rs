@@ -112,6 +112,60 @@ fn a_port_that_nobody_has_accepts_nothing_and_says_nothing() {
 }
 
 #[test]
+fn one_that_does_not_take_datagrams_is_set_aside_and_tried_again_after_a_pause() {
+    let (mut health, mut now) = (Health::default(), Instant::now());
+    let untaken = |health: &mut Health, now| health.untaken(backend(1), 53, |_| Answering::Another, now);
+    for _ in 1..REFUSALS {
+        assert_eq!(untaken(&mut health, now), None);
+    }
+    assert_eq!(untaken(&mut health, now), Some(Action::SetAside(backend(1), Cause::Untaken)));
+    assert_eq!(untaken(&mut health, now), None, "that is known");
+    assert_eq!(next(&mut health, SILENT, &mut now), [Action::TakeBack(backend(1))], "without a probe");
+    assert_eq!(health.aside(&backend(1)), None);
+    // The next pause is longer.
+    for _ in 0..REFUSALS {
+        untaken(&mut health, now);
+    }
+    assert_eq!(health.deadline(), Some(now + 2 * FIRST_PAUSE));
+}
+
+#[test]
+fn one_whose_container_answers_a_probe_and_takes_no_datagrams_is_set_aside() {
+    let (mut health, now) = (Health::default(), Instant::now());
+    let reading = Reading { asked_port: None, ..SILENT };
+    assert_eq!(
+        health.suspected(backend(1), &reading, NOBODY, now),
+        Some(Action::Probe(backend(1), Probe::Echo))
+    );
+    let told = (0..REFUSALS).find_map(|_| health.untaken(backend(1), 53, |_| Answering::Another, now));
+    assert_eq!(told, Some(Action::SetAside(backend(1), Cause::Untaken)));
+}
+
+#[test]
+fn a_row_ends_by_another_port_and_by_a_long_time() {
+    let (mut health, mut now) = (Health::default(), Instant::now());
+    for port in (0..100).map(|n| 5000 + n % 2) {
+        assert_eq!(health.untaken(backend(1), port, |_| Answering::Another, now), None);
+    }
+    for _ in 0..100 {
+        now += LONGEST_PAUSE / 2 + Duration::from_millis(1);
+        assert_eq!(health.untaken(backend(2), 53, |_| Answering::Another, now), None);
+    }
+}
+
+#[test]
+fn datagrams_to_a_port_that_nobody_has_and_those_of_one_who_answers_others_say_nothing() {
+    let (mut health, now) = (Health::default(), Instant::now());
+    for answering in [Answering::Nobody, Answering::Itself] {
+        for _ in 0..10 * REFUSALS {
+            assert_eq!(health.untaken(backend(1), 53, |_| answering, now), None);
+        }
+    }
+    health.retain(|_| false);
+    assert!(health.is_empty());
+}
+
+#[test]
 fn datagrams_are_probed_by_echo() {
     let (mut health, now) = (Health::default(), Instant::now());
     let reading = Reading { asked_port: None, ..SILENT };

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use integration::Netns;
 use netmanager::datapath::{Backend, Datapath, Policy};
 use netmanager::net::Links;
-use netmanager::slowpath::SlowPath;
+use netmanager::slowpath::{News, SlowPath};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -51,7 +51,8 @@ fn resolve(
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                address = slow_path.missed() => {
+                news = slow_path.next() => {
+                    let News::Missed(address) = news else { continue };
                     datapath.publish_service(address, Policy::RoundRobin, &known(address))?;
                     slow_path.settled(address);
                 }
