@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use integration::Netns;
 use netmanager::datapath::{Backend, EndpointCounters, Policy};
 
-use crate::nodes::{Container, Family, Node, Underlay, kernel_has_ipv6, publish_instances};
+use crate::nodes::{Container, Family, Node, Underlay, kernel_has_ipv6, publish_instances, service};
 use crate::talk::{Answer, ask, ask_by_datagram, connect, echo, exchange, ping, serve};
 
 /// Of the inner and the outer version.
@@ -17,13 +17,6 @@ fn combinations() -> Vec<(Family, Family)> {
         &[Family::V4]
     };
     families.iter().flat_map(|inner| families.iter().map(|outer| (*inner, *outer))).collect()
-}
-
-fn service(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => Ipv4Addr::new(10, 30, 2, 10).into(),
-        Family::V6 => Ipv6Addr::new(0xfdff, 0x2000, 0, 0, 0, 0, 0, 9).into(),
-    }
 }
 
 fn closest(family: Family) -> IpAddr {

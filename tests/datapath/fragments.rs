@@ -1,6 +1,6 @@
 //! Datagrams in fragments, of either IP version: single packets, and whole datagrams between containers, in order and not.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use etherparse::{IpFragOffset, Ipv4Header, Ipv6FragmentHeader, Ipv6Header, Ipv6HeaderSlice, PacketBuilder};
@@ -10,7 +10,9 @@ use netmanager_common::punt::{Origin, Tag};
 
 use crate::bed::{CLIENT, PASS, PEER};
 use crate::container::to_service;
-use crate::nodes::{Container, Family, Node, TUNNEL_PORT, Underlay, kernel_has_ipv6, publish_instances};
+use crate::nodes::{
+    Container, Family, Node, TUNNEL_PORT, Underlay, any, kernel_has_ipv6, publish_instances, service,
+};
 use crate::packet::ETHERNET;
 use crate::packet::Transport::Udp;
 use crate::running::run;
@@ -20,13 +22,6 @@ use crate::six::{
 };
 use crate::talk::PORT;
 use crate::vlan::send;
-
-fn service(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => Ipv4Addr::new(10, 30, 2, 10).into(),
-        Family::V6 => Ipv6Addr::new(0xfdff, 0x2000, 0, 0, 0, 0, 0, 9).into(),
-    }
-}
 
 fn families() -> &'static [Family] {
     if kernel_has_ipv6() {
@@ -189,13 +184,6 @@ fn client_and_server(underlay: &mut Underlay) -> (Container, Container) {
             .unwrap();
     }
     (client, server)
-}
-
-fn any(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
-        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
-    }
 }
 
 fn bind(netns: &Netns, family: Family, port: u16) -> UdpSocket {

@@ -2,12 +2,12 @@
 //! addresses.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use integration::Netns;
 use netmanager::datapath::{Backend, Policy};
 
-use crate::nodes::{Container, Family, Underlay, kernel_has_ipv6};
+use crate::nodes::{Container, Family, Underlay, kernel_has_ipv6, service};
 use crate::running::run;
 use crate::talk::ask_by_datagram;
 
@@ -17,13 +17,6 @@ fn families() -> &'static [Family] {
     }
     println!("this kernel has no IPv6: only IPv4");
     &[Family::V4]
-}
-
-fn service(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => Ipv4Addr::new(10, 30, 2, 10).into(),
-        Family::V6 => Ipv6Addr::new(0xfdff, 0x2000, 0, 0, 0, 0, 0, 9).into(),
-    }
 }
 
 /// What the cluster knows: a service with this instance, and each container's own addresses.

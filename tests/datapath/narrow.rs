@@ -10,7 +10,7 @@ use std::time::Duration;
 use integration::{Netns, eventually};
 use netmanager::datapath::Policy;
 
-use crate::nodes::{Container, Family, Routed, kernel_has_ipv6, publish_instances};
+use crate::nodes::{Container, Family, Routed, any, kernel_has_ipv6, publish_instances, service};
 use crate::running::run;
 use crate::talk::{PORT, connect, echo, exchange};
 
@@ -18,13 +18,6 @@ use crate::talk::{PORT, connect, echo, exchange};
 const MTUS: [u16; 5] = [1500, 1492, 1428, 1400, 1280];
 /// What IPv6 has at least: no Linux sends smaller packets, whatever it is told.
 const LEAST_OF_IPV6: u16 = 1280;
-
-fn service(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => Ipv4Addr::new(10, 30, 2, 10).into(),
-        Family::V6 => Ipv6Addr::new(0xfdff, 0x2000, 0, 0, 0, 0, 0, 9).into(),
-    }
-}
 
 fn headers(outer: Family) -> u16 {
     if outer == Family::V4 { 28 } else { 48 }
@@ -49,11 +42,7 @@ fn fragments(routers: &[Netns]) -> u64 {
 
 /// Answers each datagram with itself.
 fn echo_datagrams(container: &Container, family: Family) {
-    let any: IpAddr = match family {
-        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
-        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = container.netns.run(|| UdpSocket::bind((any, PORT)).unwrap()).unwrap();
+    let socket = container.netns.run(|| UdpSocket::bind((any(family), PORT)).unwrap()).unwrap();
     thread::spawn(move || {
         let mut buffer = [0; 2048];
         while let Ok((length, peer)) = socket.recv_from(&mut buffer) {

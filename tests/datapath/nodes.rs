@@ -325,6 +325,22 @@ impl<D: Verbs> Node<D> {
     }
 }
 
+/// A service address whose instances take turns.
+pub(crate) fn service(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(10, 30, 2, 10).into(),
+        Family::V6 => Ipv6Addr::new(0xfdff, 0x2000, 0, 0, 0, 0, 0, 9).into(),
+    }
+}
+
+/// What a socket binds that takes any address.
+pub(crate) fn any(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
 /// A kernel may have been started without IPv6.
 pub(crate) fn kernel_has_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6").exists()

@@ -9,6 +9,7 @@ use netmanager::datapath::Policy;
 
 use crate::nodes::{
     Container, Family, Node, TUNNEL_PORT, Underlay, decapsulation, kernel_has_ipv6, publish_instances,
+    service,
 };
 use crate::talk::{PORT, connect, echo, exchange};
 use crate::wire::{Capture, Crossed};
@@ -16,13 +17,6 @@ use crate::wire::{Capture, Crossed};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The largest frame with a packet of the containers' MTU.
 const LARGEST_FRAME: usize = 14 + 28 + 1450;
-
-fn service(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => Ipv4Addr::new(10, 30, 2, 10).into(),
-        Family::V6 => Ipv6Addr::new(0xfdff, 0x2000, 0, 0, 0, 0, 0, 9).into(),
-    }
-}
 
 /// Features of a link, by the names that ethtool has for them.
 #[derive(Debug, Clone, Copy)]

@@ -9,20 +9,13 @@ use etherparse::{IpHeaders, NetHeaders, PacketBuilder, PacketBuilderStep, Packet
 use integration::Netns;
 use netmanager::datapath::{Backend, Policy};
 
-use crate::nodes::{Family, TUNNEL_PORT, Underlay, kernel_has_ipv6};
+use crate::nodes::{Family, TUNNEL_PORT, Underlay, any, kernel_has_ipv6, service};
 use crate::talk::{PORT, connect};
 use crate::wire::set;
 
 /// `linux/udp.h`
 const UDP_NO_CHECK6_RX: i32 = 102;
 const PATIENCE: Duration = Duration::from_secs(5);
-
-fn service(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => Ipv4Addr::new(10, 30, 2, 10).into(),
-        Family::V6 => Ipv6Addr::new(0xfdff, 0x2000, 0, 0, 0, 0, 0, 9).into(),
-    }
-}
 
 fn peer(outer: Family) -> IpAddr {
     match outer {
@@ -109,9 +102,7 @@ fn expect_answers(inner: Family, outer: Family) {
         })
         .unwrap();
     let _peer = join(&underlay, outer, client.backend);
-    let any: IpAddr =
-        if inner == Family::V4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = client.netns.run(|| UdpSocket::bind((any, 0)).unwrap()).unwrap();
+    let socket = client.netns.run(|| UdpSocket::bind((any(inner), 0)).unwrap()).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.connect((service(inner), PORT)).unwrap();
     let mut buffer = [0; 2048];
