@@ -122,15 +122,6 @@ impl Skb {
         (result == 0).then(|| unsafe { value.assume_init() })
     }
 
-    /// As [`Self::load`], into memory that is not on the stack. Whether it was there; if not, the value is as good as any.
-    #[inline(always)]
-    pub(crate) fn load_into<T: Wire>(&self, offset: u16, value: &mut T) -> bool {
-        let target: *mut T = value;
-        // SAFETY: the buffer is as large as said, and any bytes are a value (`Wire`); the helper checks the bounds of the
-        // frame.
-        unsafe { bpf_skb_load_bytes(self.raw.cast(), u32::from(offset), target.cast(), T::SIZE) == 0 }
-    }
-
     /// Overwrites what lies at `offset`.
     #[inline(always)]
     pub(crate) fn store<T: Wire>(&self, offset: u16, value: &T) -> Result<(), DropReason> {
@@ -280,12 +271,11 @@ impl Skb {
     }
 
     /// Makes the kernel forget that it was to complete a checksum of the outer headers, once these are gone: it would take
-    /// the inner packet's for the one that is open, and would have it changed in the way of open ones, which makes it
-    /// wrong.
+    /// the inner packet's for the one that is open, and would have it changed in the way of open ones, which makes it wrong.
     ///
     /// The kernel keeps beside the packet where that sum begins. When the outer headers are taken out, this comes to lie in
-    /// the Ethernet header; it is forgotten when bytes behind it are taken out. So some of the inner header
-    /// go, and come back.
+    /// the Ethernet header; it is forgotten when bytes behind it are taken out. So some of the inner header go, and come
+    /// back.
     #[inline(always)]
     pub(crate) fn close_checksum<H: Header>(&self) -> Result<(), DropReason> {
         /// As many as the shortest transport header has: the kernel leaves no less than an IP header.

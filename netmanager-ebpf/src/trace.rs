@@ -9,8 +9,8 @@ use netmanager_common::link::{self, SHELL_LEN};
 use netmanager_common::punt::Origin;
 use netmanager_common::trace::{Program, Record, Switch, Verdict};
 use netmanager_common::wire::{
-    Be16, ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT_OFFSET, IPV4_LEN, IPV6_LEN, Ip, Ipv4, TCP,
-    UDP, UDP_LEN,
+    Be16, ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT_OFFSET, IPV4_LEN, IPV6_LEN, Ip, Ipv4, Ipv6,
+    TCP, UDP, UDP_LEN,
 };
 
 use crate::maps::{self, NODE, Scratch, TRACE, TRACED, TRACES};
@@ -77,55 +77,32 @@ fn publish() -> bool {
     fits
 }
 
-/// What is not told of an IP header, as a number: a struct would be returned on the stack. The lowest 16 bits are its
-/// length in bytes, the next one says whether ports may follow.
-#[derive(Clone, Copy)]
-struct Header(u32);
-
-impl Header {
-    const FIRST: u32 = 1 << 16;
-
-    #[expect(clippy::cast_possible_truncation, reason = "the lowest bits are meant")]
-    #[inline(always)]
-    const fn length(self) -> u16 {
-        self.0 as u16
-    }
-
-    #[inline(always)]
-    const fn is_first(self) -> bool {
-        self.0 & Self::FIRST != 0
-    }
+/// What is not told of an IP header.
+struct Header {
+    /// Bytes of it.
+    length: u16,
+    /// Whether ports may follow.
+    is_first: bool,
 }
 
 /// Notes the IP header at `at`.
 #[inline(always)]
 fn read(skb: &Skb, at: u16, is_v4: bool, record: &mut Record) -> Option<Header> {
-    Some(Header(note_header(skb, at, is_v4, record))).filter(|header| header.0 != 0)
-}
-
-/// See [`read`]; 0 if there is none. A function to the kernel too: both headers of a tunnel packet lie in the same place of
-/// the stack then.
-#[inline(never)]
-fn note_header(skb: &Skb, at: u16, is_v4: bool, record: &mut Record) -> u32 {
     if is_v4 {
-        let Some(ip) = skb.load::<Ipv4>(at) else { return 0 };
+        let ip: Ipv4 = skb.load(at)?;
         record.source = Ip::from_v4(ip.source);
         record.destination = Ip::from_v4(ip.destination);
         record.protocol = ip.protocol;
         record.length = ip.total_length.get().into();
-        let is_first = if ip.fragment.get() & FRAGMENT_OFFSET == 0 { Header::FIRST } else { 0 };
-        return (u32::from(ip.version_and_length & 0x0f) * 4) | is_first;
+        let length = u16::from(ip.version_and_length & 0x0f) * 4;
+        return Some(Header { length, is_first: ip.fragment.get() & FRAGMENT_OFFSET == 0 });
     }
-    const SOURCE: u16 = IPV6_LEN - 32;
-    let Some([_, _, _, _, a, b, next_header, _]) = skb.load::<[u8; 8]>(at) else { return 0 };
-    let has_addresses = skb.load_into(at + SOURCE, &mut record.source)
-        && skb.load_into(at + SOURCE + 16, &mut record.destination);
-    if !has_addresses {
-        return 0;
-    }
-    record.protocol = next_header;
-    record.length = u32::from(Be16([a, b]).get()) + u32::from(IPV6_LEN);
-    u32::from(IPV6_LEN) | Header::FIRST
+    let ip: Ipv6 = skb.load(at)?;
+    record.source = ip.source;
+    record.destination = ip.destination;
+    record.protocol = ip.next_header;
+    record.length = u32::from(ip.payload_length.get()) + u32::from(IPV6_LEN);
+    Some(Header { length: IPV6_LEN, is_first: true })
 }
 
 /// Notes all that is told of a packet, in the scratch memory: it would not fit on the stack of the path that has ended.
@@ -184,8 +161,8 @@ fn look(skb: &Skb, origin: Origin, verdict: i32, reason: u32, now: u64, scratch:
         };
     }
     if matches!(record.protocol, TCP | UDP)
-        && header.is_first()
-        && let Some([a, b, c, d]) = skb.load::<[u8; 4]>(at + header.length())
+        && header.is_first
+        && let Some([a, b, c, d]) = skb.load::<[u8; 4]>(at + header.length)
     {
         record.source_port = Be16([a, b]);
         record.destination_port = Be16([c, d]);

@@ -126,8 +126,7 @@ fn tunnel_packet(skb: &Skb) -> Result<Option<Arrived>, DropReason> {
     }
     if is_unwrapped {
         let available = skb.len().wrapping_sub(u32::from(ETHERNET_LEN));
-        let (peer, outer) = (Ip::NONE, Family::None);
-        return Ok(Some(Arrived { peer, outer, available }));
+        return Ok(Some(Arrived { peer: Ip::NONE, outer: Family::None, available }));
     }
     let (Some(ethernet), Some(node)) = (skb.load::<Ethernet>(0), NODE.get(0)) else { return Ok(None) };
     match ethernet.ethertype {
