@@ -1,10 +1,10 @@
 //! Which backends are dead ends. Pure: what the kernel side has noted and the time go in, [`Action`]s come out.
 //!
-//! A backend that stops answering is asked once more, by a probe of our own; one that still does not answer is set aside,
-//! and probed again and again until it does. One that refuses connections which it, or another one of the same service,
-//! has accepted before is set aside at once; likewise one whose container says by ICMP, again and again, that nobody takes the
-//! datagrams which it, or another one, has answered before. Nobody has to wait for the control plane, which finds out what is really wrong
-//! in its own time. Who cannot be replaced is not set aside ([`Health::split`]).
+//! A backend that stops answering is asked once more, by a probe of our own; one that still does not answer is set
+//! aside, and probed again and again until it does. One that refuses connections which it, or another one of the same
+//! service, has accepted before is set aside at once; likewise one whose container says by ICMP, again and again, that
+//! nobody takes the datagrams which it, or another one, has answered before. Nobody has to wait for the control plane,
+//! which finds out what is really wrong in its own time. Who cannot be replaced is not set aside ([`Health::split`]).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
