@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -90,14 +91,17 @@ pub(crate) fn ask(client: &Container, address: impl Into<IpAddr>) -> Answer {
     Answer::parse(&text)
 }
 
-/// Asks by one UDP datagram.
+/// Asks by one UDP datagram, from a port that nobody had before: one that comes again belongs to the flow of whoever had
+/// it, and to its backend.
 pub(crate) fn ask_by_datagram(client: &Container, address: impl Into<IpAddr>) -> io::Result<Answer> {
+    static PORTS: AtomicU16 = AtomicU16::new(20_000);
+    let port = PORTS.fetch_add(1, Ordering::Relaxed);
     let target = SocketAddr::new(address.into(), PORT);
     let any = match target {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
-    let socket = client.netns.run(|| UdpSocket::bind((any, 0)).unwrap()).unwrap();
+    let socket = client.netns.run(|| UdpSocket::bind((any, port)).unwrap()).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(2)))?;
     // A connected socket takes answers from nobody but whom it asked.
     socket.connect(target)?;
