@@ -47,6 +47,16 @@ macro_rules! drop_reasons {
             /// All reasons, in the order of their counters.
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
+            /// The one whose counter has this index.
+            #[must_use]
+            #[inline(always)]
+            pub const fn at(index: u32) -> Option<Self> {
+                match index {
+                    $(index if index == Self::$name as u32 => Some(Self::$name),)+
+                    _ => None,
+                }
+            }
+
             /// A short name for metrics and scripts. It does not change.
             #[must_use]
             pub const fn name(self) -> &'static str {
@@ -147,7 +157,7 @@ impl TryFrom<u32> for DropReason {
     type Error = UnknownDropReason;
 
     fn try_from(index: u32) -> Result<Self, UnknownDropReason> {
-        Self::ALL.get(index as usize).copied().ok_or(UnknownDropReason(index))
+        Self::at(index).ok_or(UnknownDropReason(index))
     }
 }
 

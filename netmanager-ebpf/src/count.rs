@@ -19,6 +19,15 @@ pub(crate) fn end(result: Result<i32, DropReason>) -> i32 {
     }
 }
 
+/// What had this [`end`].
+#[inline(always)]
+pub(crate) fn result(end: i32) -> Result<i32, DropReason> {
+    match reason(end) {
+        None => Ok(end),
+        Some(reason) => Err(DropReason::at(reason).unwrap_or(DropReason::KernelRefused)),
+    }
+}
+
 /// The index of the reason for which a path has ended without a verdict.
 #[inline(always)]
 pub(crate) fn reason(end: i32) -> Option<u32> {

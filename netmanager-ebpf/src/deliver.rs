@@ -27,7 +27,7 @@ pub(crate) fn show_as_dialled<H: Header>(
     let Some(entry) = FLOWS.get_ptr_mut(&scratch.arrival) else {
         // What is from an NsIP answers to nothing that a container has dialled by another address.
         let is_answer = (packet.ip.source().is_service() || receiver.is_node_itself())
-            && follow::recall_arrived(scratch, packet.tcp_flags.into(), receiver.slot, receiver.ifindex);
+            && follow::recall_arrived(packet.tcp_flags, receiver.slot, receiver.ifindex);
         if is_answer {
             packet.set_source(scratch.flow.source);
         }
@@ -37,13 +37,13 @@ pub(crate) fn show_as_dialled<H: Header>(
     // meanwhile, the packet gets a source that its receiver does not know, and is refused there; for what is noted in
     // it see `select::lookup`.
     let entry = unsafe { &mut *entry };
-    follow::arrived(scratch, entry, packet, receiver.ifindex, select::now());
+    follow::arrived(entry, packet, receiver.ifindex, select::now());
     packet.set_source(entry.source);
     Ok(true)
 }
 
-/// Puts the packet into the other end of the veth: a container's, or the node's own, which takes any length. The frame must hold the packet right
-/// behind its Ethernet header.
+/// Puts the packet into the other end of the veth: a container's, or the node's own, which takes any length. The frame must
+/// hold the packet right behind its Ethernet header.
 #[inline(always)]
 pub(crate) fn to_container<H: Header>(skb: &Skb, packet: &Packet<H>, veth: &Veth) -> Result<i32, DropReason> {
     skb.update_checksum(&packet.transport, packet.change_of_checksum())?;

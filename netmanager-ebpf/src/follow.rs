@@ -30,28 +30,35 @@ pub(crate) fn now_us() -> u32 {
 
 /// A container has sent a packet of the flow whose key is `scratch.forward`.
 #[inline(always)]
-pub(crate) fn sent<H: Header>(scratch: &mut Scratch, flow: &mut Flow, packet: &Packet<H>, now: u32) {
+pub(crate) fn sent<H: Header>(flow: &Flow, packet: &Packet<H>, now: u32) {
     if flow.last_seen != now || life::is_last(packet.tcp_flags) {
-        note_sent(scratch, flow, packet.tcp_flags.into(), now);
+        note_sent(packet.tcp_flags.into(), now);
     }
 }
 
 /// A packet has come for the container at `ifindex`, on the flow whose key is `scratch.arrival`.
 #[inline(always)]
-pub(crate) fn arrived<H: Header>(
-    scratch: &mut Scratch,
-    flow: &mut Flow,
-    packet: &Packet<H>,
-    ifindex: u32,
-    now: u32,
-) {
+pub(crate) fn arrived<H: Header>(flow: &Flow, packet: &Packet<H>, ifindex: u32, now: u32) {
     if flow.last_seen != now || flow.state == State::New as u8 || life::is_last(packet.tcp_flags) {
-        note_arrived(scratch, flow, packet.tcp_flags.into(), now, ifindex);
+        note_arrived(packet.tcp_flags.into(), now, ifindex);
     }
 }
 
+/// Notes a packet that a container has sent with these TCP flags, on the flow whose key is in the scratch memory. Exported;
+/// so it is given numbers, and looks the flow up again.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn note_sent(scratch: &mut Scratch, flow: &mut Flow, flags: u32, now: u32) {
+extern "C" fn note_sent(flags: u32, now: u32) -> u32 {
+    let Ok(scratch) = maps::scratch() else { return 0 };
+    if let Some(flow) = FLOWS.get_ptr_mut(&scratch.forward) {
+        // SAFETY: as in `select::lookup`.
+        sent_in(scratch, unsafe { &mut *flow }, flags, now);
+    }
+    0
+}
+
+#[inline(always)]
+fn sent_in(scratch: &mut Scratch, flow: &mut Flow, flags: u32, now: u32) {
     let before = flow.last_seen;
     flow.last_seen = now;
     if flow.chosen == 0 && !flow::keeps_warm(now, before) && !is_last(flags) {
@@ -93,8 +100,20 @@ fn await_answer(scratch: &mut Scratch, flow: &Flow, now: u32) {
     }
 }
 
+/// As [`note_sent`], a packet that has come for the container at `ifindex`.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn note_arrived(scratch: &mut Scratch, flow: &mut Flow, flags: u32, now: u32, ifindex: u32) {
+extern "C" fn note_arrived(flags: u32, now: u32, ifindex: u32) -> u32 {
+    let Ok(scratch) = maps::scratch() else { return 0 };
+    if let Some(flow) = FLOWS.get_ptr_mut(&scratch.arrival) {
+        // SAFETY: as in `select::lookup`.
+        arrived_in(scratch, unsafe { &mut *flow }, flags, now, ifindex);
+    }
+    0
+}
+
+#[inline(always)]
+fn arrived_in(scratch: &mut Scratch, flow: &mut Flow, flags: u32, now: u32, ifindex: u32) {
     let before = flow.last_seen;
     flow.last_seen = now;
     scratch.forward = flow::answered_key(&scratch.arrival, ifindex, flow.source);
@@ -211,24 +230,30 @@ pub(crate) fn recall_sent(scratch: &mut Scratch) -> bool {
 
 /// A packet has come for the container that has `slot`, on no flow that is known: who is asked may answer, so it may begin
 /// one more. Whether there is an entry after all, by `scratch.arrival`, as in [`recall_sent`].
+#[inline(always)]
+pub(crate) fn recall_arrived(tcp_flags: u8, slot: u32, ifindex: u32) -> bool {
+    let recalled = recall(tcp_flags.into(), slot) != 0;
+    if recalled {
+        // Not from within that one, for the sake of the stack.
+        note_arrived(tcp_flags.into(), select::now(), ifindex);
+    }
+    recalled
+}
+
+/// Exported: few packets come here.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn recall_arrived(scratch: &mut Scratch, tcp_flags: u32, slot: u32, ifindex: u32) -> bool {
+extern "C" fn recall(tcp_flags: u32, slot: u32) -> u32 {
     // Who has never begun a flow waits for no answer.
     if !give_back(slot) || tcp_flags & u32::from(wire::TCP_SYN) != 0 {
-        return false;
+        return 0;
     }
-    let Scratch { arrival, flow, .. } = scratch;
+    let Ok(Scratch { arrival, flow, .. }) = maps::scratch() else { return 0 };
     // SAFETY: as in `recall_sent`.
-    let Some(remembered) = (unsafe { ASSURED.get(&*arrival) }) else { return false };
-    let now = select::now();
+    let Some(remembered) = (unsafe { ASSURED.get(&*arrival) }) else { return 0 };
     maps::copy(flow, remembered);
-    flow.last_seen = now;
     FLOWS.insert(&*arrival, &*flow, u64::from(BPF_ANY)).ok();
-    if let Some(entry) = FLOWS.get_ptr_mut(&*arrival) {
-        // SAFETY: as in `select::lookup`.
-        note_arrived(scratch, unsafe { &mut *entry }, tcp_flags, now, ifindex);
-    }
-    true
+    1
 }
 
 /// Whether the container may begin one more flow.

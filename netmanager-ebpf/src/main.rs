@@ -14,6 +14,11 @@
 //!
 //! What a program cannot finish alone goes to netmanager and comes back at `from_slow_path`.
 //!
+//! Three kinds of functions are left when all is compiled. Those of `inline(always)` are none. Those of `inline(never)` alone
+//! have a stack of their own, and the verifier follows each call of them as if they were inlined. Those that are
+//! exported beside (`no_mangle`: global functions, to the kernel) it looks at once for each program, with any
+//! arguments, however many ways lead there: so all that few packets need is in these, and they take and give numbers.
+//!
 //! This file is the table of attach points. Reading order: [`container`] and [`uplink`], the two paths from top to
 //! bottom; [`early`], what of the second may be done sooner; [`slow`], the way of the rest; then what they use:
 //! [`guard`], [`select`], [`follow`], [`health`], [`deliver`], [`segment`], [`host`], [`miss`], [`maps`], [`skb`],

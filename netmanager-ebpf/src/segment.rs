@@ -4,6 +4,7 @@
 //! path between their nodes carries less, this says so in their stead, in both directions at either node, so that no
 //! connection depends on ICMP errors.
 
+use aya_ebpf::bindings::__sk_buff;
 use netmanager_common::event::DropReason;
 use netmanager_common::header::Header;
 use netmanager_common::packet::Packet;
@@ -12,6 +13,7 @@ use netmanager_common::wire::{
     TCP_SYN,
 };
 
+use crate::count;
 use crate::maps;
 use crate::skb::Skb;
 
@@ -33,14 +35,20 @@ pub(crate) fn clamp<H: Header>(
         return Ok(());
     }
     let largest = mtu.saturating_sub(H::LEN + TCP_LEN);
-    lower(skb, u32::from(offset.wrapping_add(packet.transport.offset)), u32::from(largest))
+    let tcp = offset.wrapping_add(packet.transport.offset);
+    count::result(lower_segment_size(skb.context(), tcp.into(), largest.into())).map(|_zero| ())
 }
 
-/// A function to the kernel too: few packets come here. `tcp`: where the TCP header begins.
+/// Exported: few packets come here. `tcp`: where the TCP header begins. What it gives is an end of [`count`].
+#[expect(clippy::cast_possible_truncation, reason = "both were 16 bits wide")]
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn lower(skb: &Skb, tcp: u32, largest: u32) -> Result<(), DropReason> {
-    #[expect(clippy::cast_possible_truncation, reason = "both were 16 bits wide")]
-    let (tcp, largest) = (tcp as u16, largest as u16);
+extern "C" fn lower_segment_size(skb: *mut __sk_buff, tcp: u32, largest: u32) -> i32 {
+    count::end(lower(&Skb::of(skb), tcp as u16, largest as u16).map(|()| 0))
+}
+
+#[inline(always)]
+fn lower(skb: &Skb, tcp: u16, largest: u16) -> Result<(), DropReason> {
     let [length]: [u8; 1] = skb.load(tcp.wrapping_add(TCP_LENGTH_AND_FLAGS)).ok_or(DropReason::Malformed)?;
     let end = u16::from(length >> 4) * 4;
     let place: *mut u16 = &raw mut maps::scratch()?.option;

@@ -12,7 +12,7 @@ use netmanager_common::wire::{self, Ip};
 
 use crate::maps::{self, BACKENDS, FLOWS, SERVICES, Scratch, TURN_LOCKS, TURNS};
 use crate::miss;
-use crate::{follow, health};
+use crate::{count, follow, health};
 
 /// How often to try for a turn before taking one without the lock. Each try is a hash insertion, much longer than
 /// the lock is held, so this ends early but for a CPU that was stopped (by a hypervisor) while it held the lock.
@@ -84,7 +84,7 @@ pub(crate) fn lookup<H: Header>(scratch: &mut Scratch, packet: &Packet<H>) -> Re
             if aside && life::may_move(packet.protocol(), packet.tcp_flags, state) {
                 return Ok(Lookup::New { replaces: true });
             }
-            follow::sent(scratch, flow, packet, now);
+            follow::sent(flow, packet, now);
             Ok(Lookup::Warm(choice))
         }
         None if life::is_first(packet.protocol(), packet.tcp_flags) => Ok(Lookup::New { replaces: true }),
@@ -101,15 +101,23 @@ pub(crate) fn begin(
     replaces: bool,
     tcp_flags: u8,
 ) -> Result<Choice, DropReason> {
-    enter(scratch, slot, replaces, tcp_flags)?;
+    count::result(enter_flow(slot, replaces.into(), tcp_flags.into()))?;
     // SAFETY: as in `lookup`.
     unsafe { FLOWS.get(&scratch.forward) }.and_then(Choice::of).ok_or(DropReason::TableChanged)
 }
 
-/// Chooses a backend for a new flow and enters both directions. A function to the kernel too, so that its variables
-/// do not lie on the stack of a warm packet; and therefore its answer is a number, no value in memory.
-#[expect(clippy::cast_possible_truncation, reason = "a protocol is one byte")]
+/// [`enter`], exported. What it gives is an end of [`count`].
+#[expect(clippy::cast_possible_truncation, reason = "flags are one byte")]
+#[unsafe(no_mangle)]
 #[inline(never)]
+extern "C" fn enter_flow(slot: u32, replaces: u32, tcp_flags: u32) -> i32 {
+    let entered = maps::scratch().and_then(|scratch| enter(scratch, slot, replaces != 0, tcp_flags as u8));
+    count::end(entered.map(|()| 0))
+}
+
+/// Chooses a backend for a new flow and enters both directions.
+#[expect(clippy::cast_possible_truncation, reason = "a protocol is one byte")]
+#[inline(always)]
 fn enter(scratch: &mut Scratch, slot: u32, replaces: bool, tcp_flags: u8) -> Result<(), DropReason> {
     if !replaces && tcp_flags & wire::TCP_SYN == 0 && follow::recall_sent(scratch) {
         if Choice::of(&scratch.flow).is_some() {

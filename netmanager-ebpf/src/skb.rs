@@ -42,9 +42,20 @@ pub(crate) struct Skb {
 impl Skb {
     #[inline(always)]
     pub(crate) fn new(context: &TcContext) -> Self {
-        let raw: *mut __sk_buff = context.as_ptr().cast();
+        Self::of(context.as_ptr().cast())
+    }
+
+    /// The frame of an exported function's context, which is where the kernel says.
+    #[inline(always)]
+    pub(crate) fn of(raw: *mut __sk_buff) -> Self {
         // SAFETY: the kernel hands over a valid context and maps this access.
         Self { raw, ifindex: unsafe { (*raw).ifindex } }
+    }
+
+    /// What to hand to an exported function.
+    #[inline(always)]
+    pub(crate) fn context(&self) -> *mut __sk_buff {
+        self.raw
     }
 
     /// The same frame, as if it arrived now where it had arrived first.
@@ -317,7 +328,7 @@ impl Frame for Skb {
 
     #[inline(always)]
     fn behind_extensions(&self, offset: u16, first: u8) -> Result<Behind, DropReason> {
-        Packed(behind_extensions(self, offset.into(), first.into())).unpack()
+        Packed(behind_extensions(self.raw, offset.into(), first.into())).unpack()
     }
 
     #[inline(always)]
@@ -337,15 +348,17 @@ impl Frame for Skb {
     }
 }
 
-/// A function to the kernel too: few packets come here.
+/// Exported: few packets come here.
 #[expect(clippy::cast_possible_truncation, reason = "both were narrower")]
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn behind_extensions(skb: &Skb, offset: u32, first: u32) -> u64 {
-    Packed::new(extension::walk(skb, offset as u16, first as u8)).0
+extern "C" fn behind_extensions(skb: *mut __sk_buff, offset: u32, first: u32) -> u64 {
+    Packed::new(extension::walk(&Skb::of(skb), offset as u16, first as u8)).0
 }
 
 /// Of the outer headers.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 pub(crate) enum Family {
     /// There are none any more.
     None,
@@ -356,6 +369,13 @@ pub(crate) enum Family {
 }
 
 impl Family {
+    /// The one that has this number.
+    #[inline(always)]
+    pub(crate) const fn at(number: u32) -> Option<Self> {
+        const ALL: [Family; 4] = [Family::None, Family::V4, Family::V6, Family::V4Vx];
+        if number < 4 { Some(ALL[number as usize]) } else { None }
+    }
+
     /// Bytes of the outer headers.
     #[inline(always)]
     pub(crate) const fn overhead(self) -> u16 {

@@ -1,6 +1,6 @@
 //! The path of a packet that arrives from another node.
 
-use aya_ebpf::bindings::TC_ACT_UNSPEC;
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_UNSPEC};
 use netmanager_common::event::DropReason;
 use netmanager_common::header::Header;
 use netmanager_common::link::{self, SHELL_LEN, Shell};
@@ -95,7 +95,8 @@ fn deliver<H: Header>(skb: &Skb, arrived: &Arrived, ip: H) -> Result<i32, DropRe
         return Err(DropReason::NoEndpoint);
     }
     if arrived.outer != Family::None {
-        close::<H>(skb, arrived.outer)?;
+        let is_v4 = H::ETHERTYPE == ETHERTYPE_IPV4;
+        count::result(unwrap(skb.context(), arrived.outer as u32, is_v4.into()))?;
     }
     if let Some(sender) = sender {
         segment::clamp(skb, &packet, ETHERNET_LEN, sender.mtu)?;
@@ -103,9 +104,16 @@ fn deliver<H: Header>(skb: &Skb, arrived: &Arrived, ip: H) -> Result<i32, DropRe
     deliver::to_container(skb, &packet, &receiver)
 }
 
-/// Takes the outer headers off. A function to the kernel too, for the sake of the stack, and of the verifier: what is
-/// behind it, it does not look at once more for each way through here.
+/// Takes the outer headers off, of an inner packet of IPv4 or of IPv6. Exported. What it gives is an end of [`count`].
+#[unsafe(no_mangle)]
 #[inline(never)]
+extern "C" fn unwrap(skb: *mut __sk_buff, outer: u32, is_v4: u32) -> i32 {
+    let (skb, Some(outer)) = (Skb::of(skb), Family::at(outer)) else { return 0 };
+    let closed = if is_v4 != 0 { close::<Ipv4>(&skb, outer) } else { close::<Ipv6>(&skb, outer) };
+    count::end(closed.map(|()| 0))
+}
+
+#[inline(always)]
 fn close<H: Header>(skb: &Skb, outer: Family) -> Result<(), DropReason> {
     let is_left_open = !skb.is_unsummed(outer)
         && match outer {
