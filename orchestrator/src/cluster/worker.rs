@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// The port Oakestra records for a worker that does not say its own. Clients show it, nothing connects to it.
 const PORT_UNKNOWN: u16 = 50011;
+/// Silence after which a worker counts as unreachable: three reports are missed, they come every 2 s.
+const UNREACHABLE_AFTER: Duration = Duration::from_secs(6);
 
 /// What must not be lost of a worker. Its host name is its identity: the same name is the same worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,7 +31,7 @@ pub(super) struct Worker {
     /// The least memory that was available since there was last more room.
     memory_low: u64,
     last_heard: Instant,
-    responding: bool,
+    standing: Standing,
     /// When its node-engine last took up its commands, and how many resource reports have come since.
     pub(super) connected: Option<Connected>,
 }
@@ -40,10 +42,23 @@ pub(super) struct Connected {
     pub(super) reports: u32,
 }
 
-/// Whether a worker was heard from again after a silence.
+/// What a worker's silence means so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    Reachable,
+    /// It missed reports: nothing new is placed there, and what runs there is left where it is.
+    Unreachable,
+    /// It was silent for the whole worker timeout; what ran there is placed elsewhere.
+    Dead,
+}
+
+/// What it means that a worker was heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Heard {
+    /// After it was dead.
     Again,
+    /// After it was unreachable.
+    InTime,
     Still,
 }
 
@@ -52,7 +67,7 @@ impl Worker {
     pub(super) fn new(record: Record, since: Instant) -> Self {
         let node = record.node.clone();
         let memory_low = node.memory;
-        Self { record, node, memory_low, last_heard: since, responding: true, connected: None }
+        Self { record, node, memory_low, last_heard: since, standing: Standing::Reachable, connected: None }
     }
 
     pub(super) fn id(&self) -> Id {
@@ -72,8 +87,13 @@ impl Worker {
         self.record.node.port.parse().ok().filter(|port| *port != 0).unwrap_or(PORT_UNKNOWN)
     }
 
-    pub(super) fn responding(&self) -> bool {
-        self.responding
+    pub(super) fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Whether what is on it is thought to run.
+    pub(super) fn is_alive(&self) -> bool {
+        self.standing != Standing::Dead
     }
 
     /// It registered (again). Blank values do not erase what was known.
@@ -96,17 +116,27 @@ impl Worker {
 
     pub(super) fn heard(&mut self, now: Instant) -> Heard {
         self.last_heard = now;
-        if std::mem::replace(&mut self.responding, true) { Heard::Still } else { Heard::Again }
+        match std::mem::replace(&mut self.standing, Standing::Reachable) {
+            Standing::Dead => Heard::Again,
+            Standing::Unreachable => Heard::InTime,
+            Standing::Reachable => Heard::Still,
+        }
     }
 
-    /// Whether it has just been silent for too long. True once per silence.
-    pub(super) fn falls_silent(&mut self, now: Instant, timeout: Duration) -> bool {
-        if !self.responding || now.saturating_duration_since(self.last_heard) < timeout {
-            return false;
+    /// What has just become of it by being silent until `now`; `None` if nothing changed. It is unreachable before it
+    /// is dead, however late this is asked, and each is said once per silence.
+    pub(super) fn falls_silent(&mut self, now: Instant, timeout: Duration) -> Option<Standing> {
+        let silence = now.saturating_duration_since(self.last_heard);
+        let standing = match self.standing {
+            Standing::Reachable if silence >= UNREACHABLE_AFTER.min(timeout) => Standing::Unreachable,
+            Standing::Unreachable if silence >= timeout => Standing::Dead,
+            Standing::Reachable | Standing::Unreachable | Standing::Dead => return None,
+        };
+        self.standing = standing;
+        if standing == Standing::Dead {
+            self.connected = None;
         }
-        self.responding = false;
-        self.connected = None;
-        true
+        Some(standing)
     }
 
     /// MiB of the whole machine, from the available and the used part.
@@ -170,7 +200,7 @@ mod tests {
 
     use protocol::node::Node;
 
-    use super::{Heard, Record, Worker};
+    use super::{Heard, Record, Standing, Worker};
 
     fn worker(now: Instant) -> Worker {
         let node = Node {
@@ -203,11 +233,37 @@ mod tests {
         let start = Instant::now();
         let timeout = Duration::from_secs(30);
         let mut worker = worker(start);
-        assert!(!worker.falls_silent(start + Duration::from_secs(29), timeout));
-        assert!(worker.falls_silent(start + timeout, timeout));
-        assert!(!worker.falls_silent(start + timeout * 2, timeout));
+        assert_eq!(worker.falls_silent(start + Duration::from_secs(5), timeout), None);
+        assert_eq!(worker.falls_silent(start + Duration::from_secs(6), timeout), Some(Standing::Unreachable));
+        assert_eq!(worker.falls_silent(start + Duration::from_secs(29), timeout), None);
+        assert!(worker.is_alive());
+        assert_eq!(worker.falls_silent(start + timeout, timeout), Some(Standing::Dead));
+        assert!(!worker.is_alive());
+        assert_eq!(worker.falls_silent(start + timeout * 2, timeout), None);
         assert_eq!(worker.heard(start + timeout * 2), Heard::Again);
         assert_eq!(worker.heard(start + timeout * 2), Heard::Still);
-        assert!(!worker.falls_silent(start + timeout * 2, timeout));
+        assert_eq!(worker.falls_silent(start + timeout * 2, timeout), None);
+    }
+
+    #[test]
+    fn a_worker_that_is_heard_while_unreachable_is_in_time() {
+        let start = Instant::now();
+        let timeout = Duration::from_secs(30);
+        let mut worker = worker(start);
+        let back = start + Duration::from_secs(29);
+        assert!(worker.falls_silent(back, timeout).is_some());
+        assert_eq!(worker.heard(back), Heard::InTime);
+        assert_eq!(worker.falls_silent(start + timeout, timeout), None);
+    }
+
+    #[test]
+    fn a_worker_is_unreachable_before_it_is_dead_however_late_it_is_looked_at() {
+        let start = Instant::now();
+        for timeout in [2, 6, 30].map(Duration::from_secs) {
+            let mut worker = worker(start);
+            let late = start + timeout * 3;
+            assert_eq!(worker.falls_silent(late, timeout), Some(Standing::Unreachable));
+            assert_eq!(worker.falls_silent(late, timeout), Some(Standing::Dead));
+        }
     }
 }

@@ -62,10 +62,17 @@ impl State {
         let Some(worker) = self.workers.get_mut(&id) else {
             return;
         };
-        if worker.heard(now) == Heard::Again {
-            tracing::info!(worker = %worker.host(), %id, "worker is back");
-            self.room = true;
-            self.effects.report = true;
+        match worker.heard(now) {
+            Heard::Still => {}
+            Heard::InTime => {
+                tracing::info!(worker = %worker.host(), %id, "worker is reachable again; nothing was moved");
+                self.room = true;
+            }
+            Heard::Again => {
+                tracing::info!(worker = %worker.host(), %id, "worker is back");
+                self.room = true;
+                self.effects.report = true;
+            }
         }
     }
 
@@ -117,7 +124,7 @@ impl State {
                 continue;
             }
             match instance.remove(now) {
-                Some(worker) if self.workers.get(&worker).is_some_and(Worker::responding) => {
+                Some(worker) if self.workers.get(&worker).is_some_and(Worker::is_alive) => {
                     self.changed(id, number);
                     self.tell_removal(worker, id, number);
                 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{Service, State};
 use crate::cluster::instance::{Instance, Phase};
+use crate::cluster::worker::Standing;
 use crate::schedule::{self, Request, Share};
 
 impl State {
@@ -87,7 +88,7 @@ impl State {
                 schedule::Worker {
                     id: worker.id(),
                     host: worker.host().to_owned(),
-                    responding: worker.responding(),
+                    responding: worker.standing() == Standing::Reachable,
                     vcpus: node.vcpus,
                     vgpus: node.vgpus,
                     virtualization: node.virtualization.clone(),

@@ -20,7 +20,7 @@ pub(in crate::cluster) struct Summary {
 impl State {
     pub(in crate::cluster) fn summary(&self) -> Summary {
         let active: Vec<_> =
-            self.workers.values().filter(|worker| worker.responding()).map(Worker::node).collect();
+            self.workers.values().filter(|worker| worker.is_alive()).map(Worker::node).collect();
         let mut virtualization: Vec<String> = Vec::new();
         for runtime in active.iter().flat_map(|node| &node.virtualization) {
             if !virtualization.contains(runtime) {

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use self::world::{SERVICE, World};
 use super::Ask;
+use crate::cluster::worker::Standing;
 
 #[test]
 fn a_burst_is_spread_and_none_is_left_behind() {
@@ -86,6 +87,38 @@ fn a_worker_that_comes_back_empty_gets_its_instances_again_soon() {
     world.connect(0);
     world.run(Duration::from_secs(10));
     assert_eq!(world.running(0).len(), 1);
+}
+
+#[test]
+fn a_worker_that_reports_again_before_it_is_dead_keeps_its_instances() {
+    let mut world = World::with_workers(2);
+    world.deploy(0);
+    world.run(Duration::from_secs(5));
+    let silent = usize::from(world.running(0).is_empty());
+    let told = world.told;
+    world.disconnect(silent);
+    world.run(Duration::from_secs(20));
+    let standing = world.state.workers[&world.id(silent)].standing();
+    assert_eq!(standing, Standing::Unreachable);
+    world.resume(silent);
+    world.run(Duration::from_secs(40));
+    assert_eq!(world.state.workers[&world.id(silent)].standing(), Standing::Reachable);
+    assert_eq!((world.running(silent).len(), world.running(1 - silent).len()), (1, 0));
+    assert_eq!(world.told, told, "no worker was told anything");
+}
+
+#[test]
+fn an_unreachable_worker_gets_nothing_new_until_it_reports_again() {
+    let mut world = World::with_workers(1);
+    world.disconnect(0);
+    world.run(Duration::from_secs(10));
+    world.deploy(0);
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.running(0).len(), 0);
+    let told = world.told;
+    world.resume(0);
+    world.run(Duration::from_secs(5));
+    assert_eq!((world.running(0).len(), world.told), (1, told + 1));
 }
 
 #[test]

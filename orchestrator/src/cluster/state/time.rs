@@ -7,6 +7,7 @@ use protocol::id::Id;
 
 use super::State;
 use crate::cluster::instance::Phase;
+use crate::cluster::worker::Standing;
 
 /// What a worker that came back is given to name what it runs, and in how many reports.
 const NAME_WITHIN: Duration = Duration::from_secs(5);
@@ -39,15 +40,22 @@ impl State {
 
     fn look_for_silence(&mut self, now: Instant) {
         let timeout = self.worker_timeout;
-        let silent: Vec<_> = self
-            .workers
-            .values_mut()
-            .filter_map(|worker| {
-                worker.falls_silent(now, timeout).then(|| (worker.id(), worker.host().to_owned()))
-            })
-            .collect();
-        for (worker, host) in silent {
-            tracing::warn!(worker = %host, id = %worker, ?timeout, "worker is silent; its instances go elsewhere");
+        let mut lost = Vec::new();
+        for worker in self.workers.values_mut() {
+            while let Some(standing) = worker.falls_silent(now, timeout) {
+                let (id, host) = (worker.id(), worker.host());
+                if standing == Standing::Dead {
+                    lost.push((id, host.to_owned()));
+                } else {
+                    tracing::warn!(
+                        worker = %host, %id, ?timeout,
+                        "worker is unreachable; its instances stay until the timeout"
+                    );
+                }
+            }
+        }
+        for (worker, host) in lost {
+            tracing::warn!(worker = %host, id = %worker, ?timeout, "worker is dead; its instances go elsewhere");
             self.worker_lost(worker, &host);
         }
     }
@@ -100,7 +108,7 @@ impl State {
 
     /// Whether an instance that was up has not been named by its worker for too long, while the worker reported.
     fn missing(&self, worker: Id, named: Instant, now: Instant) -> Option<Due> {
-        let worker = self.workers.get(&worker).filter(|worker| worker.responding())?;
+        let worker = self.workers.get(&worker).filter(|worker| worker.is_alive())?;
         let connected = worker.connected?;
         if connected.reports < NAME_REPORTS {
             return None;

@@ -122,6 +122,11 @@ impl World {
         self.settle();
     }
 
+    /// Its reports come again, over the session that it had.
+    pub(super) fn resume(&mut self, worker: usize) {
+        self.workers[worker].connected = true;
+    }
+
     /// Takes commands and does nothing about them.
     pub(super) fn deaf(&mut self, worker: usize, deaf: bool) {
         self.workers[worker].deaf = deaf;
