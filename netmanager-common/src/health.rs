@@ -98,6 +98,13 @@ impl Health {
         self.refused >= REFUSALS && self.may_tell(now)
     }
 
+    /// Whether something came back within so many milliseconds before `now`, or something was sent in vain since then.
+    #[must_use]
+    pub const fn is_in_use(&self, now: u32, within: u32) -> bool {
+        (self.heard != 0 && since(now, self.heard) <= within)
+            || (self.unanswered != 0 && since(now, self.silent_since) <= within)
+    }
+
     #[inline(always)]
     const fn may_tell(&mut self, now: u32) -> bool {
         if self.told != 0 && since(now, self.told) < REPORT_MS {
@@ -137,6 +144,18 @@ mod tests {
         assert!(health.asked(5999, wire::TCP, PORT));
         assert!(!health.asked(6000, wire::TCP, PORT), "told a moment ago");
         assert!(health.asked(6499, wire::TCP, PORT));
+    }
+
+    #[test]
+    fn what_has_answered_or_was_asked_a_moment_ago_is_in_use() {
+        let mut health = Health::default();
+        assert!(!health.is_in_use(10, 1000), "never");
+        health.heard(5000);
+        assert!(health.is_in_use(6000, 1000) && !health.is_in_use(6001, 1000));
+        assert!(!health.asked(7000, wire::TCP, PORT));
+        assert!(health.is_in_use(8000, 1000) && !health.is_in_use(8001, 1000), "since the first one in vain");
+        health.heard(9000);
+        assert!(health.is_in_use(9500, 1000));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Outer packets are never split on their way: a router that cannot forward one tells this node (RFC 1191, RFC 8201). The
 //! data plane is told in turn, which refuses what is larger, and so whoever sends it hears of it. Where routers are silent,
-//! padded pings show it: to each node when it becomes known, and then every few minutes. After some time a larger packet is
-//! tried again.
+//! padded pings show it: to each node when it becomes known, and then every few minutes; and while packets go there, every few
+//! seconds one as long as they may be. After some time a larger packet is tried again.
 
 mod icmp;
 mod learned;
@@ -11,6 +11,7 @@ mod probe;
 mod schedule;
 mod search;
 mod socket;
+mod watch;
 
 use std::io;
 use std::net::IpAddr;
@@ -25,6 +26,7 @@ pub use self::icmp::TooBig;
 use self::learned::{Learned, least};
 use self::schedule::Schedule;
 use self::socket::IcmpSocket;
+use self::watch::{IN_USE, Watch};
 use crate::plane::{PathTable, PlaneError};
 
 /// Reports on their way to the node. One that finds no room is said again with the next packet.
@@ -41,6 +43,8 @@ pub enum Heard {
     Narrow { node: IpAddr, mtu: u16 },
     /// No ping to `node` comes back, of whatever size.
     Silent { node: IpAddr },
+    /// The look at the path to `node` has ended.
+    Looked { node: IpAddr },
 }
 
 /// The node's end of it.
@@ -49,6 +53,7 @@ pub struct PathMtus {
     news: mpsc::Receiver<Heard>,
     learned: Learned,
     schedule: Schedule,
+    watch: Watch,
     prober: Prober,
 }
 
@@ -75,7 +80,7 @@ impl PathMtus {
         }
         let permits = Arc::new(Semaphore::new(AT_ONCE));
         let prober = Prober { found, permits, tasks: tasks.clone(), stop: stop.clone() };
-        Ok(Self { news, learned, schedule: Schedule::default(), prober })
+        Ok(Self { news, learned, schedule: Schedule::default(), watch: Watch::default(), prober })
     }
 
     /// What is heard next, to be judged by [`Self::hear`]. Cancel safe.
@@ -111,6 +116,10 @@ impl PathMtus {
                 self.schedule.silent(node, now);
                 return Ok(());
             }
+            Heard::Looked { node } => {
+                self.watch.ended(node);
+                return Ok(());
+            }
         };
         let Some(mtu) = narrow else { return Ok(()) };
         tracing::info!(%peer, mtu, "the path to a node carries less than the uplink");
@@ -120,18 +129,31 @@ impl PathMtus {
     /// When [`Self::tick`] has something to do, but for nodes that become known.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.schedule.next().into_iter().chain(self.learned.deadline()).min()
+        [self.schedule.next(), self.watch.next(), self.learned.deadline()].into_iter().flatten().min()
     }
 
-    /// Tries again what was too large a while ago, and measures the paths to nodes that have become known.
+    /// Tries again what was too large a while ago, measures the paths to nodes that have become known, and looks at those that
+    /// are in use.
     ///
     /// # Errors
-    /// When the tables cannot be written.
+    /// When the tables cannot be read or written.
     pub fn tick(&mut self, datapath: &mut impl PathTable, now: Instant) -> Result<(), PlaneError> {
-        for node in self.schedule.due(&datapath.peers(), now) {
+        let peers = datapath.peers();
+        for node in self.schedule.due(&peers, now) {
             self.prober.measure(node, datapath.largest_to(node));
         }
-        self.learned.expire(now).into_iter().try_for_each(|peer| datapath.set_path_mtu(peer, None))
+        let expired = self.learned.expire(now);
+        expired.into_iter().try_for_each(|peer| datapath.set_path_mtu(peer, None))?;
+        if self.watch.is_due(&peers, now) {
+            for node in datapath.peers_in_use(IN_USE)?.intersection(&peers) {
+                let most = datapath.largest_to(*node);
+                let assumed = self.learned.mtu(*node).map_or(most, |mtu| mtu.min(most));
+                if assumed > least(*node) && self.watch.begin(*node) {
+                    self.prober.look(*node, assumed);
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -171,6 +193,24 @@ impl Prober {
                 Err(error) => tracing::debug!(%node, %error, "the path cannot be measured"),
             }
         });
+    }
+
+    /// Finds out whether packets of `assumed` bytes, which is more than [`least`], still reach `node`, and if not, which do.
+    /// In the end tells [`Heard::Looked`].
+    fn look(&self, node: IpAddr, assumed: u16) {
+        let (found, permits) = (self.found.clone(), Arc::clone(&self.permits));
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
+            let looked = async {
+                let _permit = permits.acquire().await.map_err(io::Error::other)?;
+                probe::look(node, least(node), assumed).await
+            };
+            match looked.await {
+                Ok(Some(mtu)) => found.send(Heard::Narrow { node, mtu }).await.unwrap_or(()),
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%node, %error, "the path cannot be looked at"),
+            }
+            found.send(Heard::Looked { node }).await.unwrap_or(());
+        }));
     }
 }
 

@@ -189,6 +189,66 @@ fn what_is_carried_is_measured(outer: Family) {
     assert_eq!(fragments(&underlay.routers), 0, "no router had to split a packet");
 }
 
+/// Between routers that say nothing, and of which one begins to carry less in the middle of a connection.
+fn a_path_that_becomes_narrower_is_noticed(outer: Family) {
+    if outer == Family::V6 && !kernel_has_ipv6() {
+        println!("skipped: this kernel has no IPv6");
+        return;
+    }
+    let mut underlay = Routed::new(outer);
+    for router in &underlay.routers {
+        let silence = "table inet silence { chain out { type filter hook output priority 0; \
+                       icmp type destination-unreachable drop; icmpv6 type packet-too-big drop; }; \
+                       counter answers { }; chain in { type filter hook prerouting priority 0; \
+                       meta iif \"mid\" icmp type echo-reply counter name answers; \
+                       meta iif \"mid\" icmpv6 type echo-reply counter name answers; }; }";
+        router.output("nft", &[silence]).unwrap();
+    }
+    let [client, server] = [0, 1].map(|node: usize| underlay.nodes[node].container(2));
+    publish_instances(&mut underlay.nodes, &[&client, &server]);
+    echo(&server);
+    let peers = [server.backend.node.ip(), client.backend.node.ip()];
+    run(
+        &mut underlay.nodes,
+        |_| None,
+        |nodes| {
+            let mut stream = connect(&client, server.backend.instance_ip);
+            exchange(&mut stream, 1);
+            for router in &underlay.routers {
+                // What is measured at first is the whole width: the smallest and the largest size have come back.
+                eventually(Duration::from_secs(20), "the paths to be measured", || {
+                    let answers =
+                        router.output("nft", &["list", "counter", "inet", "silence", "answers"]).unwrap();
+                    if ["packets 0 ", "packets 1 "].iter().any(|few| answers.contains(few)) {
+                        return Err(answers);
+                    }
+                    Ok(())
+                })
+                .unwrap();
+            }
+            set_between(&underlay.routers, 1391);
+            stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            stream.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
+            exchange(&mut stream, 4);
+            for (node, peer) in peers.into_iter().enumerate() {
+                let known = nodes.within(node, |datapath, _| datapath.narrow_paths());
+                assert_eq!(known, [(peer, 1391)]);
+            }
+        },
+    );
+    assert_eq!(fragments(&underlay.routers), 0, "no router had to split a packet");
+}
+
+#[test]
+fn a_path_that_becomes_narrower_between_silent_routers_is_noticed_in_the_middle_of_a_connection() {
+    a_path_that_becomes_narrower_is_noticed(Family::V4);
+}
+
+#[test]
+fn a_path_over_ipv6_that_becomes_narrower_is_noticed_too() {
+    a_path_that_becomes_narrower_is_noticed(Family::V6);
+}
+
 #[test]
 fn what_a_path_of_silent_routers_carries_is_measured() {
     what_is_carried_is_measured(Family::V4);

@@ -1,5 +1,7 @@
 //! What the kernel side notes of backends, and what it is told of them.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use netmanager_common::health::{self, Health};
@@ -15,6 +17,24 @@ impl Datapath {
         let Some((number, _)) = self.registry.number(backend) else { return Ok(None) };
         let noted = self.tables.health.get(&number.into(), 0).map_err(table("read", map::HEALTH))?;
         Ok(Some(read(&noted, milliseconds(monotonic()))))
+    }
+
+    /// The nodes whose backends have answered within this time before now, or are being asked in vain since. Nothing is noted of
+    /// containers that are spoken to by NsIP.
+    pub fn peers_in_use(&self, within: Duration) -> Result<BTreeSet<IpAddr>, DatapathError> {
+        let (now, within) = (milliseconds(monotonic()), milliseconds(within));
+        let mut nodes = BTreeSet::new();
+        for (number, backend) in self.registry.backends() {
+            let node = backend.node.ip();
+            if nodes.contains(&node) {
+                continue;
+            }
+            let noted = self.tables.health.get(&number.into(), 0).map_err(table("read", map::HEALTH))?;
+            if noted.is_in_use(now, within) {
+                nodes.insert(node);
+            }
+        }
+        Ok(nodes)
     }
 
     /// Who is meant; nothing if the backend has gone meanwhile.

@@ -196,6 +196,11 @@ impl Registry {
         self.backends.get(&number).filter(|it| it.generation == generation).map(|it| it.backend)
     }
 
+    /// All backends, with their numbers.
+    pub(crate) fn backends(&self) -> impl Iterator<Item = (u16, &Backend)> {
+        self.backends.iter().map(|(number, in_use)| (*number, &in_use.backend))
+    }
+
     /// The backends that are set aside.
     pub(crate) fn aside(&self) -> impl Iterator<Item = Backend> {
         self.backends.values().filter(|in_use| in_use.aside).map(|in_use| in_use.backend)

@@ -67,6 +67,11 @@ impl Learned {
         }
     }
 
+    /// What the path to `node` is taken for; nothing if for as wide as the uplink.
+    pub(super) fn mtu(&self, node: IpAddr) -> Option<u16> {
+        self.paths.get(&node).map(|path| path.mtu)
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.paths.values().map(|path| path.until).min()
     }
@@ -106,6 +111,7 @@ mod tests {
         assert_eq!(learned.hear(&report(NODE, 1450, 1478), UPLINK, now), None, "wider");
         let later = now + Duration::from_secs(60);
         assert_eq!(learned.hear(&report(NODE, 1280, 1400), UPLINK, later), Some(1280));
+        assert_eq!(learned.mtu(NODE), Some(1280));
         assert_eq!(learned.deadline(), Some(later + LIFETIME));
         assert_eq!(learned.expire(now + LIFETIME), [] as [IpAddr; 0]);
         assert_eq!(learned.expire(later + LIFETIME), [NODE]);

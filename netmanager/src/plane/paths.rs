@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::{Plane, PlaneError};
 use crate::datapath::{Datapath, Node};
@@ -14,6 +15,8 @@ pub trait PathTable {
     fn uplink_mtu(&self) -> u32;
     fn largest_to(&self, node: IpAddr) -> u16;
     fn peers(&self) -> BTreeSet<IpAddr>;
+    /// Those from which something has come within this time, as far as the data plane notes that.
+    fn peers_in_use(&self, within: Duration) -> Result<BTreeSet<IpAddr>, PlaneError>;
     fn narrow_paths(&self) -> Vec<(IpAddr, u16)>;
     fn set_path_mtu(&mut self, node: IpAddr, mtu: Option<u16>) -> Result<(), PlaneError>;
 }
@@ -37,6 +40,10 @@ impl PathTable for Datapath {
 
     fn peers(&self) -> BTreeSet<IpAddr> {
         self.peers().collect()
+    }
+
+    fn peers_in_use(&self, within: Duration) -> Result<BTreeSet<IpAddr>, PlaneError> {
+        Ok(self.peers_in_use(within)?)
     }
 
     fn narrow_paths(&self) -> Vec<(IpAddr, u16)> {
@@ -76,6 +83,14 @@ impl PathTable for Plane {
 
     fn peers(&self) -> BTreeSet<IpAddr> {
         self.peers()
+    }
+
+    fn peers_in_use(&self, within: Duration) -> Result<BTreeSet<IpAddr>, PlaneError> {
+        match self {
+            Self::Ebpf(datapath) => Ok(datapath.peers_in_use(within)?),
+            // It notes nothing of whom it carries packets for, and leaves it to the measurements every few minutes.
+            Self::Userspace(_) => Ok(BTreeSet::new()),
+        }
     }
 
     fn narrow_paths(&self) -> Vec<(IpAddr, u16)> {
