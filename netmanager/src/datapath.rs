@@ -57,6 +57,7 @@ pub use slow_path::{Arrival, Datagram, FlowAge, gateway_of, is_service};
 pub use tables::Tables;
 pub use trace::{Ends, TraceFilter, Traced, Tracer};
 
+pub(crate) use health::milliseconds;
 pub(crate) use interface::{mtu as interface_mtu, name as interface_name};
 use paths::Paths;
 use pin::PinDir;

@@ -58,7 +58,7 @@ pub enum Plane {
 #[derive(Debug)]
 pub enum Events {
     Ebpf(Box<datapath::Events>),
-    Userspace(userspace::Misses),
+    Userspace(userspace::Events),
 }
 
 /// What [`Plane::open`] gives.
@@ -127,8 +127,8 @@ impl Plane {
             let removed = Datapath::remove_all(&options.pin_dir);
             removed.map_err(|source| PlaneError::OldPrograms { pin_dir: options.pin_dir.clone(), source })?;
         }
-        let (datapath, misses) = userspace::Datapath::open(options.tunnel_port)?;
-        Ok((Self::Userspace(Box::new(datapath)), Events::Userspace(misses)))
+        let (datapath, events) = userspace::Datapath::open(options.tunnel_port)?;
+        Ok((Self::Userspace(Box::new(datapath)), Events::Userspace(events)))
     }
 
     #[must_use]
@@ -323,11 +323,11 @@ impl Plane {
 }
 
 impl Events {
-    /// The next one. Cancel safe. In user space only misses are told of: it does not judge backends.
+    /// The next one. Cancel safe.
     pub async fn next(&mut self) -> Result<Event, DatapathError> {
         match self {
             Self::Ebpf(events) => events.next().await,
-            Self::Userspace(misses) => Ok(Event::Miss(misses.next().await)),
+            Self::Userspace(events) => Ok(events.next().await),
         }
     }
 }

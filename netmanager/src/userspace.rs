@@ -21,13 +21,14 @@ mod clamp;
 mod control;
 mod counts;
 mod engine;
+mod events;
 mod flows;
 mod follow;
 mod forward;
 mod frame;
 pub mod guard;
+mod health;
 mod merge;
-mod misses;
 mod mmsg;
 mod outgoing;
 mod punt;
@@ -43,7 +44,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 pub use self::control::{Control, Judgement};
-pub use self::misses::Misses;
+pub use self::events::Events;
 pub(crate) use self::punt::PuntQueue;
 pub(crate) use self::reader::Reader;
 use self::socket::{ContainerSocket, TunnelSockets};
@@ -77,14 +78,14 @@ impl Datapath {
     ///
     /// # Errors
     /// When a packet socket or the guard's rules are not to be had.
-    pub fn open(tunnel_port: u16) -> Result<(Self, Misses), PlaneError> {
+    pub fn open(tunnel_port: u16) -> Result<(Self, Events), PlaneError> {
         // Asked early, so that whoever chooses between data planes learns it.
         try_to_open()?;
-        let (control, misses) = Control::new(tunnel_port);
+        let (control, events) = Control::new(tunnel_port);
         let workers = Workers::start(control.engine()).map_err(|source| PlaneError::Threads { source })?;
         let datapath = Self { control, workers, bound: None };
         datapath.guard()?;
-        Ok((datapath, misses))
+        Ok((datapath, events))
     }
 
     /// The tables, to be read.

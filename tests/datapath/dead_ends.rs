@@ -2,20 +2,21 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use integration::{Netns, eventually};
 use netmanager::balance::Balance;
-use netmanager::datapath::{Backend, Datapath, Event, Policy, Service, Tables};
-use netmanager::net::Links;
-use netmanager::slowpath::{News, SlowPath};
+use netmanager::datapath::{Backend, Datapath, Event, Policy, Service};
+use netmanager::slowpath::News;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::nodes::{Cable, Container, Node, Underlay, publish_instances};
+use crate::nodes::{Cable, Container, Family, Node, Underlay, hook, publish_instances};
+use crate::running::Served;
 use crate::talk::{PORT, ask, serve};
 
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 30, 2, 10);
@@ -24,71 +25,86 @@ const ECHO_PORT: u16 = 9001;
 /// A busy machine is slow.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The service as the watched node has it.
+struct Shown(Mutex<Service>);
+
+impl Shown {
+    fn look(&self, datapath: &impl Served) {
+        let service = datapath.services().into_iter().find(|service| service.service_ip == SERVICE);
+        *self.0.lock().unwrap() = service.expect("it is published");
+    }
+
+    fn service(&self) -> Service {
+        self.0.lock().unwrap().clone()
+    }
+}
+
 /// Runs `test` while the node sets backends aside and takes them back, as its daemon does.
-fn watched(node: &mut Node, backends: Vec<Backend>, test: impl FnOnce(&Tables)) {
+fn watched<D: Served>(node: &mut Node<D>, backends: Vec<Backend>, test: impl FnOnce(&Shown)) {
     let stop = CancellationToken::new();
-    let tables = Tables::open(node.pins.path()).unwrap();
-    node.within(|datapath| datapath.publish_service(SERVICE, Policy::RoundRobin, &backends)).unwrap();
+    let shown = Shown(Mutex::new(Service {
+        service_ip: SERVICE.into(),
+        policy: Policy::RoundRobin,
+        backends: backends.clone(),
+        resting: Vec::new(),
+    }));
+    node.within(|datapath| datapath.publish_service(SERVICE.into(), Policy::RoundRobin, &backends));
     thread::scope(|scope| {
         let Node { netns, datapath, .. } = node;
-        let stop_too = stop.clone();
-        scope.spawn(move || netns.run(|| watch(datapath, backends, &stop_too)).unwrap());
+        let (stop_too, shown) = (stop.clone(), &shown);
+        scope.spawn(move || netns.run(|| watch(datapath, backends, shown, &stop_too)).unwrap());
         let _stopped = stop.drop_guard();
-        test(&tables);
+        test(shown);
     });
 }
 
-fn watch(datapath: &mut Datapath, backends: Vec<Backend>, stop: &CancellationToken) {
+fn watch<D: Served>(datapath: &mut D, backends: Vec<Backend>, shown: &Shown, stop: &CancellationToken) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let tasks = TaskTracker::new();
-        let links = Links::open().unwrap();
-        let mut slow_path = SlowPath::in_kernel(&links, datapath, &tasks, stop.clone()).await.unwrap();
-        let mut events = datapath.events().unwrap();
-        let mut balance = Balance::adopt(datapath, Instant::now());
-        balance.publish(datapath, SERVICE.into(), Policy::RoundRobin, backends).unwrap();
+        let mut slow_path = datapath.slow_path(&tasks, stop.clone()).await;
+        let mut events = datapath.events();
+        let mut balance = Balance::adopt(datapath.plane(), Instant::now());
+        balance.publish(datapath.plane(), SERVICE.into(), Policy::RoundRobin, backends).unwrap();
         while !stop.is_cancelled() {
             let deadline = balance.deadline().unwrap_or_else(|| Instant::now() + PATIENCE);
             tokio::select! {
                 () = stop.cancelled() => {}
                 event = events.next() => match event.unwrap() {
                     Event::Suspect(suspect) => {
-                        balance.suspected(datapath, Some(&slow_path), suspect, Instant::now());
+                        balance.suspected(datapath.plane(), Some(&slow_path), suspect, Instant::now());
                     }
                     Event::Miss(miss) => panic!("{miss:?}"),
                 },
                 news = slow_path.next() => match news {
                     News::Untaken(untaken) => {
-                        balance.untaken(datapath, Some(&slow_path), untaken, Instant::now());
+                        balance.untaken(datapath.plane(), Some(&slow_path), untaken, Instant::now());
                     }
                     News::Missed(address) => panic!("{address} is asked for"),
                 },
                 () = sleep_until(deadline.into()) => {}
             }
-            balance.tick(datapath, Some(&slow_path), Instant::now());
+            balance.tick(datapath.plane(), Some(&slow_path), Instant::now());
+            shown.look(datapath);
         }
-        datapath.set_slow_path(None).unwrap();
+        datapath.close_slow_path();
         tasks.close();
         tasks.wait().await;
     });
 }
 
-fn service(tables: &Tables) -> Service {
-    tables.service(SERVICE.into()).unwrap().expect("it is published")
-}
-
 /// Waits until just these backends get no new flows.
 #[track_caller]
-fn resting(tables: &Tables, expected: &[Backend]) {
+fn resting(shown: &Shown, expected: &[Backend]) {
     eventually(PATIENCE, "who rests", || {
-        let resting = service(tables).resting;
+        let resting = shown.service().resting;
         if resting == expected { Ok(()) } else { Err(resting) }
     })
     .unwrap();
 }
 
 /// A client on the first node, and a server on each of the two others.
-fn client_and_servers(underlay: &mut Underlay) -> (Container, [Container; 2]) {
+fn client_and_servers<D: Served>(underlay: &mut Underlay<D>) -> (Container, [Container; 2]) {
     let client = underlay.nodes[0].container(2);
     let servers = [1, 2].map(|node| underlay.nodes[node].container(2));
     publish_instances(&mut underlay.nodes, &[&client, &servers[0], &servers[1]]);
@@ -188,14 +204,17 @@ fn connections(netns: &Netns, go_on: &AtomicBool) -> Vec<Attempt> {
     netns.run(drive).unwrap()
 }
 
-#[test]
-fn a_node_that_dies_fails_no_new_connection_once_it_is_noticed_and_moves_nobody_elses_flow() {
-    let mut underlay = Underlay::new(3);
+fn underlay<D: Served>(count: u8) -> Underlay<D> {
+    Underlay::with(count, hook(), Family::V4)
+}
+
+fn a_node_dies<D: Served>() {
+    let mut underlay = underlay::<D>(3);
     let (client, servers) = client_and_servers(&mut underlay);
     let [_, dies] = &servers;
     let Underlay { nodes, switch } = &mut underlay;
     let backends = servers.iter().map(|server| server.backend).collect();
-    watched(&mut nodes[0], backends, |tables| {
+    watched(&mut nodes[0], backends, |shown| {
         let mut streams = [open(&client), open(&client)];
         streams.iter_mut().for_each(echoes);
         let [stays, moves] = one_of_each(&client, &servers);
@@ -206,7 +225,7 @@ fn a_node_that_dies_fails_no_new_connection_once_it_is_noticed_and_moves_nobody_
             thread::sleep(Duration::from_millis(500));
             Underlay::cable(switch, 3, Cable::Out);
             let killed = Instant::now();
-            resting(tables, &[dies.backend]);
+            resting(shown, &[dies.backend]);
             let noticed = Instant::now();
             eventually(PATIENCE, "an answer on the fixed port", || {
                 answered_by(&moves).filter(|by| *by == servers[0].backend.ns_ip).ok_or(())
@@ -237,8 +256,8 @@ fn a_node_that_dies_fails_no_new_connection_once_it_is_noticed_and_moves_nobody_
         assert!(attempts.iter().filter(|attempt| attempt.begun < killed).all(|attempt| attempt.established));
 
         Underlay::cable(switch, 3, Cable::In);
-        resting(tables, &[]);
-        assert_eq!(service(tables).backends, servers.iter().map(|it| it.backend).collect::<Vec<_>>());
+        resting(shown, &[]);
+        assert_eq!(shown.service().backends, servers.iter().map(|it| it.backend).collect::<Vec<_>>());
         let answers: Vec<_> = (0..4).map(|_| ask(&client, SERVICE).by).collect();
         assert!(servers.iter().all(|server| answers.contains(&server.backend.ns_ip.into())), "{answers:?}");
         // Connections outlive what was wrong, also those with the node that was away.
@@ -246,16 +265,15 @@ fn a_node_that_dies_fails_no_new_connection_once_it_is_noticed_and_moves_nobody_
     });
 }
 
-#[test]
-fn an_instance_whose_process_has_died_gets_no_new_connections_until_it_listens_again() {
-    let mut underlay = Underlay::new(3);
+fn a_process_dies<D: Served>() {
+    let mut underlay = underlay::<D>(3);
     let client = underlay.nodes[0].container(2);
     let servers = [1, 2].map(|node| underlay.nodes[node].container(2));
     publish_instances(&mut underlay.nodes, &[&client, &servers[0], &servers[1]]);
     serve(&servers[0]);
     let listen = || servers[1].netns.run(|| TcpListener::bind(("0.0.0.0", PORT)).unwrap()).unwrap();
     let backends = servers.iter().map(|server| server.backend).collect();
-    watched(&mut underlay.nodes[0], backends, |tables| {
+    watched(&mut underlay.nodes[0], backends, |shown| {
         let listener = listen();
         let connect = || client.netns.run(|| TcpStream::connect((SERVICE, PORT))).unwrap();
         for _ in 0..4 {
@@ -264,7 +282,7 @@ fn an_instance_whose_process_has_died_gets_no_new_connections_until_it_listens_a
         drop(listener);
         eventually(PATIENCE, "the end of refusals", || {
             let refused = connect().is_err();
-            let resting = service(tables).resting;
+            let resting = shown.service().resting;
             if resting == [servers[1].backend] { Ok(()) } else { Err((refused, resting)) }
         })
         .unwrap();
@@ -272,23 +290,22 @@ fn an_instance_whose_process_has_died_gets_no_new_connections_until_it_listens_a
             connect().unwrap();
         }
         let _listener = listen();
-        resting(tables, &[]);
+        resting(shown, &[]);
         for _ in 0..4 {
             connect().unwrap();
         }
     });
 }
 
-#[test]
-fn an_instance_that_takes_no_datagrams_gets_none_while_another_one_does() {
-    let mut underlay = Underlay::new(2);
+fn nobody_takes_datagrams<D: Served>() {
+    let mut underlay = underlay::<D>(2);
     let client = underlay.nodes[0].container(2);
     let closed = underlay.nodes[0].container(3);
     let server = underlay.nodes[1].container(2);
     publish_instances(&mut underlay.nodes, &[&client, &closed, &server]);
     serve(&server);
     let backends = vec![closed.backend, server.backend];
-    watched(&mut underlay.nodes[0], backends, |tables| {
+    watched(&mut underlay.nodes[0], backends, |shown| {
         // Sockets of their own, since what has a flow stays with it.
         let send = || {
             let socket = client.netns.run(|| UdpSocket::bind(("0.0.0.0", 0)).unwrap()).unwrap();
@@ -298,23 +315,22 @@ fn an_instance_that_takes_no_datagrams_gets_none_while_another_one_does() {
         };
         eventually(PATIENCE, "it to be set aside", || {
             let by = send();
-            let aside = service(tables).resting;
+            let aside = shown.service().resting;
             if aside == [closed.backend] { Ok(()) } else { Err((by, aside)) }
         })
         .unwrap();
         // What comes to a socket is taken, whoever reads it or not.
         let socket = closed.netns.run(|| UdpSocket::bind(("0.0.0.0", PORT)).unwrap()).unwrap();
-        resting(tables, &[]);
+        resting(shown, &[]);
         drop(socket);
     });
 }
 
-#[test]
-fn who_scans_ports_sets_nobody_aside() {
-    let mut underlay = Underlay::new(3);
+fn ports_are_scanned<D: Served>() {
+    let mut underlay = underlay::<D>(3);
     let (client, servers) = client_and_servers(&mut underlay);
     let backends = servers.iter().map(|server| server.backend).collect();
-    watched(&mut underlay.nodes[0], backends, |tables| {
+    watched(&mut underlay.nodes[0], backends, |shown| {
         for port in 10_000..10_100 {
             let refused = client.netns.run(|| TcpStream::connect((SERVICE, port))).unwrap();
             assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
@@ -323,6 +339,51 @@ fn who_scans_ports_sets_nobody_aside() {
             // Linux says of no more than a few that nobody takes them.
             socket.send(b"who?").unwrap();
         }
-        assert_eq!(service(tables).resting, []);
+        assert_eq!(shown.service().resting, []);
     });
+}
+
+#[test]
+fn a_node_that_dies_fails_no_new_connection_once_it_is_noticed_and_moves_nobody_elses_flow() {
+    a_node_dies::<Datapath>();
+}
+
+#[test]
+fn an_instance_whose_process_has_died_gets_no_new_connections_until_it_listens_again() {
+    a_process_dies::<Datapath>();
+}
+
+#[test]
+fn an_instance_that_takes_no_datagrams_gets_none_while_another_one_does() {
+    nobody_takes_datagrams::<Datapath>();
+}
+
+#[test]
+fn who_scans_ports_sets_nobody_aside() {
+    ports_are_scanned::<Datapath>();
+}
+
+mod in_user_space {
+    use super::{a_node_dies, a_process_dies, nobody_takes_datagrams, ports_are_scanned};
+    use crate::userspace::Userspace;
+
+    #[test]
+    fn a_node_that_dies_fails_no_new_connection_once_it_is_noticed_and_moves_nobody_elses_flow() {
+        a_node_dies::<Userspace>();
+    }
+
+    #[test]
+    fn an_instance_whose_process_has_died_gets_no_new_connections_until_it_listens_again() {
+        a_process_dies::<Userspace>();
+    }
+
+    #[test]
+    fn an_instance_that_takes_no_datagrams_gets_none_while_another_one_does() {
+        nobody_takes_datagrams::<Userspace>();
+    }
+
+    #[test]
+    fn who_scans_ports_sets_nobody_aside() {
+        ports_are_scanned::<Userspace>();
+    }
 }

@@ -8,10 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use integration::{Netns, eventually};
-use netmanager::datapath::Policy;
+use netmanager::datapath::{Datapath, Policy};
+use netmanager::plane::PathTable as _;
 
-use crate::nodes::{Container, Family, Routed, any, kernel_has_ipv6, publish_instances, service};
-use crate::running::run;
+use crate::nodes::{Container, Family, Routed, Verbs, any, kernel_has_ipv6, publish_instances, service};
+use crate::running::{Served, run};
 use crate::talk::{PORT, connect, echo, exchange};
 
 /// As on DSL with PPPoE, in tunnels, in VPNs, and the least that IPv6 asks for.
@@ -96,18 +97,17 @@ fn largest_answered(socket: &UdpSocket, headers: usize) -> usize {
     .unwrap()
 }
 
-fn each_mtu_is_found(inner: Family, outer: Family) {
+fn each_mtu_is_found<D: Served>(inner: Family, outer: Family) {
     if (inner, outer) != (Family::V4, Family::V4) && !kernel_has_ipv6() {
         println!("skipped: this kernel has no IPv6");
         return;
     }
-    let mut underlay = Routed::new(outer);
+    let mut underlay = Routed::<D>::new(outer);
     let [client, server] = [0, 1].map(|node: usize| underlay.nodes[node].container(2));
     publish_instances(&mut underlay.nodes, &[&client, &server]);
     let (address, backend) = (service(inner), server.backend);
     underlay.nodes[0]
-        .within(|datapath| datapath.publish_service(address, Policy::RoundRobin, &[backend]))
-        .unwrap();
+        .within(|datapath| Verbs::publish_service(datapath, address, Policy::RoundRobin, &[backend]));
     echo(&server);
     echo_datagrams(&server, inner);
     let Routed { nodes, routers } = &mut underlay;
@@ -128,12 +128,14 @@ fn each_mtu_is_found(inner: Family, outer: Family) {
                         (unsplit(&client, address), if inner == Family::V4 { 28 } else { 48 });
                     assert_eq!(largest_answered(&socket, headers), usize::from(carried), "{case}");
                 } else {
-                    nodes.within(0, move |datapath, _| datapath.set_path_mtu(peer, Some(mtu))).unwrap();
+                    nodes
+                        .within(0, move |datapath, _| datapath.plane().set_path_mtu(peer, Some(mtu)))
+                        .unwrap();
                 }
                 // And one that begins now.
                 exchange(&mut connect(&client, address), 4);
                 if mtu < 1450 + headers(outer) {
-                    let known = nodes.within(0, |datapath, _| datapath.narrow_paths());
+                    let known = nodes.within(0, |datapath, _| datapath.plane().narrow_paths());
                     assert_eq!(known, [(peer, mtu)], "{case}");
                 }
             }
@@ -148,7 +150,7 @@ fn what_is_carried_is_measured(outer: Family) {
         println!("skipped: this kernel has no IPv6");
         return;
     }
-    let mut underlay = Routed::new(outer);
+    let mut underlay = Routed::<Datapath>::new(outer);
     for router in &underlay.routers {
         let silence = "table inet silence { chain out { type filter hook output priority 0; \
                        icmp type destination-unreachable drop; icmpv6 type packet-too-big drop; }; \
@@ -190,12 +192,12 @@ fn what_is_carried_is_measured(outer: Family) {
 }
 
 /// Between routers that say nothing, and of which one begins to carry less in the middle of a connection.
-fn a_path_that_becomes_narrower_is_noticed(outer: Family) {
+fn a_path_that_becomes_narrower_is_noticed<D: Served>(outer: Family) {
     if outer == Family::V6 && !kernel_has_ipv6() {
         println!("skipped: this kernel has no IPv6");
         return;
     }
-    let mut underlay = Routed::new(outer);
+    let mut underlay = Routed::<D>::new(outer);
     for router in &underlay.routers {
         let silence = "table inet silence { chain out { type filter hook output priority 0; \
                        icmp type destination-unreachable drop; icmpv6 type packet-too-big drop; }; \
@@ -231,7 +233,7 @@ fn a_path_that_becomes_narrower_is_noticed(outer: Family) {
             stream.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
             exchange(&mut stream, 4);
             for (node, peer) in peers.into_iter().enumerate() {
-                let known = nodes.within(node, |datapath, _| datapath.narrow_paths());
+                let known = nodes.within(node, |datapath, _| datapath.plane().narrow_paths());
                 assert_eq!(known, [(peer, 1391)]);
             }
         },
@@ -241,12 +243,12 @@ fn a_path_that_becomes_narrower_is_noticed(outer: Family) {
 
 #[test]
 fn a_path_that_becomes_narrower_between_silent_routers_is_noticed_in_the_middle_of_a_connection() {
-    a_path_that_becomes_narrower_is_noticed(Family::V4);
+    a_path_that_becomes_narrower_is_noticed::<Datapath>(Family::V4);
 }
 
 #[test]
 fn a_path_over_ipv6_that_becomes_narrower_is_noticed_too() {
-    a_path_that_becomes_narrower_is_noticed(Family::V6);
+    a_path_that_becomes_narrower_is_noticed::<Datapath>(Family::V6);
 }
 
 #[test]
@@ -261,20 +263,41 @@ fn what_a_path_of_silent_routers_over_ipv6_carries_is_measured() {
 
 #[test]
 fn what_a_path_carries_is_learned_from_its_routers() {
-    each_mtu_is_found(Family::V4, Family::V4);
+    each_mtu_is_found::<Datapath>(Family::V4, Family::V4);
 }
 
 #[test]
 fn what_a_path_over_ipv6_carries_is_learned_from_its_routers() {
-    each_mtu_is_found(Family::V4, Family::V6);
+    each_mtu_is_found::<Datapath>(Family::V4, Family::V6);
 }
 
 #[test]
 fn ipv6_inside_learns_what_a_path_carries() {
-    each_mtu_is_found(Family::V6, Family::V4);
+    each_mtu_is_found::<Datapath>(Family::V6, Family::V4);
 }
 
 #[test]
 fn ipv6_inside_ipv6_learns_what_a_path_carries() {
-    each_mtu_is_found(Family::V6, Family::V6);
+    each_mtu_is_found::<Datapath>(Family::V6, Family::V6);
+}
+
+mod in_user_space {
+    use super::{a_path_that_becomes_narrower_is_noticed, each_mtu_is_found};
+    use crate::nodes::Family;
+    use crate::userspace::Userspace;
+
+    #[test]
+    fn a_path_that_becomes_narrower_between_silent_routers_is_noticed_in_the_middle_of_a_connection() {
+        a_path_that_becomes_narrower_is_noticed::<Userspace>(Family::V4);
+    }
+
+    #[test]
+    fn what_a_path_carries_is_learned_from_its_routers() {
+        each_mtu_is_found::<Userspace>(Family::V4, Family::V4);
+    }
+
+    #[test]
+    fn ipv6_inside_ipv6_learns_what_a_path_carries() {
+        each_mtu_is_found::<Userspace>(Family::V6, Family::V6);
+    }
 }

@@ -181,12 +181,12 @@ impl<D: Verbs> Underlay<D> {
 
 /// Two nodes, each behind a router of its own. The link between the routers is `mid` in both.
 #[derive(Debug)]
-pub(crate) struct Routed {
-    pub(crate) nodes: Vec<Node>,
+pub(crate) struct Routed<D = Datapath> {
+    pub(crate) nodes: Vec<Node<D>>,
     pub(crate) routers: Vec<Netns>,
 }
 
-impl Routed {
+impl<D: Verbs> Routed<D> {
     /// The nodes have addresses of this family only.
     pub(crate) fn new(family: Family) -> Self {
         let (prefix, gateway, forwarding) = match family {

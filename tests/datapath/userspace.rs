@@ -1,24 +1,44 @@
 //! The data plane in user space: real connections through it, among its own kind and with the programs in the kernel.
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use netmanager::datapath::{Addresses, Backend, Datapath, DropReason, Endpoint, Hook, Policy, Service};
-use netmanager::userspace::{self, Misses};
+use netmanager::datapath::{
+    Addresses, Backend, Datapath, DropReason, Endpoint, Event, Hook, Policy, Service,
+};
+use netmanager::plane::{self, Backends, PathTable, Plane};
+use netmanager::slowpath::SlowPath;
+use netmanager::userspace;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::nodes::{
     Container, Family, Node, TUNNEL_PORT, Underlay, Verbs, hook, kernel_has_ipv6, publish_instances,
 };
 use crate::pins::Pins;
+use crate::running::Served;
 use crate::talk::{Answer, PORT, ask, ask_by_datagram, connect, echo, exchange, ping, serve};
 
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 30, 2, 10);
 
-/// It, with the end of its misses that a node would read.
+/// It, with what it tells until a node reads that.
 #[derive(Debug)]
 pub(crate) struct Userspace {
-    datapath: userspace::Datapath,
-    misses: Misses,
+    plane: Plane,
+    events: Option<userspace::Events>,
+}
+
+impl Userspace {
+    fn datapath(&mut self) -> &mut userspace::Datapath {
+        match &mut self.plane {
+            Plane::Userspace(datapath) => datapath,
+            Plane::Ebpf(_) => panic!("in the kernel"),
+        }
+    }
+
+    fn drops(&self) -> Vec<(DropReason, u64)> {
+        self.plane.counters().unwrap().drops
+    }
 }
 
 impl Verbs for Userspace {
@@ -26,27 +46,49 @@ impl Verbs for Userspace {
     const LINK: &str = "hyveth";
 
     fn open(_pins: &Pins, _hook: Hook) -> Self {
-        let (datapath, misses) = userspace::Datapath::open(TUNNEL_PORT).unwrap();
-        Self { datapath, misses }
+        let (datapath, events) = userspace::Datapath::open(TUNNEL_PORT).unwrap();
+        Self { plane: Plane::Userspace(Box::new(datapath)), events: Some(events) }
     }
 
     fn set_node(&mut self, addresses: Addresses, uplink: u32) {
-        self.datapath.set_node(addresses, uplink).unwrap();
+        self.datapath().set_node(addresses, uplink).unwrap();
     }
 
     fn attach_endpoint(&mut self, endpoint: &Endpoint) {
-        self.datapath.attach_endpoint(endpoint).unwrap();
+        self.datapath().attach_endpoint(endpoint).unwrap();
     }
 
     fn publish_service(&mut self, address: IpAddr, policy: Policy, backends: &[Backend]) {
         let (service_ip, backends) = (address, backends.to_vec());
-        self.datapath.publish(&Service { service_ip, policy, backends, resting: Vec::new() }).unwrap();
+        self.datapath().publish(&Service { service_ip, policy, backends, resting: Vec::new() }).unwrap();
+    }
+}
+
+impl Served for Userspace {
+    fn plane(&mut self) -> &mut (impl Backends + PathTable) {
+        &mut self.plane
+    }
+
+    fn events(&mut self) -> plane::Events {
+        plane::Events::Userspace(self.events.take().expect("they are asked for once"))
+    }
+
+    async fn slow_path(&mut self, tasks: &TaskTracker, stop: CancellationToken) -> SlowPath {
+        SlowPath::in_process(self.datapath(), tasks, stop)
+    }
+
+    fn close_slow_path(&mut self) {
+        self.datapath().close_slow_path();
+    }
+
+    fn services(&self) -> Vec<Service> {
+        self.plane.services().unwrap()
     }
 }
 
 impl Node<Userspace> {
     fn drops(&self) -> Vec<(DropReason, u64)> {
-        self.datapath.datapath.control().counters().drops
+        self.datapath.drops()
     }
 }
 
@@ -198,13 +240,31 @@ fn it_and_the_programs_in_the_kernel_understand_each_other() {
                 let (mut stream, _) = listener.accept().unwrap();
                 std::io::copy(&mut stream.try_clone().unwrap(), &mut stream).ok();
             });
-            let mut stream =
-                client.netns.run(|| std::net::TcpStream::connect((address, PORT + 1)).unwrap()).unwrap();
+            let mut stream = client.netns.run(|| TcpStream::connect((address, PORT + 1)).unwrap()).unwrap();
             exchange(&mut stream, 16);
         });
     }
     assert_eq!(kernel.nodes[0].datapath.counters().unwrap().drops, []);
     assert_eq!(process.drops(), []);
+}
+
+#[test]
+fn whoever_answers_is_noted_with_the_time_that_it_takes() {
+    let mut underlay = underlay(2);
+    let (client, server) = client_and_server(&mut underlay);
+    serve(&server);
+    let mut reading = || underlay.nodes[0].datapath.plane().reading(&server.backend).unwrap().unwrap();
+    assert_eq!((reading().heard, reading().round_trip), (None, None));
+    ask(&client, SERVICE);
+    let noted = reading();
+    assert_eq!((noted.accepted_port, noted.unanswered), (Some(PORT), 0));
+    assert!(noted.heard.is_some() && noted.round_trip.is_some_and(|time| !time.is_zero()), "{noted:?}");
+    let plane = underlay.nodes[0].datapath.plane();
+    assert_eq!(plane.peers_in_use(Duration::from_secs(60)).unwrap(), [server.backend.node.ip()].into());
+    // Nobody listens: it says so itself.
+    client.netns.run(|| TcpStream::connect((SERVICE, PORT + 1))).unwrap().unwrap_err();
+    let refused = plane.reading(&server.backend).unwrap().unwrap();
+    assert_eq!((refused.refused, refused.refused_port), (1, Some(PORT + 1)));
 }
 
 #[test]
@@ -215,7 +275,8 @@ fn an_unknown_service_is_missed_once_and_found_when_it_is_there() {
     publish_instances(&mut underlay.nodes, &[&client, &server]);
     serve(&server);
     assert!(ask_by_datagram(&client, SERVICE).is_err());
-    let miss = underlay.nodes[0].datapath.misses.try_next().unwrap();
+    let told = underlay.nodes[0].datapath.events.as_mut().unwrap().try_next().unwrap();
+    let Event::Miss(miss) = told else { panic!("{told:?}") };
     assert_eq!((miss.service_ip, miss.ns_ip), (IpAddr::V4(SERVICE), client.ns_ip(Family::V4)));
     assert_eq!(underlay.nodes[0].drops(), [(DropReason::ServiceUnknown, 1)]);
     publish(&mut underlay.nodes[0], &[&server]);
@@ -247,7 +308,7 @@ fn who_speaks_for_another_reaches_neither_the_overlay_nor_the_host() {
     assert!(underlay.nodes[0].drops().contains(&(DropReason::SpoofedSource, 2)));
     // And the tunnel's port is closed to all of them.
     let socket = client.netns.run(|| UdpSocket::bind(("10.18.1.2", 0)).unwrap()).unwrap();
-    let received = || underlay.nodes[1].datapath.datapath.control().counters();
+    let received = || underlay.nodes[1].datapath.plane.counters().unwrap();
     let before = received();
     socket.send_to(&[0x45; 60], (Ipv4Addr::new(192, 0, 2, 2), TUNNEL_PORT)).unwrap();
     assert_eq!(ask(&client, SERVICE), Answer::of(&server, &client));

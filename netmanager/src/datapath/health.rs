@@ -16,7 +16,7 @@ impl Datapath {
     pub fn reading(&self, backend: &Backend) -> Result<Option<Reading>, DatapathError> {
         let Some((number, _)) = self.registry.number(backend) else { return Ok(None) };
         let noted = self.tables.health.get(&number.into(), 0).map_err(table("read", map::HEALTH))?;
-        Ok(Some(read(&noted, milliseconds(monotonic()))))
+        Ok(Some(Reading::of(&noted, milliseconds(monotonic()))))
     }
 
     /// The nodes whose backends have answered within this time before now, or are being asked in vain since. Nothing is noted of
@@ -67,25 +67,28 @@ impl Tables {
     pub fn round_trip(&self, backend: &Backend) -> Result<Option<Duration>, DatapathError> {
         let Some(number) = self.number_of(backend)? else { return Ok(None) };
         let noted = self.health.get(&number, 0).map_err(table("read", map::HEALTH))?;
-        Ok(read(&noted, 0).round_trip)
+        Ok(Reading::of(&noted, 0).round_trip)
     }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "it wraps")]
-fn milliseconds(time: Duration) -> u32 {
+pub(crate) fn milliseconds(time: Duration) -> u32 {
     time.as_millis() as u32
 }
 
-fn read(noted: &Health, now: u32) -> Reading {
-    let ago = |then| Duration::from_millis(health::since(now, then).into());
-    let port = |port: Be16| Some(port.get()).filter(|port| *port != 0);
-    Reading {
-        unanswered: noted.unanswered,
-        asked_port: port(noted.asked_port).filter(|_| noted.asked_protocol == u16::from(wire::TCP)),
-        heard: (noted.heard != 0).then(|| ago(noted.heard)),
-        refused: noted.refused,
-        accepted_port: port(noted.accepted_port),
-        refused_port: port(noted.refused_port),
-        round_trip: (noted.round_trip != 0).then(|| Duration::from_micros(noted.round_trip.into())),
+impl Reading {
+    /// What is noted, read at `now`: milliseconds of the same clock.
+    pub(crate) fn of(noted: &Health, now: u32) -> Self {
+        let ago = |then| Duration::from_millis(health::since(now, then).into());
+        let port = |port: Be16| Some(port.get()).filter(|port| *port != 0);
+        Self {
+            unanswered: noted.unanswered,
+            asked_port: port(noted.asked_port).filter(|_| noted.asked_protocol == u16::from(wire::TCP)),
+            heard: (noted.heard != 0).then(|| ago(noted.heard)),
+            refused: noted.refused,
+            accepted_port: port(noted.accepted_port),
+            refused_port: port(noted.refused_port),
+            round_trip: (noted.round_trip != 0).then(|| Duration::from_micros(noted.round_trip.into())),
+        }
     }
 }

@@ -125,8 +125,8 @@ pub enum Event {
 /// A backend by its number in the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Suspect {
-    pub(super) number: u32,
-    pub(super) generation: u32,
+    pub(crate) number: u32,
+    pub(crate) generation: u32,
 }
 
 /// What the XDP program at the uplink has done since the tables were made.

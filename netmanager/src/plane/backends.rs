@@ -57,7 +57,6 @@ impl Backends for Datapath {
     }
 }
 
-/// In user space nobody is suspected, and nothing is noted.
 impl Backends for Plane {
     fn aside(&self) -> Vec<Backend> {
         match self {
@@ -76,14 +75,14 @@ impl Backends for Plane {
     fn suspect(&self, suspect: Suspect) -> Option<Backend> {
         match self {
             Self::Ebpf(datapath) => datapath.suspect(suspect),
-            Self::Userspace(_) => None,
+            Self::Userspace(datapath) => datapath.control().suspect(suspect),
         }
     }
 
     fn reading(&self, backend: &Backend) -> Result<Option<Reading>, PlaneError> {
         match self {
             Self::Ebpf(datapath) => Ok(datapath.reading(backend)?),
-            Self::Userspace(_) => Ok(None),
+            Self::Userspace(datapath) => Ok(datapath.control().reading(backend)),
         }
     }
 

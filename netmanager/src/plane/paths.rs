@@ -15,7 +15,6 @@ pub trait PathTable {
     fn uplink_mtu(&self) -> u32;
     fn largest_to(&self, node: IpAddr) -> u16;
     fn peers(&self) -> BTreeSet<IpAddr>;
-    /// Those from which something has come within this time, as far as the data plane notes that.
     fn peers_in_use(&self, within: Duration) -> Result<BTreeSet<IpAddr>, PlaneError>;
     fn narrow_paths(&self) -> Vec<(IpAddr, u16)>;
     fn set_path_mtu(&mut self, node: IpAddr, mtu: Option<u16>) -> Result<(), PlaneError>;
@@ -88,8 +87,7 @@ impl PathTable for Plane {
     fn peers_in_use(&self, within: Duration) -> Result<BTreeSet<IpAddr>, PlaneError> {
         match self {
             Self::Ebpf(datapath) => Ok(datapath.peers_in_use(within)?),
-            // It notes nothing of whom it carries packets for, and leaves it to the measurements every few minutes.
-            Self::Userspace(_) => Ok(BTreeSet::new()),
+            Self::Userspace(datapath) => Ok(datapath.control().nodes_in_use(within)),
         }
     }
 

@@ -38,7 +38,6 @@ impl Seen for Tables {
     }
 }
 
-/// No round trips are measured there.
 impl Seen for userspace::Reader {
     fn endpoints(&self) -> Result<Vec<Endpoint>, DatapathError> {
         Ok(self.endpoints())
@@ -56,7 +55,7 @@ impl Seen for userspace::Reader {
         Ok(self.turns_taken(service_ip))
     }
 
-    fn round_trip(&self, _backend: &Backend) -> Result<Option<Duration>, DatapathError> {
-        Ok(None)
+    fn round_trip(&self, backend: &Backend) -> Result<Option<Duration>, DatapathError> {
+        Ok(self.round_trip(backend))
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use netmanager_common::event::DropReason;
 use netmanager_common::map::{self, MAX_UPLINKS};
@@ -11,16 +12,16 @@ use netmanager_common::tunnel::{OVERHEAD, OVERHEAD6, inner_mtu};
 use netmanager_common::wire::{Be16, Ip};
 
 use super::engine::{Engine, now};
+use super::events::{self, Events};
 use super::forward::{Forward, Memory, Verdict};
 use super::frame::Frame;
-use super::misses::{self, Misses};
 use super::reader::Reader;
 use crate::datapath::paths::Paths;
 use crate::datapath::registry::{OutOfNumbers, Registry};
 use crate::datapath::slots;
 use crate::datapath::{
-    Addresses, Backend, Counters, DatapathError, Endpoint, EndpointCounters, Flow, Node, Service,
-    endpoint_rows, from_ip, full, interface_mtu, ip, ip4, node_of, optional_ip6,
+    Addresses, Backend, Counters, DatapathError, Endpoint, EndpointCounters, Flow, Node, Reading, Service,
+    Suspect, endpoint_rows, from_ip, full, interface_mtu, ip, ip4, milliseconds, node_of, optional_ip6,
 };
 
 /// The tables, and which backend has which number in them.
@@ -47,11 +48,11 @@ pub enum Judgement {
 impl Control {
     /// With empty tables.
     #[must_use]
-    pub fn new(tunnel_port: u16) -> (Self, Misses) {
-        let (reporter, misses) = misses::channel();
+    pub fn new(tunnel_port: u16) -> (Self, Events) {
+        let (reporter, events) = events::channel();
         let memory = Memory::new(reporter);
         let engine = Arc::new(Engine::new(memory));
-        (Self { engine, registry: Registry::default(), tunnel_port }, misses)
+        (Self { engine, registry: Registry::default(), tunnel_port }, events)
     }
 
     pub(super) fn engine(&self) -> &Arc<Engine> {
@@ -182,6 +183,28 @@ impl Control {
     #[must_use]
     pub fn nodes(&self) -> BTreeSet<IpAddr> {
         self.registry.nodes().collect()
+    }
+
+    /// As [`crate::datapath::Datapath::peers_in_use`].
+    #[must_use]
+    pub fn nodes_in_use(&self, within: Duration) -> BTreeSet<IpAddr> {
+        let (tables, now) = (self.engine.tables(), now().milliseconds());
+        let is_in_use = |number| tables.health(number).is_in_use(now, milliseconds(within));
+        let used = self.registry.backends().filter(|(number, _)| is_in_use(*number));
+        used.map(|(_, backend)| backend.node.ip()).collect()
+    }
+
+    /// As [`crate::datapath::Datapath::reading`].
+    #[must_use]
+    pub fn reading(&self, backend: &Backend) -> Option<Reading> {
+        let (number, _) = self.registry.number(backend)?;
+        Some(Reading::of(&self.engine.tables().health(number), now().milliseconds()))
+    }
+
+    /// As [`crate::datapath::Datapath::suspect`].
+    #[must_use]
+    pub fn suspect(&self, suspect: Suspect) -> Option<Backend> {
+        self.registry.backend(u16::try_from(suspect.number).ok()?, suspect.generation)
     }
 
     #[must_use]

@@ -423,11 +423,11 @@ fn is_about_segments(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EOPNOTSUPP))
 }
 
-/// The clock by which flows count.
+/// The clock by which flows count and round trips are measured: read once for all that is done at a time.
 pub(super) fn now() -> Moment {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the argument is a valid place for the answer. Linux always has this clock.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
     Moment(seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or_default())
 }

@@ -1,6 +1,5 @@
-//! What the packets of a flow say of it: `follow.rs` of `netmanager-ebpf`, as far as it is about the flow itself. (How its
-//! backend answers is not noted here.) A warm packet comes here once in each second, with its last packets, and until
-//! it is answered.
+//! What the packets of a flow say of it: `follow.rs` of `netmanager-ebpf`, what of it has nothing to do with a stack of 512
+//! bytes. A warm packet comes here once in each second, with its last packets, and until it is answered.
 
 use netmanager_common::flow;
 use netmanager_common::life::{self, State};
@@ -28,18 +27,43 @@ impl Forward<'_> {
             return;
         }
         let arrival = flow::reply_key(key, backend.answers_from(flow.source));
-        if before != now && self.memory.flows.with(&arrival, |_| ()).is_none() {
-            // It has fallen out, and the flow goes on.
-            self.memory.flows.insert(arrival, Flow { source: key.destination, ..*flow });
+        if before != now {
+            self.await_answer(key, arrival, flow);
         }
         if life::is_last(flags) {
             self.end(key, &arrival, flow, flags, Direction::Forward);
         }
     }
 
+    /// A packet of a new second goes out: its backend is expected to send some too, and the entry for what it sends to be
+    /// there.
+    fn await_answer(&self, forward: &FlowKey, arrival: FlowKey, flow: &Flow) {
+        let (now, state) = (self.now.seconds(), State::of(flow.state));
+        let is_asked = self.memory.flows.with(&arrival, |other| {
+            if state == State::New {
+                // An answer may now be one to either packet.
+                other.began = 0;
+                return true;
+            }
+            other.last_seen != now && !state.is_ending()
+        });
+        match is_asked {
+            None => {
+                // It has fallen out, and the flow goes on.
+                self.memory.flows.insert(arrival, Flow { source: forward.destination, ..*flow });
+            }
+            Some(true) if flow.chosen != 0 => {
+                let protocol = u8::try_from(forward.protocol).unwrap_or_default();
+                self.asked(flow.backend, flow.generation, protocol, forward.destination_port);
+            }
+            Some(_) => {}
+        }
+    }
+
     /// A packet has come for the container at `ifindex`.
     pub(super) fn follow_arrived(&self, key: &FlowKey, flow: Flow, flags: u8, before: u32, ifindex: u32) {
         let forward = flow::answered_key(key, ifindex, flow.source);
+        self.judge(key, &flow, flags);
         if flags & TCP_RST == 0 {
             if flow.state == State::New as u8 {
                 self.memory.counts.give_back(flow.slot);

@@ -12,14 +12,14 @@ use netmanager_common::map::{self, Backend, FlowKey, MAX_ASSURED, MAX_FLOWS, Vet
 use netmanager_common::packet::Packet;
 use netmanager_common::wire::{
     Be16, ETHERNET_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, IPV4_LEN, Ip, Ipv4, Ipv6,
-    TCP_SYN,
+    TCP, TCP_SYN, UDP,
 };
 
 use super::clamp::clamp;
 use super::counts::Counts;
+use super::events::Reporter;
 use super::flows::{Flows, Fragments};
 use super::frame::Frame;
-use super::misses::Reporter;
 use super::tables::{Chosen, Tables};
 
 /// Nanoseconds of the monotonic clock.
@@ -32,6 +32,18 @@ impl Moment {
     pub(super) fn seconds(self) -> u32 {
         (self.0 / 1_000_000_000) as u32
     }
+
+    /// As [`netmanager_common::health`] notes it.
+    #[expect(clippy::cast_possible_truncation, reason = "it wraps")]
+    pub(super) fn milliseconds(self) -> u32 {
+        (self.0 / 1_000_000) as u32
+    }
+
+    /// As round trips are measured, wrapped; never 0.
+    #[expect(clippy::cast_possible_truncation, reason = "it wraps")]
+    pub(super) fn microseconds(self) -> u32 {
+        (self.0 / 1000) as u32 | 1
+    }
 }
 
 /// What packets themselves leave behind.
@@ -42,17 +54,17 @@ pub(super) struct Memory {
     pub(super) assured: Flows,
     pub(super) fragments: Fragments,
     pub(super) counts: Counts,
-    pub(super) misses: Reporter,
+    pub(super) events: Reporter,
 }
 
 impl Memory {
-    pub(super) fn new(misses: Reporter) -> Self {
+    pub(super) fn new(events: Reporter) -> Self {
         Self {
             flows: Flows::new(MAX_FLOWS),
             assured: Flows::new(MAX_ASSURED),
             fragments: Fragments::default(),
             counts: Counts::default(),
-            misses,
+            events,
         }
     }
 }
@@ -260,7 +272,7 @@ impl<'a> Forward<'a> {
         }
         if self.memory.counts.may_be_new(&peer, known, self.now.0) {
             if is_service {
-                self.memory.misses.report(&source, &ip.destination(), self.now.0);
+                self.memory.events.miss(&source, &ip.destination(), self.now.0);
             }
         } else if !known {
             return Err(DropReason::OverBudget);
@@ -327,7 +339,7 @@ impl<'a> Forward<'a> {
             return Err(DropReason::TooManyFlows);
         }
         let Some(chosen) = self.tables.choose(&key.destination) else {
-            self.memory.misses.report(&key.destination, &key.source, self.now.0);
+            self.memory.events.miss(&key.destination, &key.source, self.now.0);
             return Err(DropReason::ServiceUnknown);
         };
         let Chosen { number, backend, chosen } = chosen?;
@@ -353,13 +365,14 @@ impl<'a> Forward<'a> {
                 return Err(DropReason::PortClash);
             }
         }
+        let is_timed = protocol != UDP && (protocol != TCP || tcp_flags & TCP_SYN != 0);
         let arrival = map::Flow {
             source: key.destination,
             backend: number,
             generation: backend.generation,
             slot,
             last_seen: now,
-            began: 0,
+            began: if is_timed { self.now.microseconds() } else { 0 },
             state: State::New as u8,
             chosen: chosen.into(),
             _pad: 0,
@@ -374,6 +387,9 @@ impl<'a> Forward<'a> {
             // Or another thread has begun the same flow a moment ago: what it chose counts.
             flows.insert_new(key, forward)
         };
+        if chosen {
+            self.asked(number, backend.generation, protocol, key.destination_port);
+        }
         self.choice(&flow).ok_or(DropReason::TableChanged)
     }
 

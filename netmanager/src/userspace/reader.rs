@@ -2,14 +2,15 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use netmanager_common::flow;
 use netmanager_common::wire::Ip;
 
 use super::engine::{Engine, now};
 use crate::datapath::{
-    Arrival, Backend, Datagram, Endpoint, Flow, Policy, Service, endpoints_of, flow_of, from_backend,
-    from_ip, ip, numbers, resting,
+    Arrival, Backend, Datagram, Endpoint, Flow, Policy, Reading, Service, endpoints_of, flow_of,
+    from_backend, from_ip, ip, numbers, resting,
 };
 
 /// Reads what [`super::Datapath`] writes.
@@ -56,6 +57,12 @@ impl Reader {
     /// As [`crate::datapath::Tables::turns_taken`].
     pub(crate) fn turns_taken(&self, service_ip: IpAddr) -> u32 {
         self.0.tables().services.get(&ip(service_ip)).map_or(0, super::tables::Service::turns_taken)
+    }
+
+    /// As [`crate::datapath::Tables::round_trip`].
+    pub(crate) fn round_trip(&self, backend: &Backend) -> Option<Duration> {
+        let tables = self.0.tables();
+        Reading::of(&tables.health(tables.number_of(backend)?), 0).round_trip
     }
 
     pub(crate) fn service(&self, address: IpAddr) -> Option<Vec<Backend>> {

@@ -2,12 +2,16 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use netmanager_common::event::DropReason;
+use netmanager_common::health::Health;
 use netmanager_common::map::{self, Backend, Endpoint, Node, Peer, Policy, Veth};
 use netmanager_common::wire::{Be16, Ip};
 
+use super::flows::lock;
+use crate::datapath;
 use crate::datapath::paths::Paths;
 use crate::datapath::registry::{Held, Row, Step};
 use crate::datapath::{backend_row, from_backend, from_ip, ip, numbers, resting, service_row};
@@ -21,6 +25,8 @@ pub(super) struct Tables {
     pub(super) endpoints: HashMap<Ip, Endpoint>,
     pub(super) services: HashMap<Ip, Service>,
     backends: Vec<Backend>,
+    /// How they do, as packets have noted it.
+    health: Vec<Mutex<Health>>,
     hosts: HashMap<Ip, u32>,
     peers: HashMap<Peer, Ears>,
 }
@@ -69,7 +75,13 @@ impl Tables {
             Step::RemovePeer(node) => {
                 self.peers.remove(&peer(node));
             }
-            Step::ClearHealth(_) => {}
+            Step::ClearHealth(number) => {
+                let place = usize::from(*number);
+                if self.health.len() <= place {
+                    self.health.resize_with(place + 1, Mutex::default);
+                }
+                self.health[place] = Mutex::default();
+            }
             Step::SetBackend { number, generation, backend, aside } => {
                 let place = usize::from(*number);
                 if self.backends.len() <= place {
@@ -149,6 +161,23 @@ impl Tables {
 
     pub(super) fn backend(&self, number: u32) -> Option<&Backend> {
         self.backends.get(usize::try_from(number).ok()?)
+    }
+
+    /// What is noted of a backend, to be noted more; nothing if there is no such number.
+    pub(super) fn note<T>(&self, number: u32, note: impl FnOnce(&mut Health) -> T) -> Option<T> {
+        self.health.get(usize::try_from(number).ok()?).map(|health| note(&mut lock(health)))
+    }
+
+    /// The number of a backend, if some address leads to it.
+    pub(super) fn number_of(&self, backend: &datapath::Backend) -> Option<u16> {
+        let number = *self.hosts.get(&ip(backend.ns_ip.into()))?;
+        let row = self.backend(number).filter(|row| row.in_use() && from_backend(row) == *backend);
+        row.and_then(|_| u16::try_from(number).ok())
+    }
+
+    /// What is noted of a backend.
+    pub(super) fn health(&self, number: u16) -> Health {
+        self.note(number.into(), |health| *health).unwrap_or_default()
     }
 
     /// The backend of a service that has the turn, or is the closest one; nothing if the service is not known.
