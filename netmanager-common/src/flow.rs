@@ -90,10 +90,23 @@ pub const fn idle(now: u32, last_seen: u32) -> u32 {
     if seconds > u32::MAX / 2 { 0 } else { seconds }
 }
 
-/// Which of `count` backends has the turn: the index into a service's list.
+/// Where the turns of a service begin at a node: at nodes with consecutive addresses one behind the other, so that the first
+/// connections of many nodes do not all take the same backend. `node` is its address on the underlay.
+#[must_use]
+pub const fn first_turn(node: Ip, service_ip: Ip) -> u16 {
+    last_octets(node).wrapping_add(last_octets(service_ip))
+}
+
+const fn last_octets(address: Ip) -> u16 {
+    let [.., high, low] = address.octets();
+    u16::from_be_bytes([high, low])
+}
+
+/// Which of `count` backends has the turn, of turns that begin at `first`: the index into a service's list.
 #[must_use]
 #[inline(always)]
-pub const fn in_turn(turn: u32, count: u32) -> usize {
+pub const fn in_turn(first: u16, turn: u32, count: u32) -> usize {
+    let turn = turn.wrapping_add(first as u32);
     // The mask is for the verifier, which does not follow the remainder.
     (turn % if count == 0 { 1 } else { count }) as usize & (MAX_BACKENDS_PER_SERVICE - 1)
 }
@@ -153,10 +166,22 @@ mod tests {
 
     #[test]
     fn turns_go_round_and_survive_the_wrap() {
-        let picks: Vec<_> = (0..7).map(|turn| in_turn(turn, 3)).collect();
+        let picks: Vec<_> = (0..7).map(|turn| in_turn(0, turn, 3)).collect();
         assert_eq!(picks, [0, 1, 2, 0, 1, 2, 0]);
-        assert_eq!(in_turn(u32::MAX, 64), 63);
-        assert_eq!(in_turn(5, 0), 0, "no division by zero");
+        assert_eq!(in_turn(0, u32::MAX, 64), 63);
+        assert_eq!(in_turn(0, 5, 0), 0, "no division by zero");
+    }
+
+    #[test]
+    fn the_first_turns_of_many_nodes_spread_over_the_list() {
+        for service in [ip(10, 30, 0, 4), ip(10, 30, 255, 255)] {
+            let mut picks = [0; 3];
+            for node in 0..300u16 {
+                let [high, low] = node.to_be_bytes();
+                picks[in_turn(first_turn(ip(192, 168, high, low), service), 0, 3)] += 1;
+            }
+            assert!(picks.iter().all(|nodes| (98..=102).contains(nodes)), "{picks:?}");
+        }
     }
 
     #[test]
@@ -184,8 +209,8 @@ mod tests {
         }
 
         #[test]
-        fn a_turn_is_always_an_index_of_the_list(turn: u32, count in 1u32..=64) {
-            prop_assert!(in_turn(turn, count) < count as usize);
+        fn a_turn_is_always_an_index_of_the_list(first: u16, turn: u32, count in 1u32..=64) {
+            prop_assert!(in_turn(first, turn, count) < count as usize);
         }
     }
 }

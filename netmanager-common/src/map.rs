@@ -153,6 +153,13 @@ impl Node {
     pub const fn address_towards(&self, peer: Ip) -> Ip {
         if peer.is_v4() { Ip::from_optional_v4(self.address) } else { self.address6 }
     }
+
+    /// An address of its own, of IPv4 if it has one; none until the node is set up.
+    #[must_use]
+    pub fn own_address(&self) -> Ip {
+        let v4 = Ip::from_optional_v4(self.address);
+        if v4.is_none() { self.address6 } else { v4 }
+    }
 }
 
 /// Value of [`ENDPOINTS`]. A container with an NsIP of each family has two entries with one slot; what is of a family is
@@ -218,8 +225,8 @@ pub struct Service {
     pub resting: u16,
     /// A [`Policy`].
     pub policy: u16,
-    /// Zero.
-    pub _pad: u16,
+    /// Where their turns begin: see [`crate::flow::first_turn`]. 0 where they take none.
+    pub first: u16,
     /// Indices into [`BACKENDS`].
     pub backends: [u16; MAX_BACKENDS_PER_SERVICE],
 }

@@ -208,7 +208,9 @@ fn choose(service_ip: &Ip, ns_ip: &Ip) -> Result<Chosen, DropReason> {
     // SAFETY: as above.
     let policy = unsafe { core::ptr::read_volatile(&raw const service.policy) };
     let turn = if count == 1 || policy == Policy::Closest as u16 { 0 } else { take_turn(service_ip) };
-    let Some(number) = service.backends.get(flow::in_turn(turn, count)) else {
+    // SAFETY: as above.
+    let first = unsafe { core::ptr::read_volatile(&raw const service.first) };
+    let Some(number) = service.backends.get(flow::in_turn(first, turn, count)) else {
         return Err(DropReason::TableChanged);
     };
     // SAFETY: as above.

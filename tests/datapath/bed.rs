@@ -62,7 +62,7 @@ pub(crate) const SERVER: Backend = Backend {
 };
 
 /// Where the kernel pretends that a test packet arrived.
-const LOOPBACK: u32 = 1;
+pub(crate) const LOOPBACK: u32 = 1;
 
 /// One node's data plane, in a namespace where nothing else happens.
 #[derive(Debug)]

@@ -31,6 +31,7 @@ fn services_are_shown_with_turns_and_flows_and_found_by_address() {
         ..SERVER
     };
     bed.within(|datapath| datapath.publish_service(SERVICE, Policy::RoundRobin, &[SERVER, second]));
+    // Here turns begin with the second one: see `netmanager_common::flow::first_turn`.
     for port in 41000..41003 {
         let packet = Packet { ports: (port, 80), ..Packet::new(TcpSyn, CLIENT.ns_ip, SERVICE) };
         bed.container_sends(&packet.sent_by(&CLIENT)).redirected();
@@ -44,9 +45,9 @@ fn services_are_shown_with_turns_and_flows_and_found_by_address() {
             "address": "10.30.2.10", "service": null, "instance": null, "policy": "round robin", "turns": 3,
             "backends": [
                 { "instance": null, "instance_ip": "10.30.12.10", "ns_ip": "10.18.2.2", "node": "192.0.2.2:50103",
-                  "here": false, "flows": 2, "resting": false, "round_trip_us": null },
+                  "here": false, "flows": 1, "resting": false, "round_trip_us": null },
                 { "instance": null, "instance_ip": "10.30.11.11", "ns_ip": "10.18.1.3", "node": "192.0.2.1:50103",
-                  "here": true, "flows": 1, "resting": false, "round_trip_us": null }
+                  "here": true, "flows": 2, "resting": false, "round_trip_us": null }
             ]
         }])
     );

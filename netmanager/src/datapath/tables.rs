@@ -386,8 +386,14 @@ pub(crate) fn backend_row(row: Row, paths: &Paths) -> map::Backend {
     }
 }
 
-/// Of lists that together are no longer than [`map::MAX_BACKENDS_PER_SERVICE`].
-pub(crate) fn service_row(service_ip: Ip, policy: Policy, numbers: &[u16], resting: &[u16]) -> map::Service {
+/// The row of a service in the table of `node`. The lists are together no longer than [`map::MAX_BACKENDS_PER_SERVICE`].
+pub(crate) fn service_row(
+    node: &map::Node,
+    service_ip: Ip,
+    policy: Policy,
+    numbers: &[u16],
+    resting: &[u16],
+) -> map::Service {
     let mut backends = [0; map::MAX_BACKENDS_PER_SERVICE];
     for (place, number) in backends.iter_mut().zip(numbers.iter().chain(resting)) {
         *place = *number;
@@ -399,7 +405,10 @@ pub(crate) fn service_row(service_ip: Ip, policy: Policy, numbers: &[u16], resti
         count: length(numbers),
         resting: length(resting),
         policy: policy as u16,
-        _pad: 0,
+        first: match policy {
+            Policy::RoundRobin => flow::first_turn(node.own_address(), service_ip),
+            Policy::Instance | Policy::Closest => 0,
+        },
         backends,
     }
 }

@@ -98,7 +98,7 @@ impl Tables {
             }
             Step::SetService { service_ip, policy, numbers, resting } => {
                 let key = ip(*service_ip);
-                let row = service_row(key, *policy, numbers, resting);
+                let row = service_row(&self.node, key, *policy, numbers, resting);
                 // It keeps its turn.
                 let turns = self.services.remove(&key).map(|before| before.turns).unwrap_or_default();
                 self.services.insert(key, Service { row, turns });
@@ -190,7 +190,8 @@ impl Tables {
         let policy = service.row.policy;
         let first = count == 1 || policy == Policy::Closest as u16;
         let turn = if first { 0 } else { service.turns.fetch_add(1, Ordering::Relaxed) };
-        let number = service.row.backends[netmanager_common::flow::in_turn(turn, count)].into();
+        let number =
+            service.row.backends[netmanager_common::flow::in_turn(service.row.first, turn, count)].into();
         let backend = self.backend(number).filter(|backend| backend.in_use());
         let chosen = policy != Policy::Instance as u16;
         Some(backend.map(|backend| Chosen { number, backend, chosen }).ok_or(DropReason::TableChanged))

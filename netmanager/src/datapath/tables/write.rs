@@ -36,7 +36,8 @@ impl Tables {
                         if error.io_error.raw_os_error() == Some(libc::EEXIST) => {}
                     result => written(result, map::TURNS)?,
                 }
-                let row = service_row(key, *policy, numbers, resting);
+                let node = self.node.get(&0, 0).map_err(table("read", map::NODE))?;
+                let row = service_row(&node, key, *policy, numbers, resting);
                 written(self.services.insert(key, row, 0), map::SERVICES)
             }
             Step::RemoveService(service_ip) => {
