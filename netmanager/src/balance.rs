@@ -24,6 +24,8 @@ const FRESH: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub struct Balance {
     services: BTreeMap<IpAddr, Behind>,
+    /// The addresses behind which somebody is being stopped.
+    with_leaving: BTreeSet<IpAddr>,
     health: Health,
     /// Of the last probe.
     number: u16,
@@ -37,6 +39,8 @@ pub struct Balance {
 struct Behind {
     policy: Policy,
     backends: Vec<Backend>,
+    /// They are being stopped.
+    leaving: Vec<Backend>,
     /// The closest one, as long as no other is clearly closer.
     first: Option<Backend>,
 }
@@ -55,10 +59,11 @@ impl Balance {
     /// Takes over what an earlier run has published.
     pub fn adopt_service(&mut self, service_ip: IpAddr, policy: Policy, backends: Vec<Backend>) {
         let first = backends.first().copied();
-        self.services.insert(service_ip, Behind { policy, backends, first });
+        self.services.insert(service_ip, Behind { policy, backends, leaving: Vec::new(), first });
     }
 
-    /// Publishes a service with these backends, of which those get new flows that do well.
+    /// Publishes a service with these backends, of which those get new flows that do well. Those that are `leaving` get none:
+    /// connections that they have go on, and other flows elsewhere if there is somebody.
     ///
     /// # Errors
     /// As [`Backends::publish`]. The service is then as it was.
@@ -68,13 +73,19 @@ impl Balance {
         service_ip: IpAddr,
         policy: Policy,
         backends: Vec<Backend>,
+        leaving: Vec<Backend>,
     ) -> Result<(), PlaneError> {
         let first = self.services.get(&service_ip).and_then(|behind| behind.first);
-        let before = self.services.insert(service_ip, Behind { policy, backends, first });
+        let behind = Behind { policy, backends, leaving, first };
+        self.note_leaving(service_ip, &behind.leaving);
+        let before = self.services.insert(service_ip, behind);
         if let Err(error) = self.write(datapath, service_ip) {
             match before {
-                Some(before) => drop(self.services.insert(service_ip, before)),
-                None => drop(self.services.remove(&service_ip)),
+                Some(before) => {
+                    self.note_leaving(service_ip, &before.leaving);
+                    self.services.insert(service_ip, before);
+                }
+                None => self.forget(service_ip),
             }
             return Err(error);
         }
@@ -87,10 +98,23 @@ impl Balance {
     /// # Errors
     /// As [`Backends::withdraw_service`].
     pub fn withdraw(&mut self, datapath: &mut impl Backends, service_ip: IpAddr) -> Result<(), PlaneError> {
-        self.services.remove(&service_ip);
+        self.forget(service_ip);
         let withdrawn = datapath.withdraw_service(service_ip);
         self.forget_unknown(datapath);
         withdrawn
+    }
+
+    fn note_leaving(&mut self, service_ip: IpAddr, leaving: &[Backend]) {
+        if leaving.is_empty() {
+            self.with_leaving.remove(&service_ip);
+        } else {
+            self.with_leaving.insert(service_ip);
+        }
+    }
+
+    fn forget(&mut self, service_ip: IpAddr) {
+        self.with_leaving.remove(&service_ip);
+        self.services.remove(&service_ip);
     }
 
     /// The kernel side suspects a backend.
@@ -254,11 +278,12 @@ impl Balance {
     fn write(&mut self, datapath: &mut impl Backends, service_ip: IpAddr) -> Result<(), PlaneError> {
         let Some(behind) = self.services.get_mut(&service_ip) else { return Ok(()) };
         let policy = behind.policy;
-        let (backends, resting) = match policy {
+        let (backends, mut resting) = match policy {
             Policy::Instance => (behind.backends.clone(), Vec::new()),
             Policy::RoundRobin => self.health.split(behind.backends.clone()),
             Policy::Closest => behind.by_distance(&self.health, datapath),
         };
+        resting.extend(&behind.leaving);
         let first = backends.first().copied();
         datapath.publish(&Service { service_ip, policy, backends, resting })?;
         behind.first = first;
@@ -268,11 +293,13 @@ impl Balance {
     /// What can go on elsewhere leaves the backends that rest in some service.
     fn move_flows(&self, datapath: &mut impl Backends) -> Result<(), PlaneError> {
         let before: BTreeSet<_> = datapath.aside().into_iter().collect();
-        if self.health.is_empty() && before.is_empty() {
+        if self.health.is_empty() && before.is_empty() && self.with_leaving.is_empty() {
             return Ok(());
         }
         let resting = self.choices().flat_map(|behind| self.health.split(behind.backends.clone()).1);
-        let now: BTreeSet<_> = resting.collect();
+        let leaving = self.with_leaving.iter().filter_map(|service_ip| self.services.get(service_ip));
+        let replaced = leaving.filter(|behind| behind.is_choice() && !behind.backends.is_empty());
+        let now: BTreeSet<_> = resting.chain(replaced.flat_map(|behind| behind.leaving.clone())).collect();
         for backend in now.symmetric_difference(&before) {
             datapath.set_aside(backend, now.contains(backend))?;
         }

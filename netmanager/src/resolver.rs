@@ -102,7 +102,7 @@ impl Resolver {
 
     /// What an earlier run has published and the data plane still holds. It stays until an answer replaces it.
     pub fn adopt(&mut self, address: IpAddr, entry: Entry, now: Instant) {
-        let expires = entry.backends.is_empty().then_some(now);
+        let expires = entry.is_empty().then_some(now);
         self.published.insert(address, Published { entry, expires, retry: None });
     }
 
@@ -177,6 +177,7 @@ impl Resolver {
             let Some(published) = self.published.get(address) else { continue };
             let mut entry = published.entry.clone();
             entry.backends.retain(|backend| backend.instance_ip != gone.v4);
+            entry.leaving.retain(|backend| backend.instance_ip != gone.v4);
             publish(&mut self.published, &mut actions, *address, entry, now);
         }
         actions
@@ -216,7 +217,7 @@ impl Resolver {
                 && self.owners.get(address).is_none_or(|owner| owner == name)
             {
                 let policy = self.policy_of(name, *address);
-                table.addresses.insert(*address, Entry { policy, backends: Vec::new() });
+                table.addresses.insert(*address, Entry::empty(policy));
             }
         }
         let mut actions = self.learn_links(&table);
@@ -290,7 +291,7 @@ impl Resolver {
                 service.addresses.remove(&address);
                 self.owners.remove(&address);
             }
-            publish(&mut self.published, &mut actions, address, Entry { policy, backends: Vec::new() }, now);
+            publish(&mut self.published, &mut actions, address, Entry::empty(policy), now);
         }
         let mut moved = Vec::new();
         for (address, entry) in table.addresses {
@@ -328,7 +329,7 @@ impl Resolver {
             None => None,
         };
         let mut actions = Vec::new();
-        let entry = Entry { policy: policy.unwrap_or(Policy::Instance), backends: Vec::new() };
+        let entry = Entry::empty(policy.unwrap_or(Policy::Instance));
         publish(&mut self.published, &mut actions, address, entry, now);
         actions
     }

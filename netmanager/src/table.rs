@@ -42,9 +42,23 @@ pub struct Entry {
     pub policy: Policy,
     /// Under [`Policy::Closest`] as the cluster has listed them: which is closest depends on who asks.
     pub backends: Vec<Backend>,
+    /// Those that are being stopped: they get nothing new and keep what they have.
+    pub leaving: Vec<Backend>,
 }
 
 impl Entry {
+    /// Nobody is behind it.
+    #[must_use]
+    pub fn empty(policy: Policy) -> Self {
+        Self { policy, backends: Vec::new(), leaving: Vec::new() }
+    }
+
+    /// Whether neither anything new nor what is under way can go anywhere.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.backends.is_empty() && self.leaving.is_empty()
+    }
+
     /// The backends that `node` uses when the data plane takes no more than `limit` for one address, the closest first
     /// where that matters: as long as distances are not known, those for which `is_here` before all others.
     ///
@@ -89,6 +103,9 @@ impl Table {
         for instance in instances {
             table.add(instance);
         }
+        for instance in &result.leaving {
+            table.add_leaving(instance);
+        }
         table
     }
 
@@ -102,7 +119,7 @@ impl Table {
                 table.links.insert(node.ip(), instance.links);
                 let backend = Backend { ns_ip, ns_ip6, instance_ip: ns_ip, instance_ip6: ns_ip6, node };
                 let both = [Some(IpAddr::V4(ns_ip)), ns_ip6.map(IpAddr::V6)];
-                let entry = Entry { policy: Policy::Instance, backends: vec![backend] };
+                let entry = Entry { backends: vec![backend], ..Entry::empty(Policy::Instance) };
                 table.addresses.extend(both.into_iter().flatten().map(|address| (address, entry.clone())));
             }
             Ok(None) => {}
@@ -128,10 +145,12 @@ impl Table {
             self.links.insert(backend.node.ip(), instance.links);
         }
         for address in &own_addresses {
-            self.entry(*address, Policy::Instance).extend(backend.filter(|it| is_reached_by(it, *address)));
+            self.entry(*address, Policy::Instance)
+                .backends
+                .extend(backend.filter(|it| is_reached_by(it, *address)));
         }
         for (address, policy) in service_addresses(instance) {
-            let backends = self.entry(address, policy);
+            let backends = &mut self.entry(address, policy).backends;
             let Some(backend) = backend.filter(|it| is_reached_by(it, address)) else { continue };
             if own_addresses.contains(&address) {
                 continue;
@@ -141,8 +160,30 @@ impl Table {
         }
     }
 
-    fn entry(&mut self, address: IpAddr, policy: Policy) -> &mut Vec<Backend> {
-        &mut self.addresses.entry(address).or_insert_with(|| Entry { policy, backends: Vec::new() }).backends
+    /// After all that are not: an NsIP may have a new owner already.
+    fn add_leaving(&mut self, instance: &TableInstance) {
+        let own = own_address(instance);
+        let (number, Ok(Some(backend)), Some(own)) = (instance.instance_number, backend(instance, own), own)
+        else {
+            return;
+        };
+        let is_taken = |entry: &Entry| entry.backends.iter().any(|other| other.ns_ip == backend.ns_ip);
+        if self.instances.contains_key(&number) || self.addresses.values().any(is_taken) {
+            return;
+        }
+        self.instances.insert(number, own);
+        let by_own = own.both().map(|address| (address, Policy::Instance));
+        for (address, policy) in service_addresses(instance).chain(by_own) {
+            if is_reached_by(&backend, address) {
+                let leaving = &mut self.entry(address, policy).leaving;
+                leaving.retain(|other| other.ns_ip != backend.ns_ip);
+                leaving.push(backend);
+            }
+        }
+    }
+
+    fn entry(&mut self, address: IpAddr, policy: Policy) -> &mut Entry {
+        self.addresses.entry(address).or_insert_with(|| Entry::empty(policy))
     }
 }
 
@@ -410,6 +451,33 @@ mod tests {
         };
         assert_eq!(order(&elsewhere), [1, 2]);
         assert_eq!(order(&|backend| backend.ns_ip == Ipv4Addr::new(10, 18, 0, 5)), [3, 1]);
+    }
+
+    #[test]
+    fn who_is_being_stopped_is_behind_its_addresses_but_no_choice() {
+        let answer = |leaving: &[serde_json::Value]| {
+            let instances = [instance(1, "10.18.0.2", "192.0.2.31")];
+            read(
+                json!({"app_name": "smp.bed.srv.bed", "instance_list": instances, "query_key": "smp.bed.srv.bed",
+                "leaving": leaving}),
+            )
+        };
+        let goes = instance(2, "10.18.0.3", "192.0.2.32");
+        let table = answer(std::slice::from_ref(&goes));
+        for (text, backends) in [("10.30.109.1", 1), ("10.30.0.2", 0)] {
+            let entry = &table.addresses[&address(text)];
+            assert_eq!((entry.backends.len(), entry.leaving.len()), (backends, 1), "{text}");
+            assert_eq!(entry.leaving[0].ns_ip, Ipv4Addr::new(10, 18, 0, 3));
+        }
+        assert!(table.instances.contains_key(&2));
+        // Whose NsIP somebody else has by now is gone, as is who runs again, and who is nowhere.
+        for other in [
+            instance(2, "10.18.0.2", "192.0.2.31"),
+            instance(1, "10.18.0.9", "192.0.2.32"),
+            instance(2, "", ""),
+        ] {
+            assert!(answer(&[other]).addresses.values().all(|entry| entry.leaving.is_empty()));
+        }
     }
 
     #[test]

@@ -84,6 +84,10 @@ pub struct TableResult {
     /// The name or address that was asked for; empty from version 0.4.2.
     #[serde(default, deserialize_with = "null_as_default")]
     pub query_key: String,
+    /// Of Hypha's clusters: instances that are being stopped. They get nothing new and keep what they have until they are
+    /// gone. Oakestra's workers do not look here, and cut such connections.
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<TableInstance>,
 }
 
 /// One instance in a [`TableResult`]. The four places are `null` until it runs.

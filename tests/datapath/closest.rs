@@ -57,7 +57,7 @@ fn new_connections_go_to_the_instance_whose_node_answers_soonest() {
         for own in &both {
             datapath.publish_service(own.instance_ip, Policy::Instance, &[*own])?;
         }
-        balance.publish(datapath, SERVICE.into(), Policy::Closest, both.clone()).unwrap();
+        balance.publish(datapath, SERVICE.into(), Policy::Closest, both.clone(), Vec::new()).unwrap();
         Ok(())
     });
     let all_to = |bed: &mut Bed, first: u16, n: u8| {

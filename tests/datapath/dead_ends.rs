@@ -65,7 +65,7 @@ fn watch<D: Served>(datapath: &mut D, backends: Vec<Backend>, shown: &Shown, sto
         let mut slow_path = datapath.slow_path(&tasks, stop.clone()).await;
         let mut events = datapath.events();
         let mut balance = Balance::adopt(datapath.plane(), Instant::now());
-        balance.publish(datapath.plane(), SERVICE.into(), Policy::RoundRobin, backends).unwrap();
+        balance.publish(datapath.plane(), SERVICE.into(), Policy::RoundRobin, backends, Vec::new()).unwrap();
         while !stop.is_cancelled() {
             let deadline = balance.deadline().unwrap_or_else(|| Instant::now() + PATIENCE);
             tokio::select! {

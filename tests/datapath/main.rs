@@ -19,6 +19,7 @@ mod fragments;
 mod fuzz;
 mod guard;
 mod icmp;
+mod leaving;
 mod lifetimes;
 mod link;
 mod live;

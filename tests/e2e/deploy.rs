@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use integration::application::{Application, document};
 use integration::capture::{Capture, TunnelPacket};
+use integration::download::Download;
 use integration::system::Instance;
 use integration::throughput::measure;
 use integration::{Lab, Netns, eventually, image};
@@ -32,6 +33,10 @@ pub(crate) const CLAIMS: &[Claim] = &[
         a_service_without_instances_is_reached_as_soon_as_it_has_one,
     ),
     ("scaling_changes_who_answers", scaling_changes_who_answers),
+    (
+        "a_download_from_an_instance_that_is_stopped_comes_to_its_end",
+        a_download_from_an_instance_that_is_stopped_comes_to_its_end,
+    ),
     ("no_process_touches_the_packets_of_a_warm_flow", no_process_touches_the_packets_of_a_warm_flow),
     ("a_missing_image_fails_with_a_reason", a_missing_image_fails_with_a_reason),
 ];
@@ -156,6 +161,36 @@ fn scaling_changes_who_answers(lab: &mut Lab) -> Result<()> {
         application.scale(lab, servers)?;
         application.system(lab, servers)?.wait_for_all_answers()?;
     }
+    application.remove(lab)
+}
+
+/// By the service's address and by each instance's own.
+fn a_download_from_an_instance_that_is_stopped_comes_to_its_end(lab: &mut Lab) -> Result<()> {
+    // Told to stop it finishes what it does, as servers for production do; no server in the image is one.
+    let script = "trap 'while pidof stream >/dev/null; do usleep 100000; done; usleep 500000; exit' TERM; \
+                  /bin/httpd -f -p 80 -h /www & wait";
+    let application =
+        Application::deploy_with(lab, "end", 2, |web| web["cmd"] = json!(["/bin/sh", "-c", script]))?;
+    let system = application.system(lab, 2)?;
+    system.wait_for_all_answers()?;
+    let by_own = system.instances.iter().map(|instance| instance.instance_ip);
+    let addresses: Vec<_> = by_own.chain([system.service_ip, system.service_ip]).collect();
+    let downloads = addresses.iter().map(|address| {
+        Download::start(&system.client.container, &format!("http://{address}{}", image::STREAM_PATH))
+    });
+    let downloads = downloads.collect::<Result<Vec<_>>>()?;
+    let whole = image::stream();
+    for download in &downloads {
+        // What is left takes less time than an instance gets to end.
+        let half = || if download.bytes() > whole.len() / 2 { Ok(()) } else { Err(download.bytes()) };
+        eventually(Duration::from_secs(30), "half of a download", half)?;
+    }
+    application.scale(lab, 1)?;
+    let contents = downloads.into_iter().map(Download::finish).collect::<Result<Vec<_>>>()?;
+    for (address, content) in addresses.iter().zip(contents) {
+        ensure!(content == whole, "{} bytes of {} from {address}", content.len(), whole.len());
+    }
+    application.system(lab, 1)?.wait_for_all_answers()?;
     application.remove(lab)
 }
 

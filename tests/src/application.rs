@@ -21,8 +21,19 @@ pub struct Application {
 impl Application {
     /// Deploys it and waits, as `hypha` does, until all instances run. `name` must be no other application's.
     pub fn deploy(lab: &Lab, name: &str, servers: usize) -> Result<Self> {
+        Self::deploy_with(lab, name, servers, |_web| {})
+    }
+
+    /// As [`Self::deploy`], with changes to what the SLA says of the servers.
+    pub fn deploy_with(
+        lab: &Lab,
+        name: &str,
+        servers: usize,
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Self> {
         let application = Self { name: name.to_owned(), file: lab.folder().join(format!("{name}.json")) };
-        let sla = document(name, servers)?;
+        let mut sla = document(name, servers)?;
+        change(&mut sla["applications"][0]["microservices"][0]);
         fs::write(&application.file, sla.to_string())
             .with_context(|| format!("write {}", application.file.display()))?;
         let file = application.file.display().to_string();

@@ -207,7 +207,8 @@ impl Node {
                 for service in services {
                     let address = service.service_ip;
                     let backends = [service.backends, service.resting].concat();
-                    let entry = Entry { policy: service.policy, backends };
+                    // The next answer says which of them are being stopped.
+                    let entry = Entry { backends, ..Entry::empty(service.policy) };
                     self.balance.adopt_service(address, entry.policy, entry.backends.clone());
                     self.resolver.adopt(address, entry, now());
                 }

@@ -110,10 +110,12 @@ impl Node {
                         self.state.endpoints.iter().any(|attachment| attachment.ns_ip == backend.ns_ip)
                     };
                     let backends = entry.at_most(MAX_BACKENDS_PER_SERVICE, self.uplink.address, is_here);
+                    let mut leaving = entry.leaving;
+                    leaving.truncate(MAX_BACKENDS_PER_SERVICE - backends.len());
                     let (known, used) = (entry.backends.len(), backends.len());
-                    tracing::debug!(%address, known, used, "service published");
+                    tracing::debug!(%address, known, used, leaving = leaving.len(), "service published");
                     self.find_ways(&backends);
-                    match self.balance.publish(&mut self.datapath, address, entry.policy, backends) {
+                    match self.balance.publish(&mut self.datapath, address, entry.policy, backends, leaving) {
                         Ok(()) => {
                             if self.resolver.accepted(address) {
                                 tracing::info!(%address, "service is published after all");

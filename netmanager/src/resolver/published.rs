@@ -38,7 +38,7 @@ pub(super) fn publish(
     entry: Entry,
     now: Instant,
 ) {
-    let expires = entry.backends.is_empty().then(|| now + NEGATIVE);
+    let expires = entry.is_empty().then(|| now + NEGATIVE);
     let before = published.get(&address);
     let retry = before.and_then(|before| before.retry).map(|_| now + RETRY);
     if retry.is_some() || before.is_none_or(|before| before.entry != entry) {

@@ -10,6 +10,7 @@ use super::{Action, GIVE_UP, IDLE, NEGATIVE, RETRY, Resolver, SILENCE, TIMEOUT, 
 use crate::datapath::{Backend, Flow, FlowState, Transport};
 use crate::table::OwnAddress;
 
+mod leaving;
 mod six;
 
 const NAME: &str = "smp.bed.srv.bed";

@@ -95,6 +95,7 @@ struct Known {
     indexed: Vec<IpAddr>,
     /// What workers were last told of.
     told: Vec<TableInstance>,
+    told_leaving: Vec<TableInstance>,
 }
 
 impl Directory {
@@ -119,6 +120,7 @@ impl Directory {
     pub(super) fn restored(&mut self) {
         for known in self.tables.values_mut() {
             known.told = known.table.instances();
+            known.told_leaving = known.table.leaving();
         }
         for name in self.tables.keys().cloned().collect::<Vec<_>>() {
             self.forget_if_unwanted(&name);
@@ -128,10 +130,16 @@ impl Directory {
     /// An instance runs here, at `address` if that is known.
     pub(super) fn set_local(&mut self, name: &ServiceName, number: u32, address: Option<Address>) {
         let known = self.tables.entry(name.clone()).or_default();
-        known.table.local.insert(number, address);
+        known.table.set_local(number, address);
         if known.table.incomplete() {
             self.ask_afresh(Subject::Name(name.clone()));
         }
+        self.tell(name);
+    }
+
+    /// An instance that runs here is being stopped: it gets nothing new, and keeps what it has.
+    pub(super) fn let_go(&mut self, name: &ServiceName, number: u32, address: Address) {
+        self.tables.entry(name.clone()).or_default().table.let_go(number, address);
         self.tell(name);
     }
 
@@ -140,10 +148,7 @@ impl Directory {
         let Some(known) = self.tables.get_mut(name) else {
             return;
         };
-        known.table.local.remove(&number);
-        if let Some(root) = &mut known.table.root {
-            root.instance_list.retain(|instance| instance.instance_number != number);
-        }
+        known.table.remove_local(number);
         self.index(name);
         self.keep(name);
         self.tell(name);
@@ -185,7 +190,7 @@ impl Directory {
             self.add_interest(worker, Subject::Address(address));
         }
         let instance_list = instance.into_iter().collect();
-        let result = TableResult { app_name: String::new(), instance_list, query_key };
+        let result = TableResult { app_name: String::new(), instance_list, query_key, leaving: Vec::new() };
         self.acts.push(Act::Answer { worker, result });
     }
 
@@ -257,12 +262,10 @@ impl Directory {
         match kind {
             UpdateKind::Deployment => self.ask_afresh(Subject::Name(name.clone())),
             UpdateKind::Undeployment => {
-                let Some(Known { table: Table { root: Some(root), .. }, .. }) = self.tables.get_mut(name)
-                else {
+                let Some(known) = self.tables.get_mut(name).filter(|known| known.table.root.is_some()) else {
                     return;
                 };
-                root.instance_list
-                    .retain(|instance| number.is_some_and(|gone| instance.instance_number != gone));
+                known.table.forgotten_by_root(number);
                 self.index(name);
                 self.keep(name);
                 self.tell(name);
@@ -377,14 +380,16 @@ impl Directory {
     }
 
     fn answer(&mut self, worker: Id, query_key: String, name: Option<ServiceName>) {
-        let instance_list = name.as_ref().map(|name| self.tables[name].table.instances()).unwrap_or_default();
+        let table = name.as_ref().map(|name| &self.tables[name].table);
+        let instance_list = table.map(Table::instances).unwrap_or_default();
+        let leaving = table.map(Table::leaving).unwrap_or_default();
         // Oakestra's workers look up a pending query by this name too.
         let app_name = match name {
             Some(name) => name.to_string(),
             None if query_key.parse::<IpAddr>().is_ok() => String::new(),
             None => query_key.clone(),
         };
-        let result = TableResult { app_name, instance_list, query_key };
+        let result = TableResult { app_name, instance_list, query_key, leaving };
         self.acts.push(Act::Answer { worker, result });
     }
 
@@ -393,13 +398,14 @@ impl Directory {
         let Some(known) = self.tables.get_mut(name) else {
             return false;
         };
-        let instances = known.table.instances();
-        if instances == known.told {
+        let (instances, leaving) = (known.table.instances(), known.table.leaving());
+        if instances == known.told && leaving == known.told_leaving {
             return false;
         }
         let only_fewer = instances.iter().all(|instance| known.told.contains(instance));
         let kind = if only_fewer { UpdateKind::Undeployment } else { UpdateKind::Deployment };
         known.told = instances;
+        known.told_leaving = leaving;
         self.acts.push(Act::Notify { subject: Subject::Name(name.clone()), kind });
         for address in known.table.addresses() {
             let subject = Subject::Address(address);

@@ -151,6 +151,12 @@ impl Instance {
         self.record.address.as_ref().filter(|address| self.wanted_on() == Some(address.worker))
     }
 
+    /// Its address, while it is being stopped there.
+    pub(super) fn leaving(&self) -> Option<&Address> {
+        let Phase::Removing { worker, .. } = self.phase else { return None };
+        self.record.address.as_ref().filter(|address| address.worker == worker)
+    }
+
     /// What it wants of its worker is reserved there; not yet seen in the worker's own measurements.
     pub(super) fn unreported(&self) -> bool {
         !matches!(self.phase, Phase::Up { .. }) || self.status() != Status::Running

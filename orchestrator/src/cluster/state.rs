@@ -185,9 +185,13 @@ impl State {
             self.waiting.remove(&(id, number));
         }
         let (worker, address) = (instance.worker(), instance.address().cloned());
+        let leaving = instance.leaving().cloned();
         let name = service.document.job_name.clone();
         self.locate(id, number, worker);
-        self.directory.set_local(&name, number, address.clone());
+        match leaving {
+            Some(leaving) => self.directory.let_go(&name, number, leaving),
+            None => self.directory.set_local(&name, number, address.clone()),
+        }
         self.announce(id, number, address);
     }
 

@@ -16,6 +16,9 @@ pub(super) struct Table {
     /// The instances that this cluster runs, and where. For these the root's view counts only for the addresses that
     /// the root gives: where an instance is, and whether, is known here first.
     pub(super) local: BTreeMap<u32, Option<Address>>,
+    /// Those among them that are being stopped, as workers had them before. What the root says of them, which forgets them
+    /// first, does not count any more.
+    leaving: BTreeMap<u32, TableInstance>,
 }
 
 impl Table {
@@ -28,6 +31,50 @@ impl Table {
             .iter()
             .filter_map(|instance| self.instance(&root.service_ip_list, instance))
             .collect()
+    }
+
+    /// The instances that get nothing new and keep what they have.
+    pub(super) fn leaving(&self) -> Vec<TableInstance> {
+        self.leaving.values().cloned().collect()
+    }
+
+    /// An instance that runs here at `address` is being stopped.
+    pub(super) fn let_go(&mut self, number: u32, address: Address) {
+        if !self.leaving.contains_key(&number) {
+            self.local.insert(number, Some(address));
+            let entry = self.instances().into_iter().find(|entry| entry.instance_number == number);
+            self.leaving.extend(entry.map(|entry| (number, entry)));
+        }
+        self.local.insert(number, None);
+    }
+
+    /// An instance runs here, at `address` if that is known.
+    pub(super) fn set_local(&mut self, number: u32, address: Option<Address>) {
+        self.leaving.remove(&number);
+        self.local.insert(number, address);
+    }
+
+    /// The root says that an instance is gone, or all of them. Those here are, as soon as their workers say so.
+    pub(super) fn forgotten_by_root(&mut self, number: Option<u32>) {
+        let is_meant = |other: u32| number.is_none_or(|number| number == other);
+        let here = |(here, address): (&u32, &Option<Address>)| {
+            address.clone().filter(|_| is_meant(*here)).map(|address| (*here, address))
+        };
+        for (here, address) in self.local.iter().filter_map(here).collect::<Vec<_>>() {
+            self.let_go(here, address);
+        }
+        if let Some(root) = &mut self.root {
+            root.instance_list.retain(|instance| !is_meant(instance.instance_number));
+        }
+    }
+
+    /// An instance does not run here any more, and will not.
+    pub(super) fn remove_local(&mut self, number: u32) {
+        self.local.remove(&number);
+        self.leaving.remove(&number);
+        if let Some(root) = &mut self.root {
+            root.instance_list.retain(|instance| instance.instance_number != number);
+        }
     }
 
     fn instance(&self, service_ips: &[ServiceIp], instance: &NetInstance) -> Option<TableInstance> {
@@ -86,7 +133,7 @@ impl Table {
                 .iter()
                 .any(|instance| instance.instance_number == *number && instance.instance_ip.is_some())
         };
-        !self.local.keys().all(given)
+        !self.local.keys().all(|number| given(number) || self.leaving.contains_key(number))
     }
 
     /// All ServiceIPs that lead to this service.
@@ -152,6 +199,7 @@ mod tests {
     fn a_table_is_written_as_oakestra_writes_it() {
         let table = Table { root: Some(root(&json!("10.18.0.66"))), ..Table::default() };
         let result = TableResult {
+            leaving: Vec::new(),
             app_name: "smp.bed.srv.bed".to_owned(),
             instance_list: table.instances(),
             query_key: "smp.bed.srv.bed".to_owned(),

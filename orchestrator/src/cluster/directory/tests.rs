@@ -178,6 +178,56 @@ fn the_end_of_an_instance_is_told_at_once_and_once() {
     assert!(!directory.take_acts().iter().any(|act| matches!(act, Act::Notify { .. })), "told twice");
 }
 
+/// The numbers of the instances in the answer to a question by name, and of those that are leaving.
+fn listed(directory: &mut Directory, now: Instant) -> (Vec<u32>, Vec<u32>) {
+    directory.query(WORKER, &query("smp.bed.srv.bed"), now);
+    let acts = directory.take_acts();
+    let result = acts.iter().find_map(|act| match act {
+        Act::Answer { result, .. } => Some(result),
+        _ => None,
+    });
+    let numbers = |list: &[protocol::net::TableInstance]| list.iter().map(|it| it.instance_number).collect();
+    let result = result.expect("an answer");
+    (numbers(&result.instance_list), numbers(&result.leaving))
+}
+
+#[test]
+fn an_instance_that_is_being_stopped_is_listed_apart_until_it_is_gone_whatever_the_root_says_meanwhile() {
+    for root_is_first in [false, true] {
+        let now = Instant::now();
+        let mut directory = Directory::default();
+        directory.set_local(&name(), 0, Some(address()));
+        directory.root_answered(&by_name(), Ok(Some(root(&[(0, false), (1, true)]))), now);
+        assert_eq!(listed(&mut directory, now), (vec![0, 1], vec![]));
+        if root_is_first {
+            directory.root_changed(&name(), Some(0), UpdateKind::Undeployment);
+            assert!(directory.take_acts().contains(&notify(by_name(), UpdateKind::Undeployment)));
+            assert_eq!(listed(&mut directory, now), (vec![1], vec![0]));
+        }
+        directory.let_go(&name(), 0, address());
+        assert_eq!(
+            directory.take_acts().contains(&notify(by_name(), UpdateKind::Undeployment)),
+            !root_is_first,
+            "told once"
+        );
+        directory.root_changed(&name(), Some(0), UpdateKind::Undeployment);
+        assert_eq!(listed(&mut directory, now), (vec![1], vec![0]));
+        directory.remove_local(&name(), 0);
+        assert!(directory.take_acts().contains(&notify(by_name(), UpdateKind::Undeployment)));
+        assert_eq!(listed(&mut directory, now), (vec![1], vec![]));
+    }
+}
+
+#[test]
+fn an_instance_that_is_being_stopped_while_the_cluster_restarts_is_no_choice_afterwards() {
+    let now = Instant::now();
+    let mut directory = Directory::default();
+    directory.restore(root(&[(0, true), (1, true)]));
+    directory.let_go(&name(), 0, address());
+    directory.restored();
+    assert_eq!(listed(&mut directory, now), (vec![1], vec![0]));
+}
+
 #[test]
 fn news_while_a_question_is_on_its_way_is_asked_for_again() {
     let now = Instant::now();

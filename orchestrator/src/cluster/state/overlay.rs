@@ -13,7 +13,7 @@ use protocol::topic::{NodeTopic, updates_available};
 
 use super::{Ask, OWN_ID, State, encode, table_key, worker_key};
 use crate::cluster::directory::{Act, Subject, Unreached};
-use crate::cluster::instance::Address;
+use crate::cluster::instance::{Address, Instance};
 
 impl State {
     /// `nodes/{id}/net/subnet`: a worker wants its block of addresses. It has one for ever.
@@ -143,7 +143,12 @@ impl State {
             .named(name)
             .find(|(_, service)| {
                 let instance = service.instances.get(&number);
-                instance.is_some_and(|instance| instance.wanted_on() == Some(worker))
+                // One that is being stopped may still lose its address.
+                let is_it = |instance: &Instance| match address {
+                    Some(_) => instance.wanted_on() == Some(worker),
+                    None => instance.worker() == Some(worker),
+                };
+                instance.is_some_and(is_it)
             })
             .map(|(id, _)| id);
         let Some((id, instance)) = here.and_then(|id| Some((id, self.instance_mut(id, number)?))) else {
