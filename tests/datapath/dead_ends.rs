@@ -235,7 +235,8 @@ fn a_node_dies<D: Served>() {
                 "fixed port: answered again {} ms after the end of the node",
                 killed.elapsed().as_millis()
             );
-            assert_eq!(answered_by(&stays), Some(servers[0].backend.ns_ip), "nobody else moves");
+            let by = eventually(PATIENCE, "an answer on the other port", || answered_by(&stays).ok_or(()));
+            assert_eq!(by.unwrap(), servers[0].backend.ns_ip, "nobody else moves");
             thread::sleep(Duration::from_secs(1));
             go_on.store(false, Ordering::Relaxed);
             (killed, noticed, attempts.join().unwrap())

@@ -20,8 +20,8 @@ pub(crate) const QEMU: &str = "qemu-system-x86_64";
 const MARK: &str = "vm: ";
 /// The last of these lines, before the exit code of the tests.
 const ENDED: &str = "vm: the tests ended with ";
-/// After these many seconds the machine hangs.
-const LIMIT: &str = "1200";
+/// After these many seconds the machine hangs. All tests take it most of an hour.
+const LIMIT: &str = "5400";
 /// These say most about a machine without IPv6, in little time.
 const WITHOUT_IPV6: [&str; 3] = ["container::", "live::", "odd_kernel::"];
 
@@ -53,7 +53,7 @@ fn boot(
 ) -> Result<bool> {
     let (mut begun, mut succeeded) = (false, None);
     let qemu = Process::new("timeout").args([LIMIT, QEMU, "-accel", "tcg,thread=multi", "-cpu", "max"]);
-    let qemu = qemu.args(["-smp", "2", "-m", "1024", "-nographic", "-no-reboot", "-nic", "none"]);
+    let qemu = qemu.args(["-smp", "2", "-m", "3072", "-nographic", "-no-reboot", "-nic", "none"]);
     let qemu = qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(archive);
     let qemu = qemu.arg("-append").arg(format!("console=ttyS0 panic=-1 quiet {command_line}"));
     let status = qemu.run_by_line(|said| {

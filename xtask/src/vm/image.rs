@@ -18,8 +18,9 @@ const TOOLS: [&str; 8] = ["bpftool", "ethtool", "ip", "nft", "ping", "sysctl", "
 /// Names under which busybox is called.
 const APPLETS: [&str; 5] = ["cat", "modprobe", "mount", "poweroff", "sh"];
 
-/// Below the kernel's modules. Of drivers only those that are a file, such as veth; the others are for hardware.
-const MODULES: [&str; 4] = ["kernel/arch", "kernel/crypto", "kernel/lib", "kernel/net"];
+/// Below the kernel's modules. Of drivers only those that are a file, such as veth, and VXLAN; the others are for hardware.
+const MODULES: [&str; 5] =
+    ["kernel/arch", "kernel/crypto", "kernel/lib", "kernel/net", "kernel/drivers/net/vxlan"];
 
 /// The machine's first process. Modules are loaded by the kernel when they are needed; these ones it does not ask for.
 const INIT: &str = r#"#!/bin/sh
@@ -84,8 +85,8 @@ fn copy_modules(kernel: &Kernel, root: &Path) -> Result<()> {
     let drivers = to.join("kernel/drivers/net");
     fs::create_dir_all(&drivers)?;
     for below in MODULES {
-        let from = kernel.modules.join(below);
-        Process::new("cp").arg("-r").arg(from).arg(to.join("kernel")).run_quietly()?;
+        let (from, to) = (kernel.modules.join(below), to.join(below));
+        Process::new("cp").arg("-rT").arg(from).arg(to).run_quietly()?;
     }
     for entry in fs::read_dir(kernel.modules.join("kernel/drivers/net"))? {
         let entry = entry?;
