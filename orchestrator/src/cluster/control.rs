@@ -144,7 +144,7 @@ impl Control {
                 let outcome = self.state.undeploy(service, number, now);
                 afterwards.push(Box::new(move || answer(reply, outcome)));
             }
-            Command::TableChanged(update) => self.state.table_changed(&update),
+            Command::TableChanged(update) => self.state.table_changed(&update, Instant::now()),
             Command::TableAnswered { subject, answer } => self.state.table_answered(&subject, answer, now),
             Command::SubnetGiven { worker, subnet } => self.state.subnet_given(worker, subnet),
             Command::RootIsBack { id } => self.state.root_is_back(id),

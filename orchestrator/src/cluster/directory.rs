@@ -6,6 +6,7 @@
 //! each address of the service that somebody asked for, and what the root does not know is asked again as long as
 //! somebody is interested.
 
+mod interests;
 mod nodes;
 mod question;
 
@@ -19,13 +20,11 @@ use protocol::id::Id;
 use protocol::name::ServiceName;
 use protocol::net::{NetService, NodeItself, TableInstance, TableQuery, TableResult, UpdateKind};
 
+use self::interests::Interests;
 use self::nodes::Nodes;
 use self::question::{Questions, Send};
 use super::instance::Address;
 use super::table::Table;
-
-/// Names and addresses one worker may be interested in, so that a scan of the service network does not fill the memory.
-const INTERESTS_MAX: usize = 4096;
 
 /// What a table can be asked by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,11 +79,11 @@ pub(super) enum Act {
 pub(super) struct Directory {
     tables: HashMap<ServiceName, Known>,
     by_address: HashMap<IpAddr, ServiceName>,
-    interests: HashMap<Subject, HashSet<Id>>,
-    /// How many subjects each worker is interested in.
-    held: HashMap<Id, usize>,
+    interests: Interests,
     questions: Questions,
     nodes: Nodes,
+    /// Services with instances of other clusters that are being stopped.
+    with_leaving: HashSet<ServiceName>,
     acts: Vec<Act>,
 }
 
@@ -167,7 +166,7 @@ impl Directory {
             self.query_node(worker, key.clone(), address);
             return;
         }
-        self.add_interest(worker, subject.clone());
+        self.interests.add(worker, subject.clone());
         let name = self.name_of(&subject);
         if name.as_ref().is_some_and(|name| !self.tables[name].table.incomplete()) {
             self.answer(worker, key.clone(), name);
@@ -187,7 +186,7 @@ impl Directory {
     fn query_node(&mut self, worker: Id, query_key: String, address: IpAddr) {
         let instance = self.nodes.find(address).cloned();
         if instance.is_some() {
-            self.add_interest(worker, Subject::Address(address));
+            self.interests.add(worker, Subject::Address(address));
         }
         let instance_list = instance.into_iter().collect();
         let result = TableResult { app_name: String::new(), instance_list, query_key, leaving: Vec::new() };
@@ -197,8 +196,7 @@ impl Directory {
     /// A node's own processes are reached so from now on. It has been checked that the addresses are the node's.
     pub(super) fn node_itself(&mut self, worker: Id, itself: &NodeItself) {
         for address in self.nodes.set(worker, itself) {
-            let interested = self.interests.get(&Subject::Address(address));
-            for other in interested.into_iter().flatten().copied().collect::<Vec<_>>() {
+            for other in self.interests.in_subject(&Subject::Address(address)) {
                 self.query_node(other, address.to_string(), address);
             }
         }
@@ -209,7 +207,7 @@ impl Directory {
         if subject.ns_ip().is_some() {
             return;
         }
-        self.add_interest(worker, subject.clone());
+        self.interests.add(worker, subject.clone());
         if self.name_of(subject).is_none() && !self.questions.is_open(subject) {
             self.ask(subject);
         }
@@ -224,18 +222,9 @@ impl Directory {
                 self.ignores(worker, &Subject::Address(address));
             }
         }
-        let Some(workers) = self.interests.get_mut(subject) else {
-            return;
-        };
-        if workers.remove(&worker)
-            && let Some(held) = self.held.get_mut(&worker)
-        {
-            *held = held.saturating_sub(1);
-        }
-        if !workers.is_empty() {
+        if !self.interests.remove(worker, subject) {
             return;
         }
-        self.interests.remove(subject);
         match self.name_of(subject) {
             Some(name) => self.forget_if_unwanted(&name),
             None => self.questions.forget(subject),
@@ -244,28 +233,28 @@ impl Directory {
 
     /// A worker is gone, and its interests with it.
     pub(super) fn forget_worker(&mut self, worker: Id) {
-        let subjects: Vec<_> = self
-            .interests
-            .iter()
-            .filter(|(_, workers)| workers.contains(&worker))
-            .map(|(subject, _)| subject.clone())
-            .collect();
-        for subject in subjects {
+        for subject in self.interests.of_worker(worker) {
             self.ignores(worker, &subject);
         }
-        self.held.remove(&worker);
+        self.interests.forget(worker);
         self.nodes.forget(worker);
     }
 
     /// The root says that a table changed.
-    pub(super) fn root_changed(&mut self, name: &ServiceName, number: Option<u32>, kind: UpdateKind) {
+    pub(super) fn root_changed(
+        &mut self,
+        name: &ServiceName,
+        number: Option<u32>,
+        kind: UpdateKind,
+        now: Instant,
+    ) {
         match kind {
             UpdateKind::Deployment => self.ask_afresh(Subject::Name(name.clone())),
             UpdateKind::Undeployment => {
                 let Some(known) = self.tables.get_mut(name).filter(|known| known.table.root.is_some()) else {
                     return;
                 };
-                known.table.forgotten_by_root(number);
+                known.table.forgotten_by_root(number, now);
                 self.index(name);
                 self.keep(name);
                 self.tell(name);
@@ -286,11 +275,11 @@ impl Directory {
         let reached = answer.is_ok();
         let known = match answer {
             Ok(Some(root)) => {
-                self.learn(subject, root);
+                self.learn(subject, root, now);
                 true
             }
             Ok(None) => {
-                self.unlearn(subject);
+                self.unlearn(subject, now);
                 false
             }
             Err(Unreached) => false,
@@ -301,7 +290,7 @@ impl Directory {
         let name = self.name_of(subject);
         let unsettled = match &name {
             Some(name) => !reached || self.tables[name].table.incomplete(),
-            None => self.interests.contains_key(subject),
+            None => self.interests.contains(subject),
         };
         if answered.again {
             self.ask(subject);
@@ -328,14 +317,25 @@ impl Directory {
             self.answer_with_what_is_known(worker, key);
         }
         self.acts.extend(self.questions.due(now).into_iter().map(Act::Ask));
+        let over = |name: &ServiceName| {
+            let until = self.tables.get(name).and_then(|known| known.table.leaves_until());
+            until.is_none_or(|until| until <= now)
+        };
+        for name in self.with_leaving.iter().filter(|name| over(name)).cloned().collect::<Vec<_>>() {
+            if let Some(known) = self.tables.get_mut(&name) {
+                known.table.end_leaving(now);
+            }
+            self.tell(&name);
+            self.forget_if_unwanted(&name);
+        }
     }
 
-    fn learn(&mut self, subject: &Subject, root: NetService) {
+    fn learn(&mut self, subject: &Subject, root: NetService, now: Instant) {
         let name = root.job_name.clone();
         let known = self.tables.entry(name.clone()).or_default();
         let was_known = known.table.root.is_some();
         let changed = known.table.root.as_ref() != Some(&root);
-        known.table.root = Some(root);
+        known.table.learn(Some(root), now);
         let reachable = !known.table.instances().is_empty();
         self.index(&name);
         if changed {
@@ -349,14 +349,14 @@ impl Directory {
     }
 
     /// The root does not know the service. What runs here is told all the same once it does.
-    fn unlearn(&mut self, subject: &Subject) {
+    fn unlearn(&mut self, subject: &Subject, now: Instant) {
         let Some(name) = self.name_of(subject) else {
             return;
         };
         if let Some(known) = self.tables.get_mut(&name)
             && known.table.local.is_empty()
         {
-            known.table.root = None;
+            known.table.learn(None, now);
             self.index(&name);
             self.tell(&name);
         }
@@ -399,6 +399,11 @@ impl Directory {
             return false;
         };
         let (instances, leaving) = (known.table.instances(), known.table.leaving());
+        if known.table.leaves_until().is_some() {
+            self.with_leaving.insert(name.clone());
+        } else {
+            self.with_leaving.remove(name);
+        }
         if instances == known.told && leaving == known.told_leaving {
             return false;
         }
@@ -409,7 +414,7 @@ impl Directory {
         self.acts.push(Act::Notify { subject: Subject::Name(name.clone()), kind });
         for address in known.table.addresses() {
             let subject = Subject::Address(address);
-            if self.interests.contains_key(&subject) {
+            if self.interests.contains(&subject) {
                 self.acts.push(Act::Notify { subject, kind });
             }
         }
@@ -447,20 +452,11 @@ impl Directory {
         self.tables.contains_key(name).then(|| name.clone())
     }
 
-    fn add_interest(&mut self, worker: Id, subject: Subject) {
-        let held = self.held.entry(worker).or_default();
-        if *held >= INTERESTS_MAX {
-            tracing::warn!(%worker, %subject, "worker is interested in too many services; it is not told of this one");
-        } else if self.interests.entry(subject).or_default().insert(worker) {
-            *held += 1;
-        }
-    }
-
     fn forget_if_unwanted(&mut self, name: &ServiceName) {
         let Some(known) = self.tables.get(name) else {
             return;
         };
-        let wanted = |subject: &Subject| self.interests.contains_key(subject);
+        let wanted = |subject: &Subject| self.interests.contains(subject);
         if !known.table.local.is_empty()
             || wanted(&Subject::Name(name.clone()))
             || known.table.addresses().into_iter().any(|address| wanted(&Subject::Address(address)))
@@ -468,6 +464,7 @@ impl Directory {
             return;
         }
         self.tables.remove(name);
+        self.with_leaving.remove(name);
         self.questions.forget(&Subject::Name(name.clone()));
         self.by_address.retain(|_, owner| owner != name);
         self.acts.push(Act::Forget(name.clone()));

@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use protocol::address::{CLOSEST6_FIRST, INSTANCE6_FIRST, ROUND_ROBIN6_FIRST};
 use protocol::net::{IpType, NetInstance, NetService, ServiceIp, TableInstance};
 
 use super::instance::Address;
+
+/// How long an instance of another cluster keeps its connections after it was taken back. When it is gone only its own
+/// cluster hears: longer than the programs in containers usually get to end by themselves, 10 s.
+pub(super) const ELSEWHERE_LEAVES_WITHIN: Duration = Duration::from_secs(15);
 
 /// One service, as far as it is known here.
 #[derive(Debug, Default)]
@@ -16,9 +21,16 @@ pub(super) struct Table {
     /// The instances that this cluster runs, and where. For these the root's view counts only for the addresses that
     /// the root gives: where an instance is, and whether, is known here first.
     pub(super) local: BTreeMap<u32, Option<Address>>,
-    /// Those among them that are being stopped, as workers had them before. What the root says of them, which forgets them
-    /// first, does not count any more.
-    leaving: BTreeMap<u32, TableInstance>,
+    /// Those that are being stopped, here and elsewhere, as workers had them before. What the root says of them, which
+    /// forgets them first, does not count any more.
+    leaving: BTreeMap<u32, Leaving>,
+}
+
+#[derive(Debug)]
+struct Leaving {
+    entry: TableInstance,
+    /// When it counts as gone, unless it is said before. Of those here it is always said.
+    until: Option<Instant>,
 }
 
 impl Table {
@@ -29,13 +41,14 @@ impl Table {
         };
         root.instance_list
             .iter()
+            .filter(|instance| !self.leaving.contains_key(&instance.instance_number))
             .filter_map(|instance| self.instance(&root.service_ip_list, instance))
             .collect()
     }
 
     /// The instances that get nothing new and keep what they have.
     pub(super) fn leaving(&self) -> Vec<TableInstance> {
-        self.leaving.values().cloned().collect()
+        self.leaving.values().map(|leaving| leaving.entry.clone()).collect()
     }
 
     /// An instance that runs here at `address` is being stopped.
@@ -43,7 +56,7 @@ impl Table {
         if !self.leaving.contains_key(&number) {
             self.local.insert(number, Some(address));
             let entry = self.instances().into_iter().find(|entry| entry.instance_number == number);
-            self.leaving.extend(entry.map(|entry| (number, entry)));
+            self.leaving.extend(entry.map(|entry| (number, Leaving { entry, until: None })));
         }
         self.local.insert(number, None);
     }
@@ -54,8 +67,23 @@ impl Table {
         self.local.insert(number, address);
     }
 
-    /// The root says that an instance is gone, or all of them. Those here are, as soon as their workers say so.
-    pub(super) fn forgotten_by_root(&mut self, number: Option<u32>) {
+    /// What the root says now. Who is not in it any more was taken back, as if it had been told.
+    pub(super) fn learn(&mut self, root: Option<NetService>, now: Instant) {
+        let remain = |number: u32| {
+            let mut instances = root.iter().flat_map(|root| &root.instance_list);
+            instances.any(|instance| instance.instance_number == number)
+        };
+        let gone: Vec<_> = self.instances().into_iter().map(|entry| entry.instance_number).collect();
+        let gone = gone.into_iter().filter(|number| !remain(*number) && !self.local.contains_key(number));
+        for number in gone.collect::<Vec<_>>() {
+            self.forgotten_by_root(Some(number), now);
+        }
+        self.root = root;
+    }
+
+    /// The root says that an instance was taken back, or all of them. Those here are gone as soon as their workers say so,
+    /// the others when their time is over.
+    pub(super) fn forgotten_by_root(&mut self, number: Option<u32>, now: Instant) {
         let is_meant = |other: u32| number.is_none_or(|number| number == other);
         let here = |(here, address): (&u32, &Option<Address>)| {
             address.clone().filter(|_| is_meant(*here)).map(|address| (*here, address))
@@ -63,9 +91,22 @@ impl Table {
         for (here, address) in self.local.iter().filter_map(here).collect::<Vec<_>>() {
             self.let_go(here, address);
         }
+        let until = Some(now + ELSEWHERE_LEAVES_WITHIN);
+        let elsewhere = self.instances().into_iter().filter(|entry| is_meant(entry.instance_number));
+        self.leaving.extend(elsewhere.map(|entry| (entry.instance_number, Leaving { entry, until })));
         if let Some(root) = &mut self.root {
             root.instance_list.retain(|instance| !is_meant(instance.instance_number));
         }
+    }
+
+    /// Takes those away whose time is over.
+    pub(super) fn end_leaving(&mut self, now: Instant) {
+        self.leaving.retain(|_, leaving| leaving.until.is_none_or(|until| until > now));
+    }
+
+    /// When [`Self::end_leaving`] is to be called.
+    pub(super) fn leaves_until(&self) -> Option<Instant> {
+        self.leaving.values().filter_map(|leaving| leaving.until).min()
     }
 
     /// An instance does not run here any more, and will not.

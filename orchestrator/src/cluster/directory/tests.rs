@@ -5,9 +5,11 @@ use protocol::name::ServiceName;
 use protocol::net::{NetService, NodeItself, TableQuery, UpdateKind};
 use serde_json::json;
 
+use super::interests::INTERESTS_MAX;
 use super::question::{ANSWER_WITHIN, ASK_AGAIN_MAX};
-use super::{Act, Directory, INTERESTS_MAX, Subject, Unreached};
+use super::{Act, Directory, Subject, Unreached};
 use crate::cluster::instance::Address;
+use crate::cluster::table::ELSEWHERE_LEAVES_WITHIN;
 
 const WORKER: Id = Id::from_bytes([1; 12]);
 const OTHER: Id = Id::from_bytes([2; 12]);
@@ -174,7 +176,7 @@ fn the_end_of_an_instance_is_told_at_once_and_once() {
     directory.set_local(&name(), 0, None);
     assert_eq!(directory.take_acts(), [notify(by_name(), UpdateKind::Undeployment)]);
     directory.set_local(&name(), 0, None);
-    directory.root_changed(&name(), Some(0), UpdateKind::Undeployment);
+    directory.root_changed(&name(), Some(0), UpdateKind::Undeployment, now);
     assert!(!directory.take_acts().iter().any(|act| matches!(act, Act::Notify { .. })), "told twice");
 }
 
@@ -200,7 +202,7 @@ fn an_instance_that_is_being_stopped_is_listed_apart_until_it_is_gone_whatever_t
         directory.root_answered(&by_name(), Ok(Some(root(&[(0, false), (1, true)]))), now);
         assert_eq!(listed(&mut directory, now), (vec![0, 1], vec![]));
         if root_is_first {
-            directory.root_changed(&name(), Some(0), UpdateKind::Undeployment);
+            directory.root_changed(&name(), Some(0), UpdateKind::Undeployment, now);
             assert!(directory.take_acts().contains(&notify(by_name(), UpdateKind::Undeployment)));
             assert_eq!(listed(&mut directory, now), (vec![1], vec![0]));
         }
@@ -210,7 +212,7 @@ fn an_instance_that_is_being_stopped_is_listed_apart_until_it_is_gone_whatever_t
             !root_is_first,
             "told once"
         );
-        directory.root_changed(&name(), Some(0), UpdateKind::Undeployment);
+        directory.root_changed(&name(), Some(0), UpdateKind::Undeployment, now);
         assert_eq!(listed(&mut directory, now), (vec![1], vec![0]));
         directory.remove_local(&name(), 0);
         assert!(directory.take_acts().contains(&notify(by_name(), UpdateKind::Undeployment)));
@@ -228,12 +230,73 @@ fn an_instance_that_is_being_stopped_while_the_cluster_restarts_is_no_choice_aft
     assert_eq!(listed(&mut directory, now), (vec![1], vec![0]));
 }
 
+/// A worker follows a service of which two instances run in another cluster.
+fn elsewhere(now: Instant) -> Directory {
+    let mut directory = Directory::default();
+    directory.query(WORKER, &query("smp.bed.srv.bed"), now);
+    directory.root_answered(&by_name(), Ok(Some(root(&[(0, true), (1, true)]))), now);
+    assert_eq!(listed(&mut directory, now), (vec![0, 1], vec![]));
+    directory
+}
+
+#[test]
+fn an_instance_of_another_cluster_that_was_taken_back_is_listed_apart_for_as_long_as_programs_get_to_end() {
+    let now = Instant::now();
+    let mut directory = elsewhere(now);
+    directory.root_changed(&name(), Some(0), UpdateKind::Undeployment, now);
+    assert!(directory.take_acts().contains(&notify(by_name(), UpdateKind::Undeployment)));
+    assert_eq!(listed(&mut directory, now), (vec![1], vec![0]));
+    // Said a second time, and by a root that has not heard of it yet.
+    let later = now + ELSEWHERE_LEAVES_WITHIN / 2;
+    directory.root_changed(&name(), Some(0), UpdateKind::Undeployment, later);
+    directory.root_changed(&name(), Some(1), UpdateKind::Deployment, later);
+    directory.root_answered(&by_name(), Ok(Some(root(&[(0, true), (1, true)]))), later);
+    assert!(!directory.take_acts().iter().any(|act| matches!(act, Act::Notify { .. })), "told twice");
+    assert_eq!(listed(&mut directory, later), (vec![1], vec![0]));
+    directory.root_changed(&name(), Some(1), UpdateKind::Deployment, later);
+    directory.root_answered(&by_name(), Ok(Some(root(&[(1, true)]))), later);
+
+    directory.tick(now + ELSEWHERE_LEAVES_WITHIN - Duration::from_millis(1));
+    directory.take_acts();
+    directory.tick(now + ELSEWHERE_LEAVES_WITHIN);
+    assert_eq!(directory.take_acts(), [notify(by_name(), UpdateKind::Undeployment)]);
+    assert_eq!(listed(&mut directory, now + ELSEWHERE_LEAVES_WITHIN), (vec![1], vec![]));
+}
+
+#[test]
+fn of_a_service_of_other_clusters_that_is_deleted_the_connections_go_on_as_long() {
+    let now = Instant::now();
+    for the_root_tells in [false, true] {
+        let mut directory = elsewhere(now);
+        if the_root_tells {
+            directory.root_changed(&name(), None, UpdateKind::Undeployment, now);
+        }
+        directory.root_changed(&name(), Some(0), UpdateKind::Deployment, now);
+        directory.root_answered(&by_name(), Ok(None), now);
+        assert!(directory.take_acts().contains(&notify(by_name(), UpdateKind::Undeployment)));
+        directory.query(WORKER, &query("smp.bed.srv.bed"), now);
+        directory.root_answered(&by_name(), Ok(None), now);
+        assert_eq!(listed(&mut directory, now), (vec![], vec![0, 1]));
+        directory.tick(now + ELSEWHERE_LEAVES_WITHIN);
+        assert!(directory.take_acts().contains(&notify(by_name(), UpdateKind::Undeployment)));
+    }
+}
+
+#[test]
+fn an_instance_that_moves_to_another_cluster_keeps_nothing_where_it_was() {
+    let now = Instant::now();
+    let mut directory = elsewhere(now);
+    directory.root_changed(&name(), Some(0), UpdateKind::Deployment, now);
+    directory.root_answered(&by_name(), Ok(Some(root(&[(0, false), (1, true)]))), now);
+    assert_eq!(listed(&mut directory, now), (vec![1], vec![]));
+}
+
 #[test]
 fn news_while_a_question_is_on_its_way_is_asked_for_again() {
     let now = Instant::now();
     let mut directory = Directory::default();
     directory.query(WORKER, &query("smp.bed.srv.bed"), now);
-    directory.root_changed(&name(), Some(1), UpdateKind::Deployment);
+    directory.root_changed(&name(), Some(1), UpdateKind::Deployment, now);
     directory.take_acts();
     directory.root_answered(&by_name(), Ok(Some(root(&[(0, true)]))), now);
     assert!(directory.take_acts().contains(&Act::Ask(by_name())));
@@ -249,7 +312,7 @@ fn a_change_that_the_root_could_not_tell_is_asked_for_until_it_can() {
     let mut directory = Directory::default();
     directory.query(WORKER, &query("smp.bed.srv.bed"), now);
     directory.root_answered(&by_name(), Ok(Some(root(&[(0, true)]))), now);
-    directory.root_changed(&name(), Some(1), UpdateKind::Deployment);
+    directory.root_changed(&name(), Some(1), UpdateKind::Deployment, now);
     directory.take_acts();
     directory.root_answered(&by_name(), Err(Unreached), now);
     directory.query(WORKER, &query("smp.bed.srv.bed"), now);
@@ -283,10 +346,10 @@ fn a_scan_of_the_service_network_has_an_end() {
         directory.query(WORKER, &query(&address.to_string()), now);
         directory.root_answered(&Subject::Address(address.into()), Ok(None), now);
     }
-    assert_eq!(directory.interests.len(), INTERESTS_MAX);
+    assert_eq!(directory.interests.count(), INTERESTS_MAX);
     assert!(directory.questions.subjects().count() <= INTERESTS_MAX);
     directory.forget_worker(WORKER);
-    assert_eq!((directory.interests.len(), directory.questions.subjects().count()), (0, 0));
+    assert_eq!((directory.interests.count(), directory.questions.subjects().count()), (0, 0));
 }
 
 #[test]
@@ -295,7 +358,7 @@ fn an_address_that_changed_hands_leads_to_its_new_service() {
     let mut directory = Directory::default();
     directory.query(WORKER, &query("smp.bed.srv.bed"), now);
     directory.root_answered(&by_name(), Ok(Some(root(&[(0, true), (1, true)]))), now);
-    directory.root_changed(&name(), Some(1), UpdateKind::Undeployment);
+    directory.root_changed(&name(), Some(1), UpdateKind::Undeployment, now);
     directory.take_acts();
     directory.query(WORKER, &query("10.30.0.1"), now);
     assert_eq!(

@@ -174,9 +174,9 @@ impl State {
     }
 
     /// The root says that a table changed.
-    pub(in crate::cluster) fn table_changed(&mut self, update: &JobUpdate) {
+    pub(in crate::cluster) fn table_changed(&mut self, update: &JobUpdate, now: Instant) {
         let number = u32::try_from(update.instance_number).ok();
-        self.directory.root_changed(&update.job_name, number, update.kind);
+        self.directory.root_changed(&update.job_name, number, update.kind, now);
         self.overlay_acts();
     }
 
