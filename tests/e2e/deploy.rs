@@ -10,7 +10,7 @@ use integration::capture::{Capture, TunnelPacket};
 use integration::download::Download;
 use integration::system::Instance;
 use integration::throughput::measure;
-use integration::{Lab, Netns, eventually, image};
+use integration::{Lab, Netns, System, eventually, image};
 use serde_json::{Value, json};
 
 use crate::Claim;
@@ -80,7 +80,7 @@ fn the_first_connections_of_a_client_lose_no_packet(lab: &mut Lab) -> Result<()>
 }
 
 /// What a process in this namespace gets from there by HTTP.
-fn fetch(netns: &Netns, address: Ipv4Addr) -> Result<String> {
+pub(crate) fn fetch(netns: &Netns, address: Ipv4Addr) -> Result<String> {
     const PATIENCE: Duration = Duration::from_secs(10);
     let target = SocketAddr::from((address, 80));
     let connected = netns.run(|| TcpStream::connect_timeout(&target, PATIENCE))?;
@@ -166,15 +166,31 @@ fn scaling_changes_who_answers(lab: &mut Lab) -> Result<()> {
 
 /// By the service's address and by each instance's own.
 fn a_download_from_an_instance_that_is_stopped_comes_to_its_end(lab: &mut Lab) -> Result<()> {
-    // Told to stop it finishes what it does, as servers for production do; no server in the image is one.
-    let script = "trap 'while pidof stream >/dev/null; do usleep 100000; done; usleep 500000; exit' TERM; \
-                  /bin/httpd -f -p 80 -h /www & wait";
-    let application =
-        Application::deploy_with(lab, "end", 2, |web| web["cmd"] = json!(["/bin/sh", "-c", script]))?;
+    let application = Application::deploy_with(lab, "end", 2, |[web, _]| finish_when_told_to_stop(web))?;
     let system = application.system(lab, 2)?;
     system.wait_for_all_answers()?;
     let by_own = system.instances.iter().map(|instance| instance.instance_ip);
     let addresses: Vec<_> = by_own.chain([system.service_ip, system.service_ip]).collect();
+    come_to_their_end(lab, &application, &system, &addresses, 1)?;
+    application.system(lab, 1)?.wait_for_all_answers()?;
+    application.remove(lab)
+}
+
+/// Lets a server finish what it does, as servers for production do; no server in the image is one.
+pub(crate) fn finish_when_told_to_stop(web: &mut Value) {
+    let script = "trap 'while pidof stream >/dev/null; do usleep 100000; done; usleep 500000; exit' TERM; \
+                  /bin/httpd -f -p 80 -h /www & wait";
+    web["cmd"] = json!(["/bin/sh", "-c", script]);
+}
+
+/// Downloads from these addresses, and scales the service in the middle.
+pub(crate) fn come_to_their_end(
+    lab: &Lab,
+    application: &Application,
+    system: &System,
+    addresses: &[Ipv4Addr],
+    servers: usize,
+) -> Result<()> {
     let downloads = addresses.iter().map(|address| {
         Download::start(&system.client.container, &format!("http://{address}{}", image::STREAM_PATH))
     });
@@ -185,13 +201,12 @@ fn a_download_from_an_instance_that_is_stopped_comes_to_its_end(lab: &mut Lab) -
         let half = || if download.bytes() > whole.len() / 2 { Ok(()) } else { Err(download.bytes()) };
         eventually(Duration::from_secs(30), "half of a download", half)?;
     }
-    application.scale(lab, 1)?;
+    application.scale(lab, servers)?;
     let contents = downloads.into_iter().map(Download::finish).collect::<Result<Vec<_>>>()?;
     for (address, content) in addresses.iter().zip(contents) {
         ensure!(content == whole, "{} bytes of {} from {address}", content.len(), whole.len());
     }
-    application.system(lab, 1)?.wait_for_all_answers()?;
-    application.remove(lab)
+    Ok(())
 }
 
 /// The kernel counts the packets; meanwhile netmanager, the only process that could see them, does not work.

@@ -4,13 +4,15 @@
 //! it was, with an application of its own removed. A test that fails takes the lab with it, and the next one gets a
 //! new lab, so that a failure is never the cause of another.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use integration::{Lab, Machine, Topology, image};
+use integration::{Lab, Machine, Topology, Worker, image};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 mod bad_input;
+mod clusters;
 mod deploy;
 mod oak;
 mod restart;
@@ -23,7 +25,8 @@ type Claim = (&'static str, fn(&mut Lab) -> Result<()>);
 
 fn main() {
     let claims: Vec<Claim> =
-        [deploy::CLAIMS, bad_input::CLAIMS, restart::CLAIMS, oak::CLAIMS, vanish::CLAIMS].concat();
+        [deploy::CLAIMS, bad_input::CLAIMS, restart::CLAIMS, oak::CLAIMS, vanish::CLAIMS, clusters::CLAIMS]
+            .concat();
     let bed = Arc::new(Mutex::new(Bed::default()));
     let trials = claims
         .into_iter()
@@ -74,10 +77,18 @@ impl Bed {
 
 fn start_lab(machine: &Machine) -> Result<Lab> {
     let lab = Lab::start(machine, WORKERS, Topology::Split, |_| {})?;
-    let archive = lab.folder().join("busybox.tar");
-    image::write_archive(&archive)?;
+    image::write_archive(&archive(&lab))?;
     for worker in &lab.workers {
-        worker.containerd.import(&archive).with_context(|| format!("import the image on {}", worker.name))?;
+        import(&lab, worker)?;
     }
     Ok(lab)
+}
+
+fn archive(lab: &Lab) -> PathBuf {
+    lab.folder().join("busybox.tar")
+}
+
+/// Gives a worker the image, without a registry.
+fn import(lab: &Lab, worker: &Worker) -> Result<()> {
+    worker.containerd.import(&archive(lab)).with_context(|| format!("import the image on {}", worker.name))
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::lab::Lab;
@@ -21,19 +21,23 @@ pub struct Application {
 impl Application {
     /// Deploys it and waits, as `hypha` does, until all instances run. `name` must be no other application's.
     pub fn deploy(lab: &Lab, name: &str, servers: usize) -> Result<Self> {
-        Self::deploy_with(lab, name, servers, |_web| {})
+        Self::deploy_with(lab, name, servers, |_services| {})
     }
 
-    /// As [`Self::deploy`], with changes to what the SLA says of the servers.
+    /// As [`Self::deploy`], with changes to what the SLA says of the servers, and of the client.
     pub fn deploy_with(
         lab: &Lab,
         name: &str,
         servers: usize,
-        change: impl FnOnce(&mut Value),
+        change: impl FnOnce([&mut Value; 2]),
     ) -> Result<Self> {
         let application = Self { name: name.to_owned(), file: lab.folder().join(format!("{name}.json")) };
         let mut sla = document(name, servers)?;
-        change(&mut sla["applications"][0]["microservices"][0]);
+        let services = sla["applications"][0]["microservices"].as_array_mut();
+        let [web, client, ..] = services.context("services")?.as_mut_slice() else {
+            bail!("web and client are not the services of the example");
+        };
+        change([web, client]);
         fs::write(&application.file, sla.to_string())
             .with_context(|| format!("write {}", application.file.display()))?;
         let file = application.file.display().to_string();

@@ -2,7 +2,7 @@
 //! built daemons and a real containerd each.
 //!
 //! ```text
-//!   control .10   (cluster .20)   worker1 .31   worker2 .32   worker3 .33
+//!   control .10   (cluster .20)   worker1 .31   worker2 .32   worker3 .33   (cluster2 .21   one worker of its own)
 //!        └──────────────┴──────────────┴─────────────┴─────────────┘
 //!                     underlay: a bridge, 192.0.2.0/24, router .1
 //! ```
@@ -85,10 +85,20 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Waits until the cluster counts all workers (and perhaps strangers that registered), or a daemon ends.
+    /// Starts a second cluster of this name with a worker of its own, the last in the list from then on. It stays for as
+    /// long as the lab: the root would take a cluster that ends for one that is out of reach.
+    pub fn add_cluster(&mut self, name: &str) -> Result<&Worker> {
+        let cluster = self.control.start_second_cluster(&self.underlay, self.folder.path(), name)?;
+        let number = u8::try_from(self.workers.len() + 1).context("number of a worker")?;
+        self.workers.push(Worker::start(number, &self.underlay, self.folder.path(), cluster)?);
+        self.wait_until_joined()?;
+        self.workers.last().context("a worker")
+    }
+
+    /// Waits until the clusters count all workers (and perhaps strangers that registered), or a daemon ends.
     pub fn wait_until_joined(&mut self) -> Result<()> {
         let wanted = self.workers.len();
-        eventually(Duration::from_secs(30), &format!("{wanted} workers at the cluster"), || {
+        eventually(Duration::from_secs(30), &format!("{wanted} workers at their clusters"), || {
             self.expect_running().map_err(|error| format!("{error:#}"))?;
             match self.control.active_workers() {
                 Ok(count) if count >= wanted => Ok(()),

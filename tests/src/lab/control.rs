@@ -23,6 +23,7 @@ const USER: &str = "Admin";
 
 const ROOT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 const CLUSTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
+const SECOND_CLUSTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 21);
 
 /// Root and cluster.
 #[derive(Debug)]
@@ -34,47 +35,41 @@ pub struct Control {
     pub root: Daemon,
     /// Only when it is a process of its own.
     pub cluster: Option<Daemon>,
+    second_cluster: Option<Daemon>,
     home: PathBuf,
 }
 
 impl Control {
     pub(super) fn start(underlay: &Underlay, lab: &Path, topology: Topology) -> Result<Self> {
         let netns = underlay.add_node("control", ROOT)?;
-        let cluster_flags = [
-            ("--cluster-name", "lab"),
-            ("--cluster-location", "lab"),
-            ("--system-manager-url", &ROOT.to_string()),
-        ]
-        .iter()
-        .flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()])
-        .collect::<Vec<_>>();
-        let start = |role: &str, netns: &Arc<Netns>, flags: Vec<String>| {
-            let folder = lab.join(role);
-            Recipe {
-                name: role.to_owned(),
-                netns: Arc::clone(netns),
-                program: binary("orchestrator")?,
-                arguments: [role.to_owned(), "--data-dir".to_owned(), folder.display().to_string()]
-                    .into_iter()
-                    .chain(flags)
-                    .map(Into::into)
-                    .collect(),
-                environment: vec![("HYPHA_INSECURE_ADMIN_PASSWORD".into(), PASSWORD.into())],
-                log: lab.join(format!("{role}.log")),
-            }
-            .start()
-        };
         let (root, cluster, cluster_netns) = match topology {
-            Topology::Standalone => (start("standalone", &netns, cluster_flags)?, None, Arc::clone(&netns)),
+            Topology::Standalone => {
+                let standalone = start(lab, "standalone", "standalone", &netns, cluster_flags("lab"))?;
+                (standalone, None, Arc::clone(&netns))
+            }
             Topology::Split => {
                 let cluster_netns = underlay.add_node("cluster", CLUSTER)?;
-                let root = start("root", &netns, Vec::new())?;
-                (root, Some(start("cluster", &cluster_netns, cluster_flags)?), cluster_netns)
+                let root = start(lab, "root", "root", &netns, Vec::new())?;
+                let cluster = start(lab, "cluster", "cluster", &cluster_netns, cluster_flags("lab"))?;
+                (root, Some(cluster), cluster_netns)
             }
         };
         let home = lab.join("home");
         fs::create_dir(&home).with_context(|| format!("make {}", home.display()))?;
-        Ok(Self { netns, cluster_netns, root, cluster, home })
+        Ok(Self { netns, cluster_netns, root, cluster, second_cluster: None, home })
+    }
+
+    /// Starts a cluster `name` beside the first one, and gives its address.
+    pub(super) fn start_second_cluster(
+        &mut self,
+        underlay: &Underlay,
+        lab: &Path,
+        name: &str,
+    ) -> Result<Ipv4Addr> {
+        let netns = underlay.add_node("cluster2", SECOND_CLUSTER)?;
+        self.second_cluster = Some(start(lab, "cluster2", "cluster", &netns, cluster_flags(name))?);
+        self.wait_for(SECOND_CLUSTER, protocol::port::CLUSTER_API)?;
+        Ok(SECOND_CLUSTER)
     }
 
     /// Waits until root and cluster take connections, then logs in.
@@ -86,27 +81,32 @@ impl Control {
 
     /// Waits until the root's API and the cluster's API take connections.
     pub fn wait_for_ports(&mut self) -> Result<()> {
-        let ports = [(ROOT, protocol::port::ROOT_API), (self.cluster_address(), protocol::port::CLUSTER_API)];
-        for (address, port) in ports {
-            let address = SocketAddr::from((address, port));
-            eventually(Duration::from_secs(20), &format!("a listener at {address}"), || {
-                self.expect_running().map_err(|error| format!("{error:#}"))?;
-                self.netns
-                    .run(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)))
-                    .map_err(|error| error.to_string())?
-                    .map_err(|error| error.to_string())
-            })?;
-        }
-        Ok(())
+        self.wait_for(ROOT, protocol::port::ROOT_API)?;
+        self.wait_for(self.cluster_address(), protocol::port::CLUSTER_API)
+    }
+
+    fn wait_for(&mut self, address: Ipv4Addr, port: u16) -> Result<()> {
+        let address = SocketAddr::from((address, port));
+        eventually(Duration::from_secs(20), &format!("a listener at {address}"), || {
+            self.expect_running().map_err(|error| format!("{error:#}"))?;
+            self.netns
+                .run(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)))
+                .map_err(|error| error.to_string())?
+                .map_err(|error| error.to_string())
+        })
+        .map(drop)
     }
 
     pub fn expect_running(&mut self) -> Result<()> {
         self.root.expect_running()?;
-        self.cluster.as_mut().map_or(Ok(()), Daemon::expect_running)
+        [&mut self.cluster, &mut self.second_cluster]
+            .into_iter()
+            .flatten()
+            .try_for_each(Daemon::expect_running)
     }
 
     pub fn daemons(&self) -> impl Iterator<Item = &Daemon> {
-        std::iter::once(&self.root).chain(&self.cluster)
+        std::iter::once(&self.root).chain(&self.cluster).chain(&self.second_cluster)
     }
 
     #[must_use]
@@ -195,4 +195,29 @@ impl Control {
             .sum::<u64>();
         usize::try_from(count).context("number of workers")
     }
+}
+
+/// Starts the orchestrator in a role; its folder and its log are called `name`.
+fn start(lab: &Path, name: &str, role: &str, netns: &Arc<Netns>, flags: Vec<String>) -> Result<Daemon> {
+    let folder = lab.join(name);
+    Recipe {
+        name: name.to_owned(),
+        netns: Arc::clone(netns),
+        program: binary("orchestrator")?,
+        arguments: [role.to_owned(), "--data-dir".to_owned(), folder.display().to_string()]
+            .into_iter()
+            .chain(flags)
+            .map(Into::into)
+            .collect(),
+        environment: vec![("HYPHA_INSECURE_ADMIN_PASSWORD".into(), PASSWORD.into())],
+        log: lab.join(format!("{name}.log")),
+    }
+    .start()
+}
+
+fn cluster_flags(name: &str) -> Vec<String> {
+    [("--cluster-name", name), ("--cluster-location", "lab"), ("--system-manager-url", &ROOT.to_string())]
+        .iter()
+        .flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()])
+        .collect()
 }
