@@ -171,7 +171,8 @@ struct Attempt {
     established: bool,
 }
 
-/// Begins a thousand connections a second, each with the time that two retransmissions take.
+/// Begins two hundred connections a second at most, each with the time that two retransmissions take. Not more, and none
+/// is made up for: an emulated machine that is asked for more loses some by itself.
 fn connections(netns: &Netns, go_on: &AtomicBool) -> Vec<Attempt> {
     let attempt = || async {
         let begun = Instant::now();
@@ -182,7 +183,8 @@ fn connections(netns: &Netns, go_on: &AtomicBool) -> Vec<Attempt> {
     let drive = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut pulse = tokio::time::interval(Duration::from_millis(1));
+            let mut pulse = tokio::time::interval(Duration::from_millis(5));
+            pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             let local = tokio::task::LocalSet::new();
             let attempts = local.run_until(async {
                 let mut attempts = Vec::new();
@@ -252,7 +254,8 @@ fn a_node_dies<D: Served>() {
             failed.len(),
             last.as_millis(),
         );
-        assert!(last <= noticed - killed, "failed after it was noticed: {failed:?}");
+        let (first, count) = (failed.first(), failed.len());
+        assert!(last <= noticed - killed, "{count} failed, also after it was noticed, from {first:?} on");
         assert!(attempts.iter().any(|attempt| attempt.begun > noticed), "some were begun later");
         assert!(attempts.iter().filter(|attempt| attempt.begun < killed).all(|attempt| attempt.established));
 
