@@ -116,7 +116,8 @@ pub(super) enum Seen {
 /// Reads a frame; UDP to a port of `tunnels` is a tunnel's.
 pub(super) fn read(frame: &[u8], tunnels: impl Fn(SocketAddr) -> bool) -> Seen {
     let Some((mac, _)) = frame.split_first_chunk() else { return Seen::Unreadable };
-    let Ok(packet) = SlicedPacket::from_ethernet(frame) else { return Seen::Unreadable };
+    // The programs leave the type of the frame to the neighbour's entry, which writes the whole header.
+    let Some(Ok(packet)) = frame.get(14..).map(SlicedPacket::from_ip) else { return Seen::Unreadable };
     let (Some(outer), length) = (ends(&packet), frame.len().saturating_sub(14)) else {
         return Seen::Unreadable;
     };
@@ -191,6 +192,17 @@ mod tests {
             (ends("192.0.2.2:50000", "192.0.2.1:50103"), ends("10.30.0.1:80", "10.18.0.2:4000"));
         let packet = ip(&inner, Transport::Tcp, Part::Answer).unwrap();
         let frame = tunnelled(&outer, &packet).unwrap();
+        let length = packet.len() + 28;
+        assert_eq!(read(&frame, |to| to.port() == 50103), Seen::Tunnelled { outer, inner, length });
+    }
+
+    #[test]
+    fn what_a_packet_is_does_not_depend_on_the_type_that_its_frame_had_before() {
+        let (outer, inner) =
+            (ends("192.0.2.2:50000", "192.0.2.1:50103"), ends("[fc00::2]:4000", "[fc00::9]:80"));
+        let packet = ip(&inner, Transport::Tcp, Part::First).unwrap();
+        let mut frame = tunnelled(&outer, &packet).unwrap();
+        frame[12..14].copy_from_slice(&[0x86, 0xdd]);
         let length = packet.len() + 28;
         assert_eq!(read(&frame, |to| to.port() == 50103), Seen::Tunnelled { outer, inner, length });
     }
