@@ -71,7 +71,7 @@ fn run(command: Command) -> Result<Exit> {
             };
             let WhyArgs { from, to, count, from_port, .. } = args;
             let asked = commands::why::Asked { from, to, transport, count, from_port };
-            return runtime()?.block_on(commands::why::run(&places.into(), &asked, format, &mut out));
+            return runtime()?.block_on(commands::why::run(&places.into(), asked, format, &mut out));
         }
         Command::Trace(args) => {
             let OutputArgs { format, places } = args.output;

@@ -1,24 +1,26 @@
-//! What becomes of a packet, step by step: the very programs are asked by a [`Rehearsal`], and what they did is told in
+//! What becomes of a packet, step by step: what would decide it is asked by a [`Trial`], and what it did is told in
 //! words. Nothing is guessed that a program can say; what only another node knows is said to be unknown.
 
 mod packet;
+mod trial;
 mod way_back;
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::packet::{Ends, Part, Seen};
+pub(crate) use self::trial::Trial;
 use crate::datapath::{
-    Arrival, Backend, DatapathError, Endpoint, FROM_CONTAINER, Outcome, Policy, Rehearsal, Verdict,
-    gateway_of, is_service,
+    Arrival, Backend, DatapathError, Endpoint, Outcome, Policy, Verdict, gateway_of, is_service,
 };
 use crate::names::Names;
 use crate::remedy;
 use crate::report::policy;
 
 /// Of the made packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// A SYN.
@@ -40,7 +42,7 @@ pub struct Question {
 }
 
 /// How a step ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mark {
     Ok,
@@ -50,15 +52,15 @@ pub enum Mark {
 }
 
 /// One line of the story.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     pub detail: String,
     pub mark: Mark,
 }
 
 /// Where the packet ends, as far as this node can see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum End {
     /// In a container of this node.
@@ -73,22 +75,22 @@ pub enum End {
 }
 
 /// The whole story.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     pub steps: Vec<Step>,
     pub end: End,
     /// The instance that was chosen.
     pub instance: Option<Chosen>,
     /// Why it goes no further.
-    pub reason: Option<&'static str>,
-    pub meaning: Option<&'static str>,
-    pub remedy: Option<&'static str>,
+    pub reason: Option<Cow<'static, str>>,
+    pub meaning: Option<Cow<'static, str>>,
+    pub remedy: Option<Cow<'static, str>>,
     /// Whether a connection would come about, as far as this node can see.
     pub flows: bool,
 }
 
 /// An instance, in the family of the packet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chosen {
     pub name: Option<String>,
     pub ns_ip: IpAddr,
@@ -102,7 +104,11 @@ pub struct Chosen {
 ///
 /// # Errors
 /// When the tables cannot be read or the kernel does not run the programs.
-pub fn ask(rehearsal: &mut Rehearsal, names: &Names, question: &Question) -> Result<Answer, DatapathError> {
+pub(crate) fn ask(
+    trial: &mut impl Trial,
+    names: &Names,
+    question: &Question,
+) -> Result<Answer, DatapathError> {
     let Some(source) = source_like(&question.from, question.to.ip()) else {
         return Ok(without_family(question));
     };
@@ -111,11 +117,11 @@ pub fn ask(rehearsal: &mut Rehearsal, names: &Names, question: &Question) -> Res
         return Ok(without_family(question));
     };
     let frame = packet::frame(question.from.gateway_mac, question.from.mac, &ip);
-    let outcome = rehearsal.run(FROM_CONTAINER, question.from.ifindex, &frame)?;
-    Story { names, question, ends, steps: Vec::new() }.tell(rehearsal, &outcome)
+    let outcome = trial.sends(question.from.ifindex, &frame)?;
+    Story { names, question, ends, steps: Vec::new() }.tell(trial, &outcome)
 }
 
-/// How the programs would see the packet, for [`Rehearsal::prepare`].
+/// How the programs would see the packet, for [`Trial::prepare`].
 #[must_use]
 pub fn arrival(question: &Question) -> Option<Arrival> {
     let source = source_like(&question.from, question.to.ip())?;
@@ -145,7 +151,7 @@ fn without_family(question: &Question) -> Answer {
     let detail =
         format!("{} has no IPv6 address, so it cannot send to {}", question.from.ns_ip, question.to.ip());
     Answer {
-        steps: vec![Step { name: "sender", detail, mark: Mark::Failed }],
+        steps: vec![Step { name: "sender".into(), detail, mark: Mark::Failed }],
         end: End::Dropped,
         instance: None,
         reason: None,
@@ -164,10 +170,10 @@ struct Story<'a> {
 
 impl Story<'_> {
     fn step(&mut self, name: &'static str, mark: Mark, detail: String) {
-        self.steps.push(Step { name, detail, mark });
+        self.steps.push(Step { name: name.into(), detail, mark });
     }
 
-    fn tell(mut self, rehearsal: &mut Rehearsal, outcome: &Outcome) -> Result<Answer, DatapathError> {
+    fn tell(mut self, trial: &mut impl Trial, outcome: &Outcome) -> Result<Answer, DatapathError> {
         let Ends { source, destination } = self.ends;
         let reason = outcome.dropped.or(outcome.given);
         let lies = reason == Some(crate::datapath::DropReason::SpoofedSource);
@@ -176,7 +182,7 @@ impl Story<'_> {
             None => format!("{} is a container of this node, which has no name here", source.ip()),
         };
         self.step("sender", if lies { Mark::Failed } else { Mark::Ok }, sender);
-        let service = rehearsal.live().service(destination.ip())?;
+        let service = trial.service(destination.ip())?;
         if let Some(service) = &service {
             let count = service.backends.len();
             let mark = if count == 0 { Mark::Failed } else { Mark::Ok };
@@ -194,7 +200,7 @@ impl Story<'_> {
             );
         }
         if let Some(sent) = arrival(self.question)
-            && let Some(age) = rehearsal.live().age(self.question.from.ifindex, &sent)?
+            && let Some(age) = trial.age(self.question.from.ifindex, &sent)?
         {
             let state = if age.has_backend { "keeps its instance" } else { "has lost its instance" };
             let detail = format!(
@@ -210,11 +216,9 @@ impl Story<'_> {
         match outcome.verdict {
             Verdict::Dropped => Ok(self.ends_by(End::Dropped, outcome)),
             Verdict::Redirected if outcome.given.is_some() => Ok(self.ends_by(End::Netmanager, outcome)),
-            Verdict::Redirected => self.goes_on(
-                rehearsal,
-                outcome,
-                service.map(|service| (service.policy, service.backends.len())),
-            ),
+            Verdict::Redirected => {
+                self.goes_on(trial, outcome, service.map(|service| (service.policy, service.backends.len())))
+            }
             Verdict::ToHost | Verdict::Other(_) => {
                 let gateway = gateway_of(source.ip()) == destination.ip();
                 let detail = if gateway {
@@ -247,12 +251,12 @@ impl Story<'_> {
     /// The packet leaves for a container or a node.
     fn goes_on(
         mut self,
-        rehearsal: &mut Rehearsal,
+        trial: &mut impl Trial,
         outcome: &Outcome,
         service: Option<(Policy, usize)>,
     ) -> Result<Answer, DatapathError> {
-        let node = rehearsal.live().node()?;
-        let peers = rehearsal.live().peers()?;
+        let node = trial.node()?;
+        let peers = trial.peers()?;
         let seen = packet::read(&outcome.frame, |to| peers.contains(&to));
         let inner = match &seen {
             Seen::Delivered { ends, .. } => *ends,
@@ -266,7 +270,7 @@ impl Story<'_> {
                 return Ok(self.answer(End::Sent, None, outcome, false));
             }
         };
-        let chosen = self.chosen(rehearsal, inner.destination.ip())?;
+        let chosen = self.chosen(trial, inner.destination.ip())?;
         if let (Some((how, count)), Some(chosen)) = (service, &chosen) {
             let by = match how {
                 Policy::RoundRobin if count > 1 => "whose turn it is",
@@ -307,18 +311,17 @@ impl Story<'_> {
                 End::Delivered
             }
         };
-        let back = way_back::ask(rehearsal, self.question, self.ends, inner, chosen.as_ref(), &seen)?;
+        let back = way_back::ask(trial, self.question, self.ends, inner, chosen.as_ref(), &seen)?;
         let returns = back.mark != Mark::Failed;
         self.steps.push(back);
         Ok(self.answer(end, chosen, outcome, returns))
     }
 
     /// Who has this NsIP.
-    fn chosen(&self, rehearsal: &Rehearsal, ns_ip: IpAddr) -> Result<Option<Chosen>, DatapathError> {
+    fn chosen(&self, trial: &impl Trial, ns_ip: IpAddr) -> Result<Option<Chosen>, DatapathError> {
         let name = self.names.instance(ns_ip).map(crate::names::short_instance);
-        let live = rehearsal.live();
-        if let Some(own) = live.instance_ip(ns_ip)? {
-            let Some(node) = live.node()? else { return Ok(None) };
+        if let Some(own) = trial.instance_ip(ns_ip)? {
+            let Some(node) = trial.node()? else { return Ok(None) };
             let address = node.addresses.v4.map(IpAddr::V4).or(node.addresses.v6.map(IpAddr::V6));
             return Ok(address.map(|address| Chosen {
                 name,
@@ -328,7 +331,7 @@ impl Story<'_> {
                 here: true,
             }));
         }
-        let host: Option<Backend> = live.host_of(ns_ip)?;
+        let host: Option<Backend> = trial.host_of(ns_ip)?;
         Ok(host.map(|host| Chosen {
             name,
             ns_ip,
@@ -355,9 +358,9 @@ impl Story<'_> {
             steps: self.steps,
             end,
             instance,
-            reason: reason.map(|reason| reason.name()),
-            meaning: reason.map(|reason| reason.meaning()),
-            remedy: reason.map(remedy::of),
+            reason: reason.map(|reason| reason.name().into()),
+            meaning: reason.map(|reason| reason.meaning().into()),
+            remedy: reason.map(|reason| remedy::of(reason).into()),
             flows,
         }
     }

@@ -33,7 +33,7 @@ fn ask(bed: &mut Bed, asked: &Asked) -> (Exit, Value) {
     let exit = bed
         .run_in_namespace(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(why::run(&paths, asked, Format::Json, &mut out))
+            runtime.block_on(why::run(&paths, asked.clone(), Format::Json, &mut out))
         })
         .unwrap();
     assert!(before == dump::tables(&bed.tables()), "a table has changed");
@@ -172,7 +172,8 @@ fn who_is_not_here_is_not_found() {
     for (from, to) in [("10.18.1.9", "10.30.2.10"), ("web/7", "10.30.2.10"), ("10.18.1.2", "nobody:80")] {
         let asked = Asked { from: from.to_owned(), ..asked(to) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let error = runtime.block_on(why::run(&paths, &asked, Format::Json, &mut Vec::new())).unwrap_err();
+        let error =
+            runtime.block_on(why::run(&paths, asked.clone(), Format::Json, &mut Vec::new())).unwrap_err();
         assert!(error.is::<NotFound>(), "{from} {to}: {error:#}");
     }
 }

@@ -207,7 +207,7 @@ fn services_flows_and_drops_are_shown_by_the_daemon_that_has_them() -> Result<()
 
     for (arguments, code, said) in [
         (&["services", "10.30.9.9"][..], 3, "no service '10.30.9.9'"),
-        (&["why", "10.18.0.66", "10.30.109.2"], 1, "forwards packets itself"),
+        (&["why", "10.18.0.77", "10.30.109.2"], 3, "no container '10.18.0.77'"),
     ] {
         let output = pair.bed.command(arguments[0])?.args(&arguments[1..]).output()?;
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -219,6 +219,55 @@ fn services_flows_and_drops_are_shown_by_the_daemon_that_has_them() -> Result<()
     let output = pair.bed.command("flows")?.output()?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && text.contains("nor does a daemon"), "{text}");
+    Ok(())
+}
+
+/// What `why` says of a packet of the client: its steps, where it ends and why, the instance, and whether it flows.
+fn story(pair: &Pair, to: &str, transport: Option<&str>) -> Result<(i32, Value)> {
+    let mut command = pair.bed.command("why")?;
+    let output = command.args(["10.18.0.66", to, "-o", "json"]).args(transport).output()?;
+    let said: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("{to}: {}", String::from_utf8_lossy(&output.stderr)))?;
+    ensure!(said["same_build"] == true, "{said}");
+    let answer = &said["answers"][0];
+    let steps = answer["steps"].as_array().context("steps")?.iter();
+    let steps: Vec<_> = steps.map(|step| json!([step["name"], step["mark"]])).collect();
+    let told = ["end", "instance", "reason", "flows"].map(|key| &answer[key]);
+    Ok((output.status.code().unwrap_or(-1), json!([steps, told])))
+}
+
+#[test]
+fn why_tells_the_same_of_a_packet_whether_the_kernel_or_the_daemon_forwards_it() -> Result<()> {
+    let questions = [
+        ("10.30.109.2:80", None),
+        ("10.30.109.2:80", Some("--udp")),
+        ("10.30.109.2", Some("--icmp")),
+        ("[fdff:2000::2]:80", None),
+        ("10.30.0.1:80", None),
+        ("10.18.0.130:80", None),
+        ("10.18.200.1:80", None),
+        ("10.30.77.77:80", Some("--udp")),
+        ("192.0.2.200:80", None),
+    ];
+    let mut told = Vec::new();
+    for datapath in ["ebpf", "userspace"] {
+        let pair = Pair::start([datapath, "userspace"])?;
+        let _server = Server::start(&pair.server.netns)?;
+        pair.expect_connected()?;
+        // The warm connections' ports are older than the first one that is asked about, or were taken.
+        let before = [shown(&pair, "services", &[])?, shown(&pair, "drops", &[])?];
+        let stories = questions.iter().map(|(to, transport)| story(&pair, to, *transport));
+        told.push(stories.collect::<Result<Vec<_>>>()?);
+        let after = [shown(&pair, "services", &[])?, shown(&pair, "drops", &[])?];
+        assert_eq!(before, after, "asking has changed something");
+    }
+    for (question, (kernel, daemon)) in questions.iter().zip(told[0].iter().zip(&told[1])) {
+        assert_eq!(kernel, daemon, "{question:?}");
+    }
+    let ends: Vec<_> = told[1].iter().map(|(code, story)| (*code, story[1][0].as_str().unwrap())).collect();
+    let sent = (0, "sent");
+    assert_eq!(ends[..6], [sent; 6]);
+    assert_eq!(ends[6..], [(1, "netmanager"), (1, "netmanager"), (0, "host")], "{told:?}");
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::exit::NotFound;
-use super::{flows, services};
+use super::{flows, services, why};
 use crate::api::client::{self, Asked};
 use crate::app::Paths;
 use crate::datapath::{DatapathError, Tables};
@@ -22,6 +22,7 @@ use crate::state::Store;
 pub(crate) enum Question {
     Services(services::Wanted),
     Flows(flows::Wanted),
+    Why(why::Asked),
 }
 
 /// Answers a question of a command.
@@ -30,6 +31,7 @@ pub(crate) fn answer(seen: &impl Seen, store: &Store, question: &Question) -> Re
     let answer = match question {
         Question::Services(wanted) => serde_json::to_value(services::rows(seen, &names, wanted)?),
         Question::Flows(wanted) => serde_json::to_value(flows::rows(seen, &names, wanted)?),
+        Question::Why(asked) => serde_json::to_value(why::answer(seen, &names, asked)?),
     };
     answer.context("write the answer as JSON")
 }

@@ -1,27 +1,27 @@
-//! `netmanager why`: what would become of a packet, told by the very programs that would decide it, on the live tables,
-//! without changing any.
+//! `netmanager why`: what would become of a packet, told by what would decide it, the very programs or the daemon that
+//! forwards packets itself, on the live tables, without changing any.
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::net::if_::if_nametoindex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::exit::{Exit, NotFound};
-use super::source::Source;
+use super::source::{self, Source};
 use super::write_json;
 use crate::app::Paths;
 use crate::cli::Format;
-use crate::datapath::{Endpoint, FROM_CONTAINER, Programs, Rehearsal, Tables};
+use crate::datapath::{Endpoint, FROM_CONTAINER, Programs};
 use crate::hooks;
 use crate::names::{self, Names};
 use crate::net::Links;
-use crate::state::Store;
-use crate::why::{self, Answer, Mark, Question, Transport};
+use crate::plane::Seen;
+use crate::why::{self, Answer, Mark, Question, Transport, Trial};
 
 /// What is asked.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Asked {
     /// Name, NsIP or interface of a container of this node.
     pub from: String,
@@ -34,13 +34,16 @@ pub struct Asked {
     pub from_port: Option<u16>,
 }
 
-#[derive(Debug, Serialize)]
-struct Output {
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Output {
     from: String,
     ns_ip: IpAddr,
     interface: u32,
+    to_name: String,
     to: SocketAddr,
     transport: Transport,
+    /// The kernel's hash of the program that was asked; nothing where the daemon itself was, which forwards the packets.
+    program: Option<String>,
     /// Whether the attached programs are those that were asked; nothing if it cannot be told.
     same_build: Option<bool>,
     /// One for each connection.
@@ -55,57 +58,65 @@ const DEFAULT_PORT: u16 = 80;
 ///
 /// # Errors
 /// When an end is not known, the tables cannot be read, or the kernel does not run the programs.
-pub async fn run(paths: &Paths, asked: &Asked, format: Format, out: &mut impl Write) -> Result<Exit> {
-    let names = Names::read(&Store::at(&paths.state_dir))?;
-    if let Source::Daemon(_) = Source::find(paths).await? {
-        bail!(
-            "the daemon of this node forwards packets itself, so there are no programs in the kernel that could be asked; \
-             `netmanager flows`, `drops` and `status` tell what it does with packets"
-        );
-    }
-    let mut rehearsal = Rehearsal::open(&paths.bpffs).context("load a second copy of the programs")?;
-    let from = sender(rehearsal.live(), &names, &asked.from)?;
-    let to = destination(rehearsal.live(), &names, &asked.to, asked.transport)?;
-    let mut answers = Vec::new();
-    let mut port = asked.from_port.unwrap_or(FIRST_PORT);
-    for _ in 0..asked.count {
-        let mut question = Question { from, from_port: port, to, transport: asked.transport };
-        // Somebody's flow would be asked about else.
-        while asked.from_port.is_none() && is_taken(rehearsal.live(), &question)? {
-            question.from_port += 1;
-        }
-        if answers.is_empty()
-            && let Some(sent) = why::arrival(&question)
-        {
-            rehearsal.prepare(from.ifindex, &sent)?;
-        }
-        answers.push(why::ask(&mut rehearsal, &names, &question)?);
-        port = question.from_port.wrapping_add(1).max(1);
-    }
-    let output = Output {
-        from: names.show(from.ns_ip.into()),
-        ns_ip: from.ns_ip.into(),
-        interface: from.ifindex,
-        to,
-        transport: asked.transport,
-        same_build: same_build(&mut rehearsal, from.ifindex).await?,
-        answers,
+pub async fn run(paths: &Paths, asked: Asked, format: Format, out: &mut impl Write) -> Result<Exit> {
+    let source = Source::find(paths).await?;
+    let mut output: Output = source.ask(paths, &source::Question::Why(asked)).await?;
+    output.same_build = match &output.program {
+        Some(program) => same_build(program, output.interface).await?,
+        None => Some(true),
     };
     match format {
         Format::Json => write_json(out, &output)?,
-        Format::Table => write(out, &output, &names)?,
+        Format::Table => write(out, &output)?,
     }
     let all_flow = output.answers.iter().all(|answer| answer.flows);
     Ok(if all_flow { Exit::Done } else { Exit::Broken })
 }
 
-fn is_taken(tables: &Tables, question: &Question) -> Result<bool> {
+/// Tries the packets.
+///
+/// # Errors
+/// When an end is not known, the tables cannot be read, or the kernel does not run the programs.
+pub(crate) fn answer(seen: &impl Seen, names: &Names, asked: &Asked) -> Result<Output> {
+    let mut trial = seen.rehearse().context("load a second copy of the programs")?;
+    let from = sender(&trial, names, &asked.from)?;
+    let to = destination(&trial, names, &asked.to, asked.transport)?;
+    let mut answers = Vec::new();
+    let mut port = asked.from_port.unwrap_or(FIRST_PORT);
+    for _ in 0..asked.count {
+        let mut question = Question { from, from_port: port, to, transport: asked.transport };
+        // Somebody's flow would be asked about else.
+        while asked.from_port.is_none() && is_taken(&trial, &question)? {
+            question.from_port += 1;
+        }
+        if answers.is_empty()
+            && let Some(sent) = why::arrival(&question)
+        {
+            trial.prepare(from.ifindex, &sent)?;
+        }
+        answers.push(why::ask(&mut trial, names, &question)?);
+        port = question.from_port.wrapping_add(1).max(1);
+    }
+    Ok(Output {
+        from: names.show(from.ns_ip.into()),
+        ns_ip: from.ns_ip.into(),
+        interface: from.ifindex,
+        to_name: names.show(to.ip()),
+        to,
+        transport: asked.transport,
+        program: trial.program()?.map(|tag| format!("{tag:016x}")),
+        same_build: None,
+        answers,
+    })
+}
+
+fn is_taken(trial: &impl Trial, question: &Question) -> Result<bool> {
     let Some(sent) = why::arrival(question) else { return Ok(false) };
-    Ok(question.from_port < u16::MAX && tables.age(question.from.ifindex, &sent)?.is_some())
+    Ok(question.from_port < u16::MAX && trial.age(question.from.ifindex, &sent)?.is_some())
 }
 
 /// The container that `text` names.
-fn sender(tables: &Tables, names: &Names, text: &str) -> Result<Endpoint> {
+fn sender(trial: &impl Trial, names: &Names, text: &str) -> Result<Endpoint> {
     let address: Option<IpAddr> = text.parse().ok();
     let ifindex = if_nametoindex(text).ok();
     let is_meant = |endpoint: &&Endpoint| {
@@ -117,7 +128,7 @@ fn sender(tables: &Tables, names: &Names, text: &str) -> Result<Endpoint> {
             .is_some_and(|name| names::is_instance_meant(name, text) || names::is_meant(&name.service, text));
         by_address || by_name || ifindex == Some(endpoint.ifindex)
     };
-    let endpoints = tables.endpoints()?;
+    let endpoints = trial.endpoints()?;
     let mut meant: Vec<_> = endpoints.iter().filter(is_meant).collect();
     match (meant.pop(), meant.is_empty()) {
         (Some(endpoint), true) => Ok(*endpoint),
@@ -135,7 +146,7 @@ fn sender(tables: &Tables, names: &Names, text: &str) -> Result<Endpoint> {
 }
 
 /// The address and port that `text` names: `web`, `web:8080`, `10.30.0.4:80`, `[fdff::1]:80`, `10.18.0.2`.
-fn destination(tables: &Tables, names: &Names, text: &str, transport: Transport) -> Result<SocketAddr> {
+fn destination(trial: &impl Trial, names: &Names, text: &str, transport: Transport) -> Result<SocketAddr> {
     let with_port = |address: IpAddr, port: Option<u16>| {
         let port = if transport == Transport::Icmp { 0 } else { port.unwrap_or(DEFAULT_PORT) };
         SocketAddr::new(address, port)
@@ -152,8 +163,8 @@ fn destination(tables: &Tables, names: &Names, text: &str, transport: Transport)
     };
     let mut addresses: Vec<_> = names.addresses_of(name).collect();
     addresses.extend(names.instances_of(name).map(|(address, _)| address));
-    // What the kernel knows already, then IPv4, says most.
-    let is_known = |address: &IpAddr| tables.service(*address).is_ok_and(|service| service.is_some());
+    // What is known already, then IPv4, says most.
+    let is_known = |address: &IpAddr| trial.service(*address).is_ok_and(|service| service.is_some());
     addresses.sort_by_key(|address| (!is_known(address), address.is_ipv6()));
     let address = addresses.first().copied().ok_or_else(|| {
         let known = "give its address, or see `netmanager services`";
@@ -162,8 +173,8 @@ fn destination(tables: &Tables, names: &Names, text: &str, transport: Transport)
     Ok(with_port(address, port))
 }
 
-async fn same_build(rehearsal: &mut Rehearsal, ifindex: u32) -> Result<Option<bool>> {
-    let own = format!("{:016x}", rehearsal.tag(FROM_CONTAINER)?);
+/// Whether the programs attached at an interface are this one; nothing if none is seen there.
+async fn same_build(program: &str, ifindex: u32) -> Result<Option<bool>> {
     let Ok(interface) = nix::net::if_::if_indextoname(ifindex) else { return Ok(None) };
     let attached = hooks::at(&interface.to_string_lossy(), ifindex, &Links::open()?, &Programs::read()).await;
     let tags: Vec<_> = attached
@@ -171,17 +182,16 @@ async fn same_build(rehearsal: &mut Rehearsal, ifindex: u32) -> Result<Option<bo
         .filter(|attached| attached.name == FROM_CONTAINER)
         .map(|attached| &attached.tag)
         .collect();
-    Ok((!tags.is_empty()).then(|| tags.iter().all(|tag| **tag == own)))
+    Ok((!tags.is_empty()).then(|| tags.iter().all(|tag| *tag == program)))
 }
 
-fn write(out: &mut impl Write, output: &Output, names: &Names) -> std::io::Result<()> {
+fn write(out: &mut impl Write, output: &Output) -> std::io::Result<()> {
     let protocol = match output.transport {
         Transport::Tcp => "tcp",
         Transport::Udp => "udp",
         Transport::Icmp => "echo",
     };
-    let to = names.show(output.to.ip());
-    writeln!(out, "{} {}  ->  {to} {}, {protocol}", output.from, output.ns_ip, output.to)?;
+    writeln!(out, "{} {}  ->  {} {}, {protocol}", output.from, output.ns_ip, output.to_name, output.to)?;
     match output.same_build {
         Some(true) => {}
         Some(false) => writeln!(
@@ -205,7 +215,7 @@ fn write(out: &mut impl Write, output: &Output, names: &Names) -> std::io::Resul
             };
             writeln!(out, "  {} {:<13} {:<4}  {}", step + 1, line.name, mark, line.detail)?;
         }
-        match (answer.meaning, answer.remedy) {
+        match (&answer.meaning, &answer.remedy) {
             (Some(meaning), Some(remedy)) => writeln!(out, "{meaning}\n{remedy}")?,
             _ if answer.flows => writeln!(out, "Traffic flows, as far as this node can see.")?,
             _ => writeln!(out, "No connection comes about.")?,

@@ -6,14 +6,11 @@
 
 mod object;
 
-use std::net::IpAddr;
-
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use netmanager_common::budget::Budget;
 use netmanager_common::event::DropReason;
-use netmanager_common::flow;
 use netmanager_common::map::{self, FlowKey};
 use netmanager_common::wire::Ip;
 
@@ -106,9 +103,12 @@ impl std::fmt::Debug for Rehearsal {
 impl Rehearsal {
     /// Loads the programs that this binary was built with, on the tables pinned under `pin_dir`.
     pub fn open(pin_dir: &std::path::Path) -> Result<Self, DatapathError> {
-        let pins = PinDir::new(pin_dir);
-        // aya would make and pin a table that is not there; this finds out before.
-        let live = Tables::of(&pins)?;
+        Self::beside(Tables::open(pin_dir)?)
+    }
+
+    /// Loads them on these tables. (aya would make and pin a table that is not there.)
+    pub(super) fn beside(live: Tables) -> Result<Self, DatapathError> {
+        let pins = live.pins.clone();
         let object = object::without_pins(load::OBJECT)?;
         let mut loader = EbpfLoader::new();
         for name in SHARED {
@@ -147,25 +147,11 @@ impl Rehearsal {
     /// Copies what the attached programs know of packets with these ends that come in at `ifindex`: their flow, those that
     /// might have their ports, whose turn it is, and what is left of the sender's share of the slow path.
     pub fn prepare(&mut self, ifindex: u32, sent: &Arrival) -> Result<(), DatapathError> {
-        let forward = sent.key(ifindex);
-        let mut keys = vec![forward];
-        if let Some(service) = self.live.service(sent.destination)? {
-            let own = self.live.instance_ip(sent.source)?.flatten();
-            for backend in service.backends {
-                let (instance, ns_ip) = if sent.destination.is_ipv6() {
-                    (backend.instance_ip6.map(IpAddr::V6), backend.ns_ip6.map(IpAddr::V6))
-                } else {
-                    (Some(backend.instance_ip.into()), Some(backend.ns_ip.into()))
-                };
-                keys.extend(instance.map(|instance| flow::reply_key(&forward, ip(instance))));
-                if let (Some(own), Some(ns_ip)) = (own, ns_ip) {
-                    keys.push(Arrival { source: own, destination: ns_ip, ..*sent }.key(0));
-                }
-            }
-        }
-        for key in &keys {
-            self.flows.copy(key)?;
-            self.assured.copy(key)?;
+        let backends = self.live.service(sent.destination)?.map(|service| service.backends);
+        let own = self.live.instance_ip(sent.source)?.flatten();
+        for key in sent.kin(ifindex, own, &backends.unwrap_or_default()) {
+            self.flows.copy(&key)?;
+            self.assured.copy(&key)?;
         }
         let turns = self.live.turns_taken(sent.destination)?;
         self.turns.insert(ip(sent.destination), turns, 0).map_err(table("write a copy of", map::TURNS))?;

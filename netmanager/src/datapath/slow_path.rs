@@ -3,7 +3,7 @@
 use netmanager_common::map;
 
 use super::tables::table;
-use super::{Datapath, DatapathError, FROM_SLOW_PATH, Tables};
+use super::{Datapath, DatapathError, FROM_SLOW_PATH, Rehearsal, Tables};
 
 pub use super::tables::lookup::{Arrival, Datagram, FlowAge, gateway_of, is_service};
 
@@ -28,6 +28,11 @@ impl Datapath {
 }
 
 impl Tables {
+    /// A second copy of the programs on these tables.
+    pub fn rehearse(&self) -> Result<Rehearsal, DatapathError> {
+        Rehearsal::beside(Self::of(&self.pins)?)
+    }
+
     pub(super) fn set_slow_path(&mut self, ifindex: u32) -> Result<(), DatapathError> {
         self.slow_path.set(0, ifindex, 0).map_err(table("write", map::SLOW_PATH))
     }

@@ -27,6 +27,7 @@ use super::{
 
 /// The tables pinned under one directory, for `netmanager status` and `flows`, whether or not a daemon runs.
 pub struct Tables {
+    pub(super) pins: PinDir,
     pub(super) node: Array<MapData, map::Node>,
     pub(super) endpoints: HashMap<MapData, Ip, map::Endpoint>,
     pub(super) services: HashMap<MapData, Ip, map::Service>,
@@ -60,6 +61,7 @@ impl Tables {
 
     pub(super) fn of(pins: &PinDir) -> Result<Self, DatapathError> {
         Ok(Self {
+            pins: pins.clone(),
             node: open(pins, map::NODE)?,
             endpoints: open(pins, map::ENDPOINTS)?,
             services: open(pins, map::SERVICES)?,

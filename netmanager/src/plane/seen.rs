@@ -4,11 +4,16 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::datapath::{Backend, DatapathError, Endpoint, Flow, Service, Tables};
+use crate::datapath::{Backend, DatapathError, Endpoint, Flow, Rehearsal, Service, Tables};
 use crate::userspace;
+use crate::why::Trial;
 
 /// See [`Tables`] for what is read.
 pub(crate) trait Seen {
+    type Rehearsal: Trial;
+
+    /// To try packets without changing anything.
+    fn rehearse(&self) -> Result<Self::Rehearsal, DatapathError>;
     fn endpoints(&self) -> Result<Vec<Endpoint>, DatapathError>;
     fn services(&self) -> Result<Vec<Service>, DatapathError>;
     fn flows(&self) -> Result<Vec<Flow>, DatapathError>;
@@ -17,6 +22,12 @@ pub(crate) trait Seen {
 }
 
 impl Seen for Tables {
+    type Rehearsal = Rehearsal;
+
+    fn rehearse(&self) -> Result<Rehearsal, DatapathError> {
+        self.rehearse()
+    }
+
     fn endpoints(&self) -> Result<Vec<Endpoint>, DatapathError> {
         self.endpoints()
     }
@@ -39,6 +50,12 @@ impl Seen for Tables {
 }
 
 impl Seen for userspace::Reader {
+    type Rehearsal = userspace::Rehearsal;
+
+    fn rehearse(&self) -> Result<userspace::Rehearsal, DatapathError> {
+        Ok(self.rehearse())
+    }
+
     fn endpoints(&self) -> Result<Vec<Endpoint>, DatapathError> {
         Ok(self.endpoints())
     }

@@ -4,7 +4,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use netmanager_common::event::DropReason;
-use netmanager_common::map::MAX_ENDPOINTS;
+use netmanager_common::map::{self, MAX_ENDPOINTS};
 use netmanager_common::punt::{Origin, TAG_LEN, Tag, is_slow};
 use netmanager_common::tunnel::{OVERHEAD, OVERHEAD6, Path, outer, outer6};
 use netmanager_common::wire::{
@@ -58,6 +58,11 @@ impl PuntQueue {
 impl Punts {
     pub(super) fn set(&self, sender: Option<mpsc::Sender<Vec<u8>>>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = sender;
+    }
+
+    /// Whether somebody listens.
+    pub(super) fn is_open(&self) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     fn send(&self, frame: Vec<u8>) -> bool {
@@ -175,22 +180,41 @@ fn wrapped(forward: &Forward<'_>, reason: DropReason, packet: &[u8], peer: Ip) -
         source_port: node.tunnel_port,
         destination_port: node.tunnel_port,
     };
-    let length = u16::try_from(packet.len()).ok()?;
     let mut frame = tag(Origin::Uplink, reason, node.uplink_ifindex).bytes().to_vec();
     frame.extend_from_slice(&[0; 6]);
-    if peer.is_v4() {
-        frame.extend_from_slice(&ETHERTYPE_IPV4.0);
-        frame.extend_from_slice(bytes(&outer(&path, length)?));
-    } else {
-        frame.extend_from_slice(&ETHERTYPE_IPV6.0);
-        frame.extend_from_slice(bytes(&outer6(&path, length)?));
-    }
-    frame.extend_from_slice(packet);
+    wrap(&path, packet, &mut frame)?;
     Some(frame)
 }
 
-/// The node and the packet of a frame that [`wrapped`] has made.
-fn unwrapped(frame: &[u8]) -> Option<(Ip, &[u8])> {
+/// A container's frame as the uplink would send it to another node.
+pub(super) fn towards(node: &map::Node, to: Ip, port: Be16, sent: &[u8]) -> Option<Vec<u8>> {
+    let path = Path {
+        source: node.address_towards(to),
+        destination: to,
+        source_port: node.tunnel_port,
+        destination_port: port,
+    };
+    let mut frame = vec![0; ETHERNET - 2];
+    wrap(&path, sent.get(ETHERNET..)?, &mut frame)?;
+    Some(frame)
+}
+
+/// Appends from the type of an Ethernet frame on: outer headers, and the packet.
+fn wrap(path: &Path, packet: &[u8], frame: &mut Vec<u8>) -> Option<()> {
+    let length = u16::try_from(packet.len()).ok()?;
+    if path.destination.is_v4() {
+        frame.extend_from_slice(&ETHERTYPE_IPV4.0);
+        frame.extend_from_slice(bytes(&outer(path, length)?));
+    } else {
+        frame.extend_from_slice(&ETHERTYPE_IPV6.0);
+        frame.extend_from_slice(bytes(&outer6(path, length)?));
+    }
+    frame.extend_from_slice(packet);
+    Some(())
+}
+
+/// The node and the packet of a frame of the tunnel, as the uplink would receive it.
+pub(super) fn unwrapped(frame: &[u8]) -> Option<(Ip, &[u8])> {
     let ethertype = Be16(*frame.get(ETHERNET - 2..)?.first_chunk()?);
     let outer = frame.get(ETHERNET..)?;
     if ethertype == ETHERTYPE_IPV4 {

@@ -8,8 +8,10 @@ use netmanager_common::flow;
 use netmanager_common::wire::Ip;
 
 use super::engine::{Engine, now};
+use super::rehearsal::Rehearsal;
+use super::tables::{self, Tables};
 use crate::datapath::{
-    Arrival, Backend, Datagram, Endpoint, Flow, Policy, Reading, Service, endpoints_of, flow_of,
+    Arrival, Backend, Datagram, Endpoint, Flow, FlowAge, Policy, Reading, Service, endpoints_of, flow_of,
     from_backend, from_ip, ip, numbers, resting,
 };
 
@@ -22,22 +24,19 @@ impl Reader {
         Self(Arc::clone(engine))
     }
 
+    /// To try packets on a copy of the tables.
+    pub(crate) fn rehearse(&self) -> Rehearsal {
+        Rehearsal::of(&self.0)
+    }
+
     pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
         endpoints_of(self.0.tables().endpoints.values().copied())
     }
 
     pub(crate) fn services(&self) -> Vec<Service> {
         let tables = self.0.tables();
-        let backends = |numbers: Vec<u16>| {
-            let rows = numbers.into_iter().filter_map(|number| tables.backend(number.into()));
-            rows.filter(|row| row.in_use()).map(from_backend).collect()
-        };
-        let services = tables.services.iter().map(|(address, service)| Service {
-            service_ip: from_ip(*address),
-            policy: Policy::try_from(service.row.policy).unwrap_or(Policy::RoundRobin),
-            backends: backends(numbers(&service.row).collect()),
-            resting: backends(resting(&service.row).collect()),
-        });
+        let services = tables.services.iter();
+        let services = services.map(|(address, service)| service_of(&tables, from_ip(*address), service));
         let mut services: Vec<_> = services.collect();
         services.sort_by_key(|service| service.service_ip);
         services
@@ -56,7 +55,7 @@ impl Reader {
 
     /// As [`crate::datapath::Tables::turns_taken`].
     pub(crate) fn turns_taken(&self, service_ip: IpAddr) -> u32 {
-        self.0.tables().services.get(&ip(service_ip)).map_or(0, super::tables::Service::turns_taken)
+        self.0.tables().services.get(&ip(service_ip)).map_or(0, tables::Service::turns_taken)
     }
 
     /// As [`crate::datapath::Tables::round_trip`].
@@ -100,6 +99,16 @@ impl Reader {
         live.then(|| (from_ip(flow.source), from_backend(row)))
     }
 
+    pub(crate) fn age(&self, ifindex: u32, sent: &Arrival) -> Option<FlowAge> {
+        let flow = self.0.memory.flows.get(&sent.key(ifindex))?;
+        let tables = self.0.tables();
+        let row = tables.backend(flow.backend);
+        Some(FlowAge {
+            idle: Duration::from_secs(flow::idle(now().seconds(), flow.last_seen).into()),
+            has_backend: row.is_some_and(|row| row.in_use() && row.generation == flow.generation),
+        })
+    }
+
     pub(crate) fn mtu(&self, ifindex: u32, sent: &Arrival) -> Option<u16> {
         let destination = ip(sent.destination);
         let tables = self.0.tables();
@@ -117,6 +126,20 @@ impl Reader {
             .fragments
             .get(&datagram.key())
             .is_some_and(|first| flow::idle(now().seconds(), first.since) <= flow::FRAGMENTS_LIFETIME)
+    }
+}
+
+/// A service as people know it.
+pub(super) fn service_of(tables: &Tables, address: IpAddr, service: &tables::Service) -> Service {
+    let backends = |numbers: &mut dyn Iterator<Item = u16>| {
+        let rows = numbers.filter_map(|number| tables.backend(number.into()));
+        rows.filter(|row| row.in_use()).map(from_backend).collect()
+    };
+    Service {
+        service_ip: address,
+        policy: Policy::try_from(service.row.policy).unwrap_or(Policy::RoundRobin),
+        backends: backends(&mut numbers(&service.row)),
+        resting: backends(&mut resting(&service.row)),
     }
 }
 

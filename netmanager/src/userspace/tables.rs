@@ -116,6 +116,22 @@ impl Tables {
         }
     }
 
+    /// All of them once more, for packets that are to change none.
+    pub(super) fn copy(&self) -> Self {
+        let service = |service: &Service| Service { row: service.row, turns: service.turns_taken().into() };
+        let ears = |Ears(ears): &Ears| Ears(ears.load(Ordering::Relaxed).into());
+        Self {
+            node: self.node,
+            paths: self.paths.clone(),
+            endpoints: self.endpoints.clone(),
+            services: self.services.iter().map(|(address, row)| (*address, service(row))).collect(),
+            backends: self.backends.clone(),
+            health: self.health.iter().map(|health| Mutex::new(*lock(health))).collect(),
+            hosts: self.hosts.clone(),
+            peers: self.peers.iter().map(|(peer, of)| (*peer, ears(of))).collect(),
+        }
+    }
+
     /// What the registry would find in them.
     pub(super) fn held(&self) -> Held {
         let rows = (0..).zip(&self.backends).filter(|(_, row)| row.generation != 0);

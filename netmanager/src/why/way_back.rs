@@ -3,29 +3,29 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::packet::{self, Ends, Part, Seen};
-use super::{Chosen, Mark, Question, Step};
-use crate::datapath::{DatapathError, FROM_CONTAINER, FROM_UPLINK, Outcome, Rehearsal, Verdict};
+use super::{Chosen, Mark, Question, Step, Trial};
+use crate::datapath::{DatapathError, Outcome, Verdict};
 
 const NAME: &str = "way back";
 
-/// Runs the answer through the programs that it would meet on this node. `sent` are the ends of the packet as its sender
+/// Runs the answer through all that it would meet on this node. `sent` are the ends of the packet as its sender
 /// wrote them, `arrived` as the receiver sees them.
 pub(super) fn ask(
-    rehearsal: &mut Rehearsal,
+    trial: &mut impl Trial,
     question: &Question,
     sent: Ends,
     arrived: Ends,
     chosen: Option<&Chosen>,
     seen: &Seen,
 ) -> Result<Step, DatapathError> {
-    let step = |mark, detail: String| Step { name: NAME, detail, mark };
+    let step = |mark, detail: String| Step { name: NAME.into(), detail, mark };
     let answer = match seen {
         // On another node the answer is translated there, and arrives from the instance's own address.
         Seen::Tunnelled { outer, .. } => {
             let from = if arrived == sent { arrived.destination.ip() } else { own_address(chosen, arrived) };
             let inner =
                 Ends { source: SocketAddr::new(from, arrived.destination.port()), destination: sent.source };
-            let Some(node) = rehearsal.live().node()? else {
+            let Some(node) = trial.node()? else {
                 return Ok(step(Mark::Failed, "this node is not set up".to_owned()));
             };
             let packet = packet::ip(&inner, question.transport, Part::Answer);
@@ -35,13 +35,13 @@ pub(super) fn ask(
             };
             let frame = packet.and_then(|packet| packet::tunnelled(&outer, &packet));
             match frame {
-                Some(frame) => rehearsal.run(FROM_UPLINK, node.uplink_ifindex, &frame)?,
+                Some(frame) => trial.arrives(node.uplink_ifindex, &frame)?,
                 None => return Ok(step(Mark::Unknown, "no answer could be made".to_owned())),
             }
         }
         _ => {
             let receiver = arrived.destination.ip();
-            let endpoints = rehearsal.live().endpoints()?;
+            let endpoints = trial.endpoints()?;
             let is_receiver = |ns_ip: std::net::Ipv4Addr, ns_ip6: Option<std::net::Ipv6Addr>| match receiver {
                 IpAddr::V4(address) => ns_ip == address,
                 IpAddr::V6(address) => ns_ip6 == Some(address),
@@ -55,7 +55,7 @@ pub(super) fn ask(
                 return Ok(step(Mark::Unknown, "no answer could be made".to_owned()));
             };
             let frame = packet::frame(endpoint.gateway_mac, endpoint.mac, &packet);
-            rehearsal.run(FROM_CONTAINER, endpoint.ifindex, &frame)?
+            trial.sends(endpoint.ifindex, &frame)?
         }
     };
     Ok(judge(&answer, sent, question))
@@ -66,7 +66,7 @@ fn own_address(chosen: Option<&Chosen>, arrived: Ends) -> IpAddr {
 }
 
 fn judge(answer: &Outcome, sent: Ends, question: &Question) -> Step {
-    let step = |mark, detail: String| Step { name: NAME, detail, mark };
+    let step = |mark, detail: String| Step { name: NAME.into(), detail, mark };
     if let Some(reason) = answer.dropped {
         return step(Mark::Failed, format!("the answer is dropped here: {reason}"));
     }

@@ -27,6 +27,25 @@ impl Arrival {
             Ports { source: Be16::new(self.source_port), destination: Be16::new(self.destination_port) };
         flow::forward_key(ifindex, ip(self.source), ip(self.destination), ports, self.protocol)
     }
+
+    /// The flows that matter to a packet that a container at `ifindex` sends: its own, and those that may have its ports
+    /// already. `own` is the container's instance address, `backends` are behind the address that it dials.
+    pub(crate) fn kin(&self, ifindex: u32, own: Option<IpAddr>, backends: &[Backend]) -> Vec<FlowKey> {
+        let forward = self.key(ifindex);
+        let mut keys = vec![forward];
+        for backend in backends {
+            let (instance, ns_ip) = if self.destination.is_ipv6() {
+                (backend.instance_ip6.map(IpAddr::V6), backend.ns_ip6.map(IpAddr::V6))
+            } else {
+                (Some(backend.instance_ip.into()), Some(backend.ns_ip.into()))
+            };
+            keys.extend(instance.map(|instance| flow::reply_key(&forward, ip(instance))));
+            if let (Some(own), Some(ns_ip)) = (own, ns_ip) {
+                keys.push(Self { source: own, destination: ns_ip, ..*self }.key(0));
+            }
+        }
+        keys
+    }
 }
 
 /// What all fragments of a datagram have in common, and where they arrive.
