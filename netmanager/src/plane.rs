@@ -209,16 +209,11 @@ impl Plane {
         linked.into_iter()
     }
 
-    /// Whether the node's own processes reach services.
-    pub fn serves_node_itself(&self) -> bool {
-        self.mode() == Mode::Ebpf
-    }
-
-    /// As [`Datapath::attach_node_itself`]. In user space nothing is done: see [`Self::serves_node_itself`].
+    /// As [`Datapath::attach_node_itself`].
     pub fn attach_node_itself(&mut self, endpoint: &Endpoint) -> Result<(), PlaneError> {
         match self {
             Self::Ebpf(datapath) => Ok(datapath.attach_node_itself(endpoint)?),
-            Self::Userspace(_) => Ok(()),
+            Self::Userspace(datapath) => datapath.attach_node_itself(endpoint),
         }
     }
 

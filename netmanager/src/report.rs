@@ -130,6 +130,7 @@ impl Kernel {
         let peers = peer::all(nodes, &services, |_| None, &control.paths());
         Self {
             services,
+            own_ns_ip: control.node_itself().map(|itself| itself.ns_ip),
             counters: control.counters(),
             peers,
             flows: Flows::of(&control.flows()),

@@ -127,8 +127,25 @@ impl Datapath {
     /// # Errors
     /// When there is no such interface, or the kernel refuses a socket or the guard's rules.
     pub fn attach_endpoint(&mut self, endpoint: &Endpoint) -> Result<(), PlaneError> {
-        let ifindex = endpoint.ifindex;
         let before = self.control.attach_endpoint(endpoint)?;
+        self.serve(endpoint.ifindex, before)
+    }
+
+    /// As [`crate::datapath::Datapath::attach_node_itself`].
+    ///
+    /// # Errors
+    /// As [`Self::attach_endpoint`].
+    pub fn attach_node_itself(&mut self, endpoint: &Endpoint) -> Result<(), PlaneError> {
+        let before = self.control.node_itself();
+        if let Some(before) = before.filter(|before| before.ns_ip != endpoint.ns_ip) {
+            self.detach_endpoint(before.ns_ip)?;
+        }
+        let before = self.control.attach_node_itself(endpoint)?;
+        self.serve(endpoint.ifindex, before)
+    }
+
+    /// Takes frames from the link of an entry, which was at the interface `before` perhaps.
+    fn serve(&mut self, ifindex: u32, before: Option<u32>) -> Result<(), PlaneError> {
         self.guard()?;
         if !self.control.engine().sockets().containers.contains_key(&ifindex) {
             let failed = |source| PlaneError::PacketSocket { ifindex, source };
@@ -216,9 +233,14 @@ impl Datapath {
     }
 
     fn guard(&self) -> Result<(), PlaneError> {
-        let (endpoints, others) = (self.control.endpoints(), self.control.other_tunnels());
-        let uplink = self.bound.map(|(_, ifindex)| ifindex);
-        guard::apply(&endpoints, uplink, self.control.tunnel_port(), &others)
-            .map_err(|source| PlaneError::Guard { source })
+        let node_itself = self.control.node_itself();
+        let rules = guard::Rules {
+            containers: &self.control.endpoints(),
+            node_itself: node_itself.as_ref(),
+            uplink: self.bound.map(|(_, ifindex)| ifindex),
+            tunnel_port: self.control.tunnel_port(),
+            others: &self.control.other_tunnels(),
+        };
+        rules.apply().map_err(|source| PlaneError::Guard { source })
     }
 }

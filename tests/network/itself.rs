@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use integration::{eventually, process};
 use serde_json::json;
 
-use crate::bed::{Bed, Container, ip_json};
+use crate::bed::{Bed, Container, NODE, config, ip_json};
 use crate::cluster::WEB_ADDRESS;
 use crate::neighbour::Neighbour;
 use crate::stream::Numbered;
@@ -31,7 +31,16 @@ struct Pair {
 
 impl Pair {
     fn start() -> Result<Self> {
-        let bed = Bed::registered()?;
+        Self::start_with("ebpf")
+    }
+
+    /// With this data plane on the node, and the usual one on the other.
+    fn start_with(datapath: &str) -> Result<Self> {
+        let mut config = config();
+        config["Datapath"] = json!(datapath);
+        let bed = Bed::start_with(&config, 1500)?;
+        let (status, said) = bed.register(NODE)?;
+        ensure!(status == 200, "register: {status} {said}");
         let neighbour = Neighbour::join(&bed)?;
         let (here, elsewhere) = (Container::new("here")?, Container::new("elsewhere")?);
         bed.attached(&here, 5)?;
@@ -50,7 +59,14 @@ fn service_routes(bed: &Bed) -> Result<usize> {
 
 #[test]
 fn processes_of_the_node_reach_services_on_it_and_on_another_one_by_both_ip_versions() -> Result<()> {
-    let Pair { bed, neighbour, here: _here, elsewhere: _elsewhere } = Pair::start()?;
+    for datapath in ["ebpf", "userspace"] {
+        reach_services(datapath).with_context(|| datapath.to_owned())?;
+    }
+    Ok(())
+}
+
+fn reach_services(datapath: &str) -> Result<()> {
+    let Pair { bed, neighbour, here: _here, elsewhere: _elsewhere } = Pair::start_with(datapath)?;
     let own = [OWN.to_string(), "fc00::13e".to_owned()];
     for addresses in [HERE, ELSEWHERE] {
         for (address, own) in addresses.into_iter().zip(&own) {
@@ -117,7 +133,14 @@ fn the_node_s_own_link_is_made_again_when_somebody_has_changed_it() -> Result<()
 
 #[test]
 fn nobody_reaches_the_node_s_listening_ports_by_its_ns_ip() -> Result<()> {
-    let Pair { bed, neighbour, here, elsewhere } = Pair::start()?;
+    for datapath in ["ebpf", "userspace"] {
+        is_reached_by_nobody(datapath).with_context(|| datapath.to_owned())?;
+    }
+    Ok(())
+}
+
+fn is_reached_by_nobody(datapath: &str) -> Result<()> {
+    let Pair { bed, neighbour, here, elsewhere } = Pair::start_with(datapath)?;
     serve(&bed.node)?;
     // Its answers find the node by now, so that nothing but the rule is in the way.
     assert_eq!(ask_by_tcp(&bed.node, ELSEWHERE[0])?, OWN.to_string());

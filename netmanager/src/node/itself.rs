@@ -20,7 +20,7 @@ const RETRY: Duration = Duration::from_secs(10);
 /// How it stands with the way of the node's own processes.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Itself {
-    /// There is no block yet, or the data plane serves containers only.
+    /// There is no block yet.
     Absent,
     Failed {
         retry: Instant,
@@ -46,17 +46,6 @@ impl Node {
     /// Lets the node's own processes speak to services. What is so already stays as it is. A failure is logged: containers
     /// do without.
     pub(super) async fn connect_itself(&mut self) {
-        if !self.datapath.serves_node_itself() {
-            // One that a data plane in the kernel has left would lead packets nowhere.
-            match self.links.disconnect_itself().await {
-                Ok(true) => {
-                    tracing::info!("the node's own processes do not reach services by this data plane")
-                }
-                Ok(false) => {}
-                Err(error) => tracing::warn!(error = chain(&error), "the link of the node itself stays"),
-            }
-            return;
-        }
         let Some(ns_ip) = self.pool.as_ref().map(|pool| pool.block().itself()) else { return };
         match self.set_up_itself(ns_ip).await {
             Ok(Connected { ns_ip6, .. }) => {

@@ -93,6 +93,18 @@ impl Control {
     /// # Errors
     /// When the table is full.
     pub fn attach_endpoint(&self, endpoint: &Endpoint) -> Result<Option<u32>, DatapathError> {
+        self.attach(endpoint, map::CONTAINER)
+    }
+
+    /// Enters the node itself: see [`crate::datapath::Datapath::attach_node_itself`].
+    ///
+    /// # Errors
+    /// When the table is full.
+    pub fn attach_node_itself(&self, endpoint: &Endpoint) -> Result<Option<u32>, DatapathError> {
+        self.attach(endpoint, map::NODE_ITSELF)
+    }
+
+    fn attach(&self, endpoint: &Endpoint, holder: u32) -> Result<Option<u32>, DatapathError> {
         let mut tables = self.engine.tables_mut();
         let before = tables.veth(&ip(endpoint.ns_ip.into()));
         let slot = match before {
@@ -105,7 +117,7 @@ impl Control {
             }
         };
         tables.endpoints.retain(|_, row| row.veth.slot != slot);
-        for row in endpoint_rows(endpoint, slot, map::CONTAINER) {
+        for row in endpoint_rows(endpoint, slot, holder) {
             tables.endpoints.insert(row.ns_ip, row);
         }
         Ok(before.map(|veth| veth.ifindex))
@@ -237,6 +249,11 @@ impl Control {
     #[must_use]
     pub fn endpoints(&self) -> Vec<Endpoint> {
         self.reader().endpoints()
+    }
+
+    #[must_use]
+    pub fn node_itself(&self) -> Option<Endpoint> {
+        self.reader().node_itself()
     }
 
     #[must_use]

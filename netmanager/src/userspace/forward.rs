@@ -199,7 +199,8 @@ impl<'a> Forward<'a> {
         Ok(verdict)
     }
 
-    /// To another container by its NsIP: nothing is translated, so that any protocol may pass.
+    /// To another container by its NsIP: nothing is translated, so that any protocol may pass. To the node itself go only
+    /// answers to what its processes have asked a service.
     fn to_ns_ip<H: Header>(&self, frame: &mut Frame<'_>, ip: H, sender: Veth) -> Result<Verdict, DropReason> {
         let destination = ip.destination();
         let mut packet = match Packet::parse(frame, ip, ETHERNET_LEN, frame.available()) {
@@ -208,6 +209,12 @@ impl<'a> Forward<'a> {
         };
         let receiver = self.tables.veth(&destination);
         let backend = if receiver.is_none() { Some(self.tables.host_of(&destination)?) } else { None };
+        if let Some(receiver) = &receiver
+            && receiver.is_node_itself()
+            && (packet.is_opaque() || !self.show_as_dialled(&mut packet, receiver))
+        {
+            return Err(DropReason::NoEndpoint);
+        }
         packet.ip.hop()?;
         let verdict = match (receiver, backend) {
             (Some(receiver), _) => self.to_container(frame, &packet, receiver),
@@ -233,8 +240,9 @@ impl<'a> Forward<'a> {
             }
             parsed => parsed?,
         };
-        if !packet.is_opaque() {
-            self.show_as_dialled(&mut packet, &receiver);
+        let is_answer = !packet.is_opaque() && self.show_as_dialled(&mut packet, &receiver);
+        if receiver.is_node_itself() && !is_answer {
+            return Err(DropReason::NoEndpoint);
         }
         if let Some(sender) = sender {
             clamp(frame, &packet, sender.mtu)?;
@@ -395,7 +403,7 @@ impl<'a> Forward<'a> {
 
     /// Shows a packet that arrives for `receiver` as coming from the service address that this container dialled, if it is
     /// an answer.
-    fn show_as_dialled<H: Header>(&self, packet: &mut Packet<H>, receiver: &Veth) {
+    fn show_as_dialled<H: Header>(&self, packet: &mut Packet<H>, receiver: &Veth) -> bool {
         let (now, flags, key) = (self.now.seconds(), packet.tcp_flags, packet.arrival_key());
         let look = |entry: &mut map::Flow| {
             let before = std::mem::replace(&mut entry.last_seen, now);
@@ -406,17 +414,18 @@ impl<'a> Forward<'a> {
         // What is from an NsIP answers to nothing that was dialled by another address. Who has never begun a flow waits for
         // no answer; who is asked may answer, so it may begin one more.
         if found.is_none()
-            && packet.ip.source().is_service()
+            && (packet.ip.source().is_service() || receiver.is_node_itself())
             && self.memory.counts.give_back(receiver.slot)
             && flags & TCP_SYN == 0
         {
             found = self.recall(&key).map(|flow| (flow, now, true));
         }
-        let Some((flow, before, is_news)) = found else { return };
+        let Some((flow, before, is_news)) = found else { return false };
         if is_news {
             self.follow_arrived(&key, flow, flags, before, receiver.ifindex);
         }
         packet.set_source(flow.source);
+        true
     }
 
     fn to_container<H: Header>(

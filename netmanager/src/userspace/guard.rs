@@ -1,6 +1,7 @@
 //! The rules beside the data plane: what a packet socket sees, the host's stack sees too. So nftables drops there what
 //! is the overlay's, and keeps containers from what the program at their veth would keep them from: speaking for others,
-//! reaching the tunnel of a node, being a router or a DHCP server. And what comes to the uplink with the address of a
+//! reaching the tunnel of a node, being a router or a DHCP server. What the node's own processes send to services it has
+//! to forget, too, and what they get it has to take, for their addresses are its own. And what comes to the uplink with the address of a
 //! container must come through the tunnel.
 //!
 //! The whole table is written in one transaction each time. A link of ours that is not in it may send nothing.
@@ -12,19 +13,27 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Stdio};
 
 use crate::datapath::{Endpoint, gateway_of};
-use crate::net::LINK_PREFIX;
+use crate::net::{LINK_PREFIX, OWN_LINK, OWN_LINK_PEER};
 
 /// The table's name; its family is `inet`.
 pub const TABLE: &str = "hypha-guard";
 
-/// Writes the table for these containers and tunnels, in the network namespace of the calling thread.
-pub(super) fn apply(
-    endpoints: &[Endpoint],
-    uplink: Option<u32>,
-    tunnel_port: u16,
-    others: &BTreeSet<SocketAddr>,
-) -> io::Result<()> {
-    nft(&rules(endpoints, uplink, tunnel_port, others))
+/// What the table is made of.
+#[derive(Debug)]
+pub(super) struct Rules<'a> {
+    pub(super) containers: &'a [Endpoint],
+    pub(super) node_itself: Option<&'a Endpoint>,
+    pub(super) uplink: Option<u32>,
+    pub(super) tunnel_port: u16,
+    /// Tunnels of other nodes at other ports.
+    pub(super) others: &'a BTreeSet<SocketAddr>,
+}
+
+impl Rules<'_> {
+    /// Writes the table, in the network namespace of the calling thread.
+    pub(super) fn apply(&self) -> io::Result<()> {
+        nft(&self.text())
+    }
 }
 
 /// Removes the table. Says whether there was one; without `nft` there is none.
@@ -47,54 +56,56 @@ pub(super) fn is_there() -> io::Result<bool> {
     Ok(status.success())
 }
 
-fn rules(
-    endpoints: &[Endpoint],
-    uplink: Option<u32>,
-    tunnel_port: u16,
-    others: &BTreeSet<SocketAddr>,
-) -> String {
-    let (mut senders, mut senders6) = (Vec::new(), Vec::new());
-    let (mut gateways, mut gateways6) = (BTreeSet::new(), BTreeSet::new());
-    let (mut containers, mut containers6) = (BTreeSet::new(), BTreeSet::new());
-    for Endpoint { ns_ip, ns_ip6, ifindex, mac, .. } in endpoints {
-        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
-        senders.push(format!("{ifindex} . {mac} . {ns_ip}"));
-        gateways.insert(gateway_of((*ns_ip).into()));
-        containers.insert(IpAddr::V4(*ns_ip));
-        if let Some(ns_ip6) = ns_ip6 {
-            senders6.push(format!("{ifindex} . {mac} . {ns_ip6}"));
-            gateways6.insert(gateway_of((*ns_ip6).into()));
-            containers6.insert(IpAddr::V6(*ns_ip6));
+impl Rules<'_> {
+    fn text(&self) -> String {
+        let Self { containers: endpoints, node_itself, uplink, tunnel_port, others } = *self;
+        let (mut senders, mut senders6) = (Vec::new(), Vec::new());
+        let (mut gateways, mut gateways6) = (BTreeSet::new(), BTreeSet::new());
+        let (mut containers, mut containers6) = (BTreeSet::new(), BTreeSet::new());
+        for Endpoint { ns_ip, ns_ip6, ifindex, mac, .. } in endpoints {
+            let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+            senders.push(format!("{ifindex} . {mac} . {ns_ip}"));
+            gateways.insert(gateway_of((*ns_ip).into()));
+            containers.insert(IpAddr::V4(*ns_ip));
+            if let Some(ns_ip6) = ns_ip6 {
+                senders6.push(format!("{ifindex} . {mac} . {ns_ip6}"));
+                gateways6.insert(gateway_of((*ns_ip6).into()));
+                containers6.insert(IpAddr::V6(*ns_ip6));
+            }
         }
-    }
-    let tunnels = |v4: bool| {
-        let others = others.iter().filter(move |node| node.is_ipv4() == v4);
-        others.map(|node| format!("{} . {}", node.ip(), node.port())).collect::<Vec<_>>()
-    };
-    let addresses = |addresses: BTreeSet<IpAddr>| addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>();
-    // Deleting what may not exist is an error, adding what exists is not.
-    let mut text = format!("table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
-    for (name, kind, elements) in [
-        ("senders", "iface_index . ether_addr . ipv4_addr", senders),
-        ("senders6", "iface_index . ether_addr . ipv6_addr", senders6),
-        ("gateways", "ipv4_addr", addresses(gateways)),
-        ("gateways6", "ipv6_addr", addresses(gateways6)),
-        ("containers", "ipv4_addr", addresses(containers)),
-        ("containers6", "ipv6_addr", addresses(containers6)),
-        ("tunnels", "ipv4_addr . inet_service", tunnels(true)),
-        ("tunnels6", "ipv6_addr . inet_service", tunnels(false)),
-    ] {
-        let elements = match elements.as_slice() {
-            [] => String::new(),
-            some => format!("elements = {{ {} }}; ", some.join(", ")),
+        if let Some(Endpoint { ns_ip, ns_ip6, .. }) = node_itself {
+            containers.insert(IpAddr::V4(*ns_ip));
+            containers6.extend(ns_ip6.map(IpAddr::V6));
+        }
+        let tunnels = |v4: bool| {
+            let others = others.iter().filter(move |node| node.is_ipv4() == v4);
+            others.map(|node| format!("{} . {}", node.ip(), node.port())).collect::<Vec<_>>()
         };
-        // Writing to a String cannot fail.
-        let _ok = writeln!(text, "  set {name} {{ type {kind}; {elements}}}");
-    }
-    let at_uplink = uplink.map(|ifindex| format!("iif {ifindex} jump bare")).unwrap_or_default();
-    let _ok = write!(
-        text,
-        "  chain of_link {{
+        let addresses =
+            |addresses: BTreeSet<IpAddr>| addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>();
+        // Deleting what may not exist is an error, adding what exists is not.
+        let mut text = format!("table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n");
+        for (name, kind, elements) in [
+            ("senders", "iface_index . ether_addr . ipv4_addr", senders),
+            ("senders6", "iface_index . ether_addr . ipv6_addr", senders6),
+            ("gateways", "ipv4_addr", addresses(gateways)),
+            ("gateways6", "ipv6_addr", addresses(gateways6)),
+            ("containers", "ipv4_addr", addresses(containers)),
+            ("containers6", "ipv6_addr", addresses(containers6)),
+            ("tunnels", "ipv4_addr . inet_service", tunnels(true)),
+            ("tunnels6", "ipv6_addr . inet_service", tunnels(false)),
+        ] {
+            let elements = match elements.as_slice() {
+                [] => String::new(),
+                some => format!("elements = {{ {} }}; ", some.join(", ")),
+            };
+            // Writing to a String cannot fail.
+            let _ok = writeln!(text, "  set {name} {{ type {kind}; {elements}}}");
+        }
+        let at_uplink = uplink.map(|ifindex| format!("iif {ifindex} jump bare")).unwrap_or_default();
+        let _ok = write!(
+            text,
+            "  chain of_link {{
     icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld2-listener-report }} accept
     drop
   }}
@@ -124,13 +135,16 @@ fn rules(
   }}
   chain prerouting {{
     type filter hook prerouting priority raw; policy accept;
+    iifname \"{OWN_LINK}\" accept
+    iifname \"{OWN_LINK_PEER}\" drop
     iifname \"{LINK_PREFIX}*\" jump from_container
     {at_uplink}
   }}
 }}
 "
-    );
-    text
+        );
+        text
+    }
 }
 
 fn nft(script: &str) -> io::Result<()> {
@@ -159,7 +173,7 @@ fn nft(script: &str) -> io::Result<()> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::rules;
+    use super::Rules;
     use crate::datapath::Endpoint;
 
     #[test]
@@ -174,7 +188,15 @@ mod tests {
             gateway_mac: [6; 6],
         };
         let others = BTreeSet::from(["192.0.2.9:40000".parse().unwrap(), "[2001:db8::2]:4".parse().unwrap()]);
-        let text = rules(&[endpoint], Some(3), 50103, &others);
+        let node = Endpoint { ns_ip: "10.18.0.126".parse().unwrap(), ..endpoint };
+        let rules = Rules {
+            containers: &[endpoint],
+            node_itself: Some(&node),
+            uplink: Some(3),
+            tunnel_port: 50103,
+            others: &others,
+        };
+        let text = rules.text();
         for line in [
             "elements = { 7 . 02:48:0a:12:00:42 . 10.18.0.66 }",
             "elements = { 10.18.0.65 }",
@@ -182,6 +204,7 @@ mod tests {
             "elements = { 2001:db8::2 . 4 }",
             "udp dport 50103 drop",
             "iif 3 jump bare",
+            "set containers { type ipv4_addr; elements = { 10.18.0.66, 10.18.0.126 }; }",
         ] {
             assert!(text.contains(line), "{line} is not in {text}");
         }

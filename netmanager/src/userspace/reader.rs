@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use netmanager_common::flow;
 use netmanager_common::wire::Ip;
+use netmanager_common::{flow, map};
 
 use super::engine::{Engine, now};
 use super::rehearsal::Rehearsal;
@@ -30,7 +30,15 @@ impl Reader {
     }
 
     pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
-        endpoints_of(self.0.tables().endpoints.values().copied())
+        self.veths(map::CONTAINER)
+    }
+
+    pub(crate) fn node_itself(&self) -> Option<Endpoint> {
+        self.veths(map::NODE_ITSELF).into_iter().next()
+    }
+
+    fn veths(&self, holder: u32) -> Vec<Endpoint> {
+        endpoints_of(self.0.tables().endpoints.values().copied().filter(|row| row.veth.holder == holder))
     }
 
     pub(crate) fn services(&self) -> Vec<Service> {
