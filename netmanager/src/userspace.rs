@@ -30,6 +30,7 @@ pub mod guard;
 mod health;
 mod merge;
 mod mmsg;
+mod moment;
 mod outgoing;
 mod punt;
 mod reader;

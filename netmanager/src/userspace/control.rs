@@ -11,10 +11,11 @@ use netmanager_common::map::{self, MAX_UPLINKS};
 use netmanager_common::tunnel::{OVERHEAD, OVERHEAD6, inner_mtu};
 use netmanager_common::wire::{Be16, Ip};
 
-use super::engine::{Engine, now};
+use super::engine::Engine;
 use super::events::{self, Events};
 use super::forward::{Forward, Memory, Verdict};
 use super::frame::Frame;
+use super::moment::now;
 use super::reader::Reader;
 use crate::datapath::paths::Paths;
 use crate::datapath::registry::{OutOfNumbers, Registry};

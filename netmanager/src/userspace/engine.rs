@@ -11,10 +11,11 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use netmanager_common::event::DropReason;
 use netmanager_common::wire::{ETHERNET_LEN, Ip};
 
-use super::forward::{Forward, Memory, Moment, Verdict};
+use super::forward::{Forward, Memory, Verdict};
 use super::frame::Frame;
 use super::merge::Run;
 use super::mmsg::{self, Envelope, Inbox};
+use super::moment::now;
 use super::outgoing::{Message, Outgoing, Part, To};
 use super::punt::Punts;
 use super::segment;
@@ -421,13 +422,4 @@ fn may_go_together(one: &Message, other: &Message) -> bool {
 /// `EIO`: the device has no checksum offload. `EINVAL`, `EOPNOTSUPP`: the kernel cuts nothing.
 fn is_about_segments(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EOPNOTSUPP))
-}
-
-/// The clock by which flows count and round trips are measured: read once for all that is done at a time.
-pub(super) fn now() -> Moment {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the argument is a valid place for the answer. Linux always has this clock.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-    Moment(seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or_default())
 }

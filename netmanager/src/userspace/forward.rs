@@ -20,31 +20,8 @@ use super::counts::Counts;
 use super::events::Reporter;
 use super::flows::{Flows, Fragments};
 use super::frame::Frame;
+use super::moment::Moment;
 use super::tables::{Chosen, Tables};
-
-/// Nanoseconds of the monotonic clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Moment(pub(super) u64);
-
-impl Moment {
-    /// As flows note it.
-    #[expect(clippy::cast_possible_truncation, reason = "136 years of uptime")]
-    pub(super) fn seconds(self) -> u32 {
-        (self.0 / 1_000_000_000) as u32
-    }
-
-    /// As [`netmanager_common::health`] notes it.
-    #[expect(clippy::cast_possible_truncation, reason = "it wraps")]
-    pub(super) fn milliseconds(self) -> u32 {
-        (self.0 / 1_000_000) as u32
-    }
-
-    /// As round trips are measured, wrapped; never 0.
-    #[expect(clippy::cast_possible_truncation, reason = "it wraps")]
-    pub(super) fn microseconds(self) -> u32 {
-        (self.0 / 1000) as u32 | 1
-    }
-}
 
 /// What packets themselves leave behind.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use netmanager_common::packet;
 use netmanager_common::wire::{Be16, ETHERNET_LEN, UDP, Wire};
 
 use super::flows::Fragments;
-use super::forward::Moment;
+use super::moment::Moment;
 
 /// A frame, Ethernet header first.
 #[derive(Debug)]

@@ -7,7 +7,8 @@ use std::time::Duration;
 use netmanager_common::wire::Ip;
 use netmanager_common::{flow, map};
 
-use super::engine::{Engine, now};
+use super::engine::Engine;
+use super::moment::now;
 use super::rehearsal::Rehearsal;
 use super::tables::{self, Tables};
 use crate::datapath::{

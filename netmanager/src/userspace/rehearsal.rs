@@ -7,10 +7,11 @@ use netmanager_common::event::DropReason;
 use netmanager_common::punt::is_slow;
 use netmanager_common::wire::Ip;
 
-use super::engine::{Engine, now};
+use super::engine::Engine;
 use super::events::{self, Events};
 use super::forward::{Forward, Memory, Verdict};
 use super::frame::Frame;
+use super::moment::now;
 use super::punt::{towards, unwrapped};
 use super::reader::{Reader, service_of};
 use super::tables::Tables;
