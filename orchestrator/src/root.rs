@@ -49,6 +49,7 @@ pub mod signing_key;
 pub mod subnet;
 pub mod token;
 pub mod user;
+mod worker;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
 //! Where an instance runs: a pure function from a request and the workers as they are to one of them, or to the
 //! reasons why none will do.
 //!
-//! **Filters.** A worker must be heard from, be named by a `direct` constraint if there is one, offer the runtime, have
+//! **Filters.** A worker must be heard from, not be cordoned, be named by a `direct` constraint if there is one, offer the runtime, have
 //! as many cores and GPUs as one instance wants, and have the memory free. Memory cannot be shared, so it is counted
 //! twice over and the smaller result holds: what the worker measures as available less what was placed there and
 //! does not show in the measurement yet, and what the machine has less what its instances asked for. A burst of
@@ -38,6 +38,8 @@ pub struct Worker {
     pub host: String,
     /// Heard from within the worker timeout.
     pub responding: bool,
+    /// It is to get nothing new, by the will of an operator.
+    pub cordoned: bool,
     pub vcpus: u32,
     pub vgpus: u32,
     pub virtualization: Vec<String>,
@@ -91,6 +93,7 @@ impl Worker {
         let offers = |runtime: &String| runtime.eq_ignore_ascii_case(&request.virtualization);
         let refusals = [
             (!self.responding, Filter::Silent),
+            (self.cordoned, Filter::Cordoned),
             (!request.nodes.is_empty() && !request.nodes.contains(&self.host), Filter::Node),
             (!self.virtualization.iter().any(offers), Filter::Virtualization),
             (self.vcpus < request.vcpus, Filter::Cpu),
@@ -124,6 +127,7 @@ fn permille(percent: f64) -> u64 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Filter {
     Silent,
+    Cordoned,
     Node,
     Virtualization,
     Cpu,
@@ -136,7 +140,7 @@ enum Filter {
 pub struct Refusal {
     request: Request,
     workers: usize,
-    counts: [usize; 6],
+    counts: [usize; 7],
     most_memory: u64,
     most_vcpus: u32,
 }
@@ -159,6 +163,7 @@ impl fmt::Display for Refusal {
             separator = ", ";
             match filter {
                 Filter::Silent => write!(f, "{count} not responding"),
+                Filter::Cordoned => write!(f, "{count} cordoned"),
                 Filter::Node => write!(f, "{count} not named by the constraint ({})", nodes.join(";")),
                 Filter::Virtualization => write!(f, "{count} without runtime {virtualization}"),
                 Filter::Cpu => write!(f, "{count} with too few cores ({} of {vcpus})", self.most_vcpus),
@@ -172,8 +177,15 @@ impl fmt::Display for Refusal {
     }
 }
 
-const FILTERS: [Filter; 6] =
-    [Filter::Silent, Filter::Node, Filter::Virtualization, Filter::Cpu, Filter::Gpu, Filter::Memory];
+const FILTERS: [Filter; 7] = [
+    Filter::Silent,
+    Filter::Cordoned,
+    Filter::Node,
+    Filter::Virtualization,
+    Filter::Cpu,
+    Filter::Gpu,
+    Filter::Memory,
+];
 
 /// Chooses a worker, as its index in `workers`.
 ///
@@ -183,7 +195,7 @@ pub fn place(request: &Request, workers: &[Worker]) -> Result<usize, Box<Refusal
     let mut refusal = Box::new(Refusal {
         request: request.clone(),
         workers: workers.len(),
-        counts: [0; 6],
+        counts: [0; 7],
         most_memory: 0,
         most_vcpus: 0,
     });
@@ -221,6 +233,7 @@ mod tests {
             id: Id::from_bytes([number; 12]),
             host: format!("worker{number}"),
             responding: true,
+            cordoned: false,
             vcpus: 4,
             vgpus: 0,
             virtualization: vec!["docker".to_owned()],

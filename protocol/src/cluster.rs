@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use crate::id::Id;
 use crate::lenient::null_as_default;
 use crate::name::ServiceName;
+use crate::net::NodeItself;
 use crate::service::Instance;
 use crate::status::Status;
 
@@ -33,6 +34,9 @@ pub struct Report {
     #[serde(default, deserialize_with = "null_as_default")]
     pub csi_drivers: Vec<Value>,
     pub jobs: Vec<ReportedService>,
+    /// Of Hypha's clusters: all workers that they know, the silent ones too. Oakestra's say nothing of single workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<Vec<ReportedWorker>>,
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -46,6 +50,78 @@ pub struct ReportedService {
     pub status: Option<Status>,
     #[serde(default, deserialize_with = "null_as_default")]
     pub instance_list: Vec<Instance>,
+}
+
+/// One of the workers in a [`Report`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReportedWorker {
+    #[serde(rename = "_id")]
+    pub id: Id,
+    /// Its host name, by which its cluster knows it.
+    pub name: String,
+    /// As it registered; text, since it is for people.
+    pub ip: String,
+    pub state: WorkerState,
+    /// Nothing new is placed there, by the will of an operator.
+    #[serde(default)]
+    pub cordoned: bool,
+    /// Seconds since it was last heard of.
+    pub silent: u64,
+    pub vcpus: u32,
+    /// 0 to 100.
+    pub cpu_percent: f64,
+    /// Available, MiB.
+    pub memory: u64,
+    /// 0 to 100.
+    pub memory_percent: f64,
+    pub architecture: String,
+    pub virtualization: Vec<String>,
+    /// Those that are placed there, in whatever state.
+    pub instances: u32,
+    /// Where its own processes are reached, if its netmanager is Hypha's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub itself: Option<NodeItself>,
+}
+
+/// What a cluster makes of a worker's silence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkerState {
+    /// It reports.
+    Ready,
+    /// It has missed reports: what runs there is left where it is.
+    Unreachable,
+    /// It was silent for the whole worker timeout: what ran there is placed elsewhere.
+    Dead,
+}
+
+/// Answer to `GET /v1/workers` of the root.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Workers {
+    /// By cluster, then by name.
+    pub workers: Vec<Worker>,
+    /// Names of the clusters that say nothing of single workers, with how many they have.
+    pub untold: Vec<UntoldWorkers>,
+}
+
+/// A worker as clients read it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Worker {
+    pub cluster_id: Id,
+    pub cluster_name: String,
+    /// Whether its cluster is heard of; if not, the rest is as it was when it last was.
+    pub cluster_active: bool,
+    /// When its cluster last spoke of it: seconds since the epoch.
+    pub told_timestamp: f64,
+    #[serde(flatten)]
+    pub worker: ReportedWorker,
+}
+
+/// See [`Workers::untold`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UntoldWorkers {
+    pub cluster_name: String,
+    pub count: u32,
 }
 
 /// Answer to `GET /api/cluster/status` of the cluster.

@@ -33,6 +33,8 @@ pub(super) fn router(api: Api) -> Router {
     Router::new()
         .route("/api/node/register", post(register))
         .route("/api/service/{job_id}/{number}", post(deploy).delete(undeploy))
+        .route("/api/worker/{id}/cordon", post(cordon))
+        .route("/api/worker/{id}/uncordon", post(uncordon))
         .route("/api/cluster/status", get(status))
         .fallback(no_route)
         .with_state(api)
@@ -113,6 +115,20 @@ async fn undeploy(
         })?),
     };
     api.ask(|reply| Command::Undeploy { service, number, reply }).await??;
+    Ok(ok())
+}
+
+async fn cordon(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+    set_cordoned(&api, &id, true).await
+}
+
+async fn uncordon(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+    set_cordoned(&api, &id, false).await
+}
+
+async fn set_cordoned(api: &Api, id: &str, cordoned: bool) -> Result<Json<Value>, Problem> {
+    let worker: Id = id.parse().map_err(|error| Problem::not_found(format!("no such worker: {error}")))?;
+    api.ask(|reply| Command::Cordon { worker, cordoned, reply }).await??;
     Ok(ok())
 }
 

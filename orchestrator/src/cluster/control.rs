@@ -57,6 +57,12 @@ pub(super) enum Command {
         subnet: Subnet,
     },
     /// Registered at the root, which gave this id.
+    /// A worker is to get nothing new, or is to again.
+    Cordon {
+        worker: Id,
+        cordoned: bool,
+        reply: oneshot::Sender<Result<(), Refused>>,
+    },
     RootIsBack {
         id: Id,
     },
@@ -144,11 +150,15 @@ impl Control {
                 let outcome = self.state.undeploy(service, number, now);
                 afterwards.push(Box::new(move || answer(reply, outcome)));
             }
+            Command::Cordon { worker, cordoned, reply } => {
+                let outcome = self.state.cordon(worker, cordoned);
+                afterwards.push(Box::new(move || answer(reply, outcome)));
+            }
             Command::TableChanged(update) => self.state.table_changed(&update, Instant::now()),
             Command::TableAnswered { subject, answer } => self.state.table_answered(&subject, answer, now),
             Command::SubnetGiven { worker, subnet } => self.state.subnet_given(worker, subnet),
             Command::RootIsBack { id } => self.state.root_is_back(id),
-            Command::Summary(reply) => answer(reply, self.state.summary()),
+            Command::Summary(reply) => answer(reply, self.state.summary(now)),
             Command::Reported { departed } => self.state.reported(departed),
         }
     }

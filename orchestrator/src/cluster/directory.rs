@@ -184,13 +184,18 @@ impl Directory {
     /// A worker wants to know whose this NsIP is. What is answered for is a node itself only: containers are found by the
     /// tables of their services. Who asked for one that is known is told when it changes.
     fn query_node(&mut self, worker: Id, query_key: String, address: IpAddr) {
-        let instance = self.nodes.find(address).cloned();
+        let instance = self.nodes.find(address);
         if instance.is_some() {
             self.interests.add(worker, Subject::Address(address));
         }
         let instance_list = instance.into_iter().collect();
         let result = TableResult { app_name: String::new(), instance_list, query_key, leaving: Vec::new() };
         self.acts.push(Act::Answer { worker, result });
+    }
+
+    /// Where a worker's own processes are reached, as far as it has said so.
+    pub(super) fn itself(&self, worker: Id) -> Option<&NodeItself> {
+        self.nodes.of(worker)
     }
 
     /// A node's own processes are reached so from now on. It has been checked that the addresses are the node's.

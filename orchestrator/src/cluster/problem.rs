@@ -39,7 +39,9 @@ impl Problem {
 impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
         let status = match refused {
-            Refused::UnknownService(_) | Refused::UnknownInstance { .. } => StatusCode::NOT_FOUND,
+            Refused::UnknownService(_) | Refused::UnknownInstance { .. } | Refused::UnknownWorker(_) => {
+                StatusCode::NOT_FOUND
+            }
             Refused::BeingRemoved { .. } => StatusCode::CONFLICT,
         };
         Self { status, message: refused.to_string(), field: None }

@@ -21,6 +21,9 @@ pub(super) struct Record {
     /// Its block of addresses, once it has asked for one; the same for as long as the worker is known.
     #[serde(default)]
     pub(super) subnet: Option<Subnet>,
+    /// Nothing new is placed there, by the will of an operator.
+    #[serde(default)]
+    pub(super) cordoned: bool,
 }
 
 #[derive(Debug)]
@@ -85,6 +88,11 @@ impl Worker {
 
     pub(super) fn port(&self) -> u16 {
         self.record.node.port.parse().ok().filter(|port| *port != 0).unwrap_or(PORT_UNKNOWN)
+    }
+
+    /// Since it was last heard of.
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_heard)
     }
 
     pub(super) fn standing(&self) -> Standing {
@@ -212,7 +220,10 @@ mod tests {
             virtualization: vec!["docker".to_owned()],
             ..Node::default()
         };
-        Worker::new(Record { id: protocol::id::Id::from_bytes([1; 12]), node, subnet: None }, now)
+        Worker::new(
+            Record { id: protocol::id::Id::from_bytes([1; 12]), node, subnet: None, cordoned: false },
+            now,
+        )
     }
 
     #[test]

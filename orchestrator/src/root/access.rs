@@ -40,6 +40,9 @@ pub const ADMINISTRATORS: &[Role] = &[Role::Admin, Role::OrganizationAdmin];
 /// Those who have applications, or look after them.
 pub const APPLICATIONS: &[Role] = &[Role::Admin, Role::OrganizationAdmin, Role::ApplicationProvider];
 pub const ADMIN: &[Role] = &[Role::Admin];
+/// Those who look after machines.
+pub const INFRASTRUCTURE: &[Role] = &[Role::Admin, Role::InfrastructureProvider];
+pub const EVERYBODY: &[Role] = &Role::ALL;
 
 impl Rule {
     #[must_use]

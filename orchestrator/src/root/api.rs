@@ -14,6 +14,7 @@ mod respond;
 pub(super) mod schema;
 mod service;
 mod user;
+mod worker;
 
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, get, on};
 
 use super::Root;
-use super::access::{ADMIN, ADMINISTRATORS, APPLICATIONS, Rule};
+use super::access::{ADMIN, ADMINISTRATORS, APPLICATIONS, EVERYBODY, INFRASTRUCTURE, Rule};
 pub(super) use extract::Body;
 pub(super) use respond::no_route;
 
@@ -88,6 +89,10 @@ fn endpoints() -> Vec<Endpoint> {
         endpoint(GET, "/api/clusters/active", Rule::Anyone, cluster::list_active),
         endpoint(POST, "/api/information/{id}", Rule::Anyone, cluster::report)
             .reading_up_to(REPORT_MAX),
+
+        endpoint(GET, "/v1/workers", Rule::One(EVERYBODY), worker::list),
+        endpoint(POST, "/v1/workers/{id}/cordon", Rule::One(INFRASTRUCTURE), worker::cordon),
+        endpoint(POST, "/v1/workers/{id}/uncordon", Rule::One(INFRASTRUCTURE), worker::uncordon),
     ]
 }
 

@@ -26,6 +26,22 @@ pub(super) struct Cluster {
     pub net_port: u16,
 }
 
+impl Cluster {
+    /// Host and port of the URLs at which it takes orders.
+    pub(super) fn authority(&self) -> String {
+        authority(&self.ip, self.port)
+    }
+
+    /// Of those at which it is told of changed tables.
+    pub(super) fn net_authority(&self) -> String {
+        authority(&self.ip, self.net_port)
+    }
+}
+
+fn authority(ip: &str, port: u16) -> String {
+    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
+}
+
 /// What a cluster says of itself when it registers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Registration {

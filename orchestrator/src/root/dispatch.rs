@@ -160,7 +160,7 @@ impl Root {
     ) -> Result<(), DispatchError> {
         let Command { service, kind } = entry.value;
         let url = |number: &dyn std::fmt::Display| {
-            format!("http://{}/api/service/{service}/{number}", host(&cluster.ip, cluster.port))
+            format!("http://{}/api/service/{service}/{number}", cluster.authority())
         };
         let sent = match kind {
             CommandKind::Deploy(number) => match self.deployment(service, number, cluster.id).await? {
@@ -220,7 +220,7 @@ impl Root {
         let (cluster, entries) = self.waiting::<JobUpdate>(key::NOTICES, cluster).await?;
         let Some(cluster) = cluster else { return Ok(0) };
         let count = entries.len();
-        let url = format!("http://{}/api/net/job/update", host(&cluster.ip, cluster.net_port));
+        let url = format!("http://{}/api/net/job/update", cluster.net_authority());
         for (key, entry) in entries {
             let request = self.client.post(&url).timeout(NOTICE_TIMEOUT).json(&entry.value);
             match self.send(&cluster, cluster.net_port, request).await {
@@ -279,11 +279,6 @@ impl Root {
             other => other,
         }
     }
-}
-
-/// Host and port of a URL.
-fn host(ip: &str, port: u16) -> String {
-    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
 }
 
 /// An error with its causes in one line.

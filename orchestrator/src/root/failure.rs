@@ -44,6 +44,9 @@ pub(super) enum Failure {
     Invalid(Vec<Violation>),
     #[error(transparent)]
     Pool(#[from] PoolError),
+    /// It could not be told what it has to be told for this.
+    #[error("{0}")]
+    Cluster(String),
     #[error("All blocks of worker addresses are given out.")]
     NoSubnet,
     #[error(transparent)]

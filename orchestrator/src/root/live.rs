@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use protocol::cluster::Report;
+use protocol::cluster::{Report, ReportedWorker};
 use protocol::id::Id;
 use protocol::service::Instance;
 use serde_json::{Value, json};
@@ -78,7 +78,29 @@ impl<T> History<T> {
     }
 }
 
+impl Live {
+    /// The cluster that has told of this worker.
+    #[must_use]
+    pub fn cluster_of_worker(&self, worker: Id) -> Option<Id> {
+        let mut clusters = self.clusters.iter();
+        clusters.find(|(_, view)| view.workers().any(|told| told.id == worker)).map(|(id, _)| *id)
+    }
+
+    /// A cluster has kept an operator's word, which its next report will show.
+    pub fn set_cordoned(&mut self, cluster: Id, worker: Id, cordoned: bool) {
+        let workers = self.clusters.get_mut(&cluster).and_then(|view| view.report.workers.as_mut());
+        for told in workers.into_iter().flatten().filter(|told| told.id == worker) {
+            told.cordoned = cordoned;
+        }
+    }
+}
+
 impl ClusterView {
+    /// Those that it has told of.
+    pub fn workers(&self) -> impl Iterator<Item = &ReportedWorker> {
+        self.report.workers.iter().flatten()
+    }
+
     #[must_use]
     pub fn is_active(&self, now: Moment) -> bool {
         self.last_heard.is_some_and(|heard| now.steady - heard.steady <= ACTIVE_FOR)

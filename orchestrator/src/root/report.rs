@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::command::{Command, CommandKind};
 use super::failure::Failure;
 use super::record::Record;
-use super::{Root, key};
+use super::{Root, key, worker};
 use crate::clock::{self, Moment};
 use crate::store::{StoreError, Transaction};
 
@@ -24,8 +24,9 @@ impl Root {
             return Err(Failure::Malformed("A report needs the list 'jobs'.".to_owned()));
         };
         body["jobs"] = Value::Array(Vec::new());
-        let report: Report = serde_json::from_value(body)
+        let mut report: Report = serde_json::from_value(body)
             .map_err(|error| Failure::Malformed(format!("The report cannot be read: {error}.")))?;
+        report.workers = report.workers.map(worker::bounded);
         let now = clock::moment();
         let mut is_audit = self.live().reported(cluster, report, now);
         let mut reported = HashSet::new();

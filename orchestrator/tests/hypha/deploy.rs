@@ -40,7 +40,7 @@ fn the_example_is_accepted_and_twice_is_once() {
 fn lists_are_empty_arrays_and_say_what_to_do() {
     let root = Root::start();
     let admin = root.admin();
-    for kind in ["apps", "services", "instances", "clusters"] {
+    for kind in ["apps", "services", "instances", "clusters", "workers"] {
         assert_eq!(admin.hypha(&["get", kind, "-o", "json"]).exits(0).answer, "[]\n");
         let run = admin.hypha(&["get", kind]).exits(0);
         assert_eq!(run.answer, "");

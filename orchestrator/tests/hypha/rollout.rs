@@ -37,6 +37,30 @@ fn apply(person: &Person, service: &Value, more: &[&str]) -> Run {
 }
 
 #[test]
+fn a_cordoned_worker_is_shown_as_such_and_gets_nothing_new() {
+    let Fleet { admin, .. } = &fleet();
+    apply(admin, &json!({ "instances": 1 }), &[]).exits(0);
+    for _ in 0..2 {
+        admin.hypha(&["cordon", "pi-1"]).exits(0);
+    }
+    let workers = admin.hypha(&["get", "nodes", "-o", "json"]).exits(0).json();
+    assert_eq!(
+        (&workers[0]["name"], &workers[0]["cluster_name"]),
+        (&json!("pi-1"), &json!("home")),
+        "{workers}"
+    );
+    let run = admin.hypha(&["scale", "web=2", "--timeout", "3s"]).exits(5);
+    run.says("1 cordoned");
+    let shown = admin.hypha(&["get", "workers"]).exits(0).answer;
+    assert!(shown.lines().nth(1).is_some_and(|row| row.starts_with("pi-1    cordoned  home")), "{shown}");
+    admin.hypha(&["uncordon", "home/pi-1"]).exits(0);
+    let run = admin.hypha(&["scale", "web=2"]).exits(0);
+    assert!(run.answer.contains("2/2"), "{run:#?}");
+    admin.hypha(&["cordon", "pi-1", "pi-9"]).exits(3).says("no worker 'pi-9'");
+    assert_eq!(admin.hypha(&["get", "workers", "pi-1", "-o", "name"]).exits(0).answer, "worker/pi-1\n");
+}
+
+#[test]
 fn apply_waits_until_it_runs_and_tells_each_step() {
     let Fleet { admin, .. } = &fleet();
     let run = apply(admin, &json!({ "instances": 2 }), &[]).exits(0);

@@ -20,11 +20,15 @@ enum For {
     TheUserAndAdministrators,
     Administrators,
     Admins,
+    /// Whoever is logged in.
+    Users,
+    /// Admin, Infrastructure_Provider.
+    Operators,
     /// All but Infrastructure_Provider.
     ApplicationPeople,
 }
 
-const TABLE: [(&str, &str, For); 33] = [
+const TABLE: [(&str, &str, For); 36] = [
     ("POST", "/api/auth/login", For::Everybody),
     ("POST", "/api/auth/refresh", For::RefreshTokens),
     ("POST", "/api/auth/register", For::Administrators),
@@ -58,6 +62,9 @@ const TABLE: [(&str, &str, For); 33] = [
     ("GET", "/api/clusters", For::Everybody),
     ("GET", "/api/clusters/active", For::Everybody),
     ("POST", "/api/information/{id}", For::Everybody),
+    ("GET", "/v1/workers", For::Users),
+    ("POST", "/v1/workers/{id}/cordon", For::Operators),
+    ("POST", "/v1/workers/{id}/uncordon", For::Operators),
 ];
 
 const ROLES: [&str; 4] = ["Admin", "Organization_Admin", "Application_Provider", "Infrastructure_Provider"];
@@ -73,6 +80,8 @@ impl For {
             Self::TheUserAndAdministrators => is_named || administers,
             Self::Administrators => administers,
             Self::Admins => role == "Admin",
+            Self::Users => true,
+            Self::Operators => ["Admin", "Infrastructure_Provider"].contains(&role),
             Self::ApplicationPeople => role != "Infrastructure_Provider",
         }
     }

@@ -88,6 +88,13 @@ impl Cluster {
         bed.post(&format!("/api/information/{}", self.id), report).await.ok();
     }
 
+    /// Reports nothing but these workers, as a cluster of ours does.
+    pub(crate) async fn report_workers(&self, bed: &Bed, workers: Value) {
+        let report =
+            json!({ "active_nodes": workers.as_array().map(Vec::len), "jobs": [], "workers": workers });
+        bed.post(&format!("/api/information/{}", self.id), report).await.ok();
+    }
+
     pub(crate) fn orders(&self) -> Vec<Order> {
         self.told.requests.lock().unwrap().clone()
     }

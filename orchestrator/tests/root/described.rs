@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::bed::{Bed, web_at};
 use crate::cluster::{Cluster, job};
+use crate::workers::told;
 
 struct Description(Value);
 
@@ -66,6 +67,8 @@ async fn answers_are_as_described() {
     cluster.told(&format!("POST /api/service/{service}/0")).await;
     let shown = bed.get(&format!("/api/service/{service}")).await.ok();
     cluster.report(&bed, json!([job(&shown, 0, "RUNNING")])).await;
+    let another = Cluster::join(&bed, "another").await;
+    another.report_workers(&bed, json!([told("6b033dc62c1f07cbdcd88440", "pi-1")])).await;
     let application = shown["applicationID"].as_str().unwrap();
     let organization = bed.get("/api/organization").await.ok()[0]["_id"]["$oid"].as_str().unwrap().to_owned();
 
@@ -78,6 +81,7 @@ async fn answers_are_as_described() {
         ("/api/services/{id}", application),
         ("/api/clusters", ""),
         ("/api/clusters/active", ""),
+        ("/v1/workers", ""),
         ("/api/organization", ""),
         ("/api/user/{username}", "Admin"),
         ("/api/users", ""),

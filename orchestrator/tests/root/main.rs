@@ -20,3 +20,4 @@ mod resets;
 mod starts;
 mod survives;
 mod users;
+mod workers;

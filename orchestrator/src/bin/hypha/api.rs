@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-pub(crate) use self::document::{App, Fetched};
+pub(crate) use self::document::{App, Fetched, Told};
 pub(crate) use self::refusal::{ApiError, Unreachable};
 use crate::address::Address;
 use crate::session::Session;
@@ -99,6 +99,16 @@ impl Client {
 
     pub(crate) async fn clusters(&self) -> Result<Vec<Fetched<Cluster>>, ApiError> {
         self.get("/api/clusters/").await
+    }
+
+    pub(crate) async fn workers(&self) -> Result<Told, ApiError> {
+        self.get("/v1/workers").await
+    }
+
+    /// Whether a worker is to get nothing new.
+    pub(crate) async fn cordon(&self, worker: Id, cordoned: bool) -> Result<(), ApiError> {
+        let verb = if cordoned { "cordon" } else { "uncordon" };
+        self.call(Method::POST, &format!("/v1/workers/{worker}/{verb}"), None).await.map(drop)
     }
 
     /// Registers the applications of an SLA document. Starts no instance.

@@ -59,7 +59,7 @@ pub(crate) enum Command {
     Whoami,
     /// Create what an SLA file describes, start it, and wait until it runs.
     Apply(Apply),
-    /// List applications, services, instances or clusters.
+    /// List applications, services, instances, clusters or workers.
     Get(Get),
     /// Set how many instances of services run, and wait until they do.
     Scale(Scale),
@@ -70,6 +70,10 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Tell why instances are where and as they are, and what those that wait are missing.
     Why(Why),
+    /// Place nothing new on workers; what runs there stays.
+    Cordon(Cordon),
+    /// Let workers have new instances again.
+    Uncordon(Cordon),
     /// Show in one screen how things are, what is wrong first.
     #[command(visible_alias = "st")]
     Status,
@@ -126,7 +130,7 @@ pub(crate) struct Apply {
 
 #[derive(Debug, Args)]
 pub(crate) struct Get {
-    /// apps (a), services (svc, s), instances (i), clusters (cl).
+    /// apps (a), services (svc, s), instances (i), clusters (cl), workers (w, nodes).
     pub(crate) kind: Kind,
     /// Only these: `shop`, `shop/web`, `web`, `web/2`, or Oakestra's `app.ns.service.ns`.
     #[arg(value_name = "NAME")]
@@ -134,6 +138,13 @@ pub(crate) struct Get {
     /// Only what belongs to this application.
     #[arg(short, long)]
     pub(crate) app: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cordon {
+    /// `pi-7`, or `berlin/pi-7` where two clusters have a worker of that name.
+    #[arg(value_name = "WORKER", required = true)]
+    pub(crate) workers: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -185,6 +196,8 @@ pub(crate) enum Kind {
     Instance,
     #[value(name = "clusters", aliases = ["cluster", "cl"])]
     Cluster,
+    #[value(name = "workers", aliases = ["worker", "w", "nodes", "node"])]
+    Worker,
 }
 
 impl Kind {
@@ -195,6 +208,7 @@ impl Kind {
             Self::Service => "service",
             Self::Instance => "instance",
             Self::Cluster => "cluster",
+            Self::Worker => "worker",
         }
     }
 
@@ -205,6 +219,7 @@ impl Kind {
             Self::Service => "services",
             Self::Instance => "instances",
             Self::Cluster => "clusters",
+            Self::Worker => "workers",
         }
     }
 }

@@ -9,3 +9,4 @@ pub(crate) mod logs;
 pub(crate) mod scale;
 pub(crate) mod status;
 pub(crate) mod why;
+pub(crate) mod worker;

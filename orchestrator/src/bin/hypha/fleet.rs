@@ -1,11 +1,11 @@
 //! What the root has, fetched once for a command.
 
-use protocol::cluster::Cluster;
+use protocol::cluster::{Cluster, UntoldWorkers, Worker};
 use protocol::id::Id;
 use protocol::service::Service;
 use serde_json::Value;
 
-use crate::api::{ApiError, App, Client, Fetched};
+use crate::api::{ApiError, App, Client, Fetched, Told};
 use crate::name::Names;
 
 /// Applications and services, each list beside the documents it was read from.
@@ -21,6 +21,13 @@ pub(crate) struct Fleet {
 pub(crate) struct Clusters {
     pub(crate) clusters: Vec<Cluster>,
     pub(crate) documents: Vec<Value>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Workers {
+    pub(crate) workers: Vec<Worker>,
+    pub(crate) documents: Vec<Value>,
+    pub(crate) untold: Vec<UntoldWorkers>,
 }
 
 impl Fleet {
@@ -64,6 +71,14 @@ impl Clusters {
     pub(crate) fn name(&self, id: Option<Id>) -> &str {
         let cluster = self.clusters.iter().find(|cluster| Some(cluster.id) == id);
         cluster.map_or("", |cluster| cluster.cluster_name.as_str())
+    }
+}
+
+impl Workers {
+    pub(crate) async fn fetch(client: &Client) -> Result<Self, ApiError> {
+        let Told { workers, untold } = client.workers().await?;
+        let (workers, documents) = split(workers);
+        Ok(Self { workers, documents, untold })
     }
 }
 

@@ -72,6 +72,8 @@ async fn run(context: &Context, command: Option<Command>) -> Result<(), Failure>
         Some(Command::Delete(arguments)) => command::delete::delete(context, &arguments).await,
         Some(Command::Logs(arguments)) => command::logs::logs(context, &arguments).await,
         Some(Command::Why(arguments)) => command::why::why(context, &arguments).await,
+        Some(Command::Cordon(arguments)) => command::worker::cordon(context, &arguments, true).await,
+        Some(Command::Uncordon(arguments)) => command::worker::cordon(context, &arguments, false).await,
         Some(Command::Status) => command::status::status(context).await,
         Some(Command::Version) => version(context),
         Some(Command::Completion { shell }) => completion(shell),

@@ -8,27 +8,32 @@ use protocol::net::{NodeItself, TableInstance};
 
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
-    entries: HashMap<Id, TableInstance>,
+    entries: HashMap<Id, NodeItself>,
     by_address: HashMap<IpAddr, Id>,
 }
 
 impl Nodes {
     /// Notes where a worker's own processes are reached. Gives the NsIPs whose entry is another one now.
     pub(super) fn set(&mut self, worker: Id, itself: &NodeItself) -> Vec<IpAddr> {
-        let entry = entry(worker, itself);
-        if self.entries.get(&worker) == Some(&entry) {
+        if self.entries.get(&worker) == Some(itself) {
             return Vec::new();
         }
         self.forget(worker);
-        self.entries.insert(worker, entry);
+        self.entries.insert(worker, itself.clone());
         let v6 = itself.nsipv6.map(IpAddr::V6);
         let addresses: Vec<_> = std::iter::once(IpAddr::V4(itself.nsip)).chain(v6).collect();
         self.by_address.extend(addresses.iter().map(|address| (*address, worker)));
         addresses
     }
 
-    pub(super) fn find(&self, ns_ip: IpAddr) -> Option<&TableInstance> {
-        self.entries.get(self.by_address.get(&ns_ip)?)
+    /// Whose NsIP this is, as workers get it.
+    pub(super) fn find(&self, ns_ip: IpAddr) -> Option<TableInstance> {
+        let worker = *self.by_address.get(&ns_ip)?;
+        self.of(worker).map(|itself| entry(worker, itself))
+    }
+
+    pub(super) fn of(&self, worker: Id) -> Option<&NodeItself> {
+        self.entries.get(&worker)
     }
 
     pub(super) fn forget(&mut self, worker: Id) {

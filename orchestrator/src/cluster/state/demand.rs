@@ -18,6 +18,8 @@ pub(in crate::cluster) enum Refused {
     UnknownService(Id),
     #[error("no instance {number} of service {service} in this cluster")]
     UnknownInstance { service: Id, number: u32 },
+    #[error("no worker {0} in this cluster")]
+    UnknownWorker(Id),
     #[error("instance {number} of service {service} is being removed")]
     BeingRemoved { service: Id, number: u32 },
 }
@@ -46,7 +48,7 @@ impl State {
             std::collections::btree_map::Entry::Vacant(entry) => {
                 tracing::info!(worker = %node.host, %id, ip = %node.ip, "worker registered");
                 self.by_host.insert(node.host.clone(), id);
-                entry.insert(Worker::new(Record { id, node, subnet: None }, now))
+                entry.insert(Worker::new(Record { id, node, subnet: None, cordoned: false }, now))
             }
         };
         self.effects.keep.insert(worker_key(id), Some(encode(&worker.record)));
@@ -55,6 +57,20 @@ impl State {
         self.room = true;
         self.heard(id, now);
         id
+    }
+
+    /// An operator wants that a worker gets nothing new, or that it does again.
+    pub(in crate::cluster) fn cordon(&mut self, id: Id, cordoned: bool) -> Result<(), Refused> {
+        let worker = self.workers.get_mut(&id).ok_or(Refused::UnknownWorker(id))?;
+        if worker.record.cordoned != cordoned {
+            let verb = if cordoned { "cordoned" } else { "uncordoned" };
+            tracing::info!(worker = %worker.host(), %id, "worker {verb}");
+            worker.record.cordoned = cordoned;
+            self.effects.keep.insert(worker_key(id), Some(encode(&worker.record)));
+            self.effects.report = true;
+            self.room = true;
+        }
+        Ok(())
     }
 
     /// Something came from this worker.
@@ -67,6 +83,7 @@ impl State {
             Heard::InTime => {
                 tracing::info!(worker = %worker.host(), %id, "worker is reachable again; nothing was moved");
                 self.room = true;
+                self.effects.report = true;
             }
             Heard::Again => {
                 tracing::info!(worker = %worker.host(), %id, "worker is back");

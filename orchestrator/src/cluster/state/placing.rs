@@ -89,6 +89,7 @@ impl State {
                     id: worker.id(),
                     host: worker.host().to_owned(),
                     responding: worker.standing() == Standing::Reachable,
+                    cordoned: worker.record.cordoned,
                     vcpus: node.vcpus,
                     vgpus: node.vgpus,
                     virtualization: node.virtualization.clone(),

@@ -1,14 +1,15 @@
 //! What the root is told: sums over the workers, and every instance.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
-use protocol::cluster::{Report, ReportedService};
+use protocol::cluster::{Report, ReportedService, ReportedWorker, WorkerState};
 use protocol::id::Id;
 use protocol::status::Status;
 use serde_json::{Map, Value, json};
 
 use super::State;
-use crate::cluster::worker::Worker;
+use crate::cluster::worker::{Standing, Worker};
 
 /// A report, and how much of what is gone it tells: the receipt for [`State::reported`].
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub(in crate::cluster) struct Summary {
 }
 
 impl State {
-    pub(in crate::cluster) fn summary(&self) -> Summary {
+    pub(in crate::cluster) fn summary(&self, now: Instant) -> Summary {
         let active: Vec<_> =
             self.workers.values().filter(|worker| worker.is_alive()).map(Worker::node).collect();
         let mut virtualization: Vec<String> = Vec::new();
@@ -38,6 +39,7 @@ impl State {
             supported_addons: active.iter().flat_map(|node| node.supported_addons.clone()).collect(),
             csi_drivers: Vec::new(),
             jobs: self.jobs(),
+            workers: Some(self.workers.values().map(|worker| self.reported_worker(worker, now)).collect()),
             extra: other_keys(),
         };
         Summary { report, departed: self.departed.len() }
@@ -46,6 +48,31 @@ impl State {
     /// The root has a report in which so many of what is gone were told.
     pub(in crate::cluster) fn reported(&mut self, departed: usize) {
         self.departed.drain(..departed.min(self.departed.len()));
+    }
+
+    fn reported_worker(&self, worker: &Worker, now: Instant) -> ReportedWorker {
+        let (id, node) = (worker.id(), worker.node());
+        let instances = self.on_worker.get(&id).map_or(0, BTreeSet::len);
+        ReportedWorker {
+            id,
+            name: worker.host().to_owned(),
+            ip: node.ip.clone(),
+            state: match worker.standing() {
+                Standing::Reachable => WorkerState::Ready,
+                Standing::Unreachable => WorkerState::Unreachable,
+                Standing::Dead => WorkerState::Dead,
+            },
+            cordoned: worker.record.cordoned,
+            silent: worker.silence(now).as_secs(),
+            vcpus: node.vcpus,
+            cpu_percent: node.cpu_percent,
+            memory: node.memory,
+            memory_percent: node.memory_percent,
+            architecture: node.architecture.clone(),
+            virtualization: node.virtualization.clone(),
+            instances: u32::try_from(instances).unwrap_or(u32::MAX),
+            itself: self.directory.itself(id).cloned(),
+        }
     }
 
     fn jobs(&self) -> Vec<ReportedService> {

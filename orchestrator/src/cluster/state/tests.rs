@@ -5,6 +5,7 @@ mod world;
 
 use std::time::Duration;
 
+use protocol::cluster::WorkerState;
 use protocol::net::{NetService, Subnet};
 use protocol::status::Status;
 use serde_json::json;
@@ -122,6 +123,58 @@ fn an_unreachable_worker_gets_nothing_new_until_it_reports_again() {
 }
 
 #[test]
+fn a_cordoned_worker_keeps_what_it_has_and_gets_nothing_new_until_it_is_uncordoned() {
+    let mut world = World::with_workers(1);
+    let worker = world.id(0);
+    world.deploy(0);
+    world.state.cordon(worker, true).unwrap();
+    assert!(world.state.take_effects().report, "the root is to know");
+    world.state.cordon(worker, true).unwrap();
+    let effects = world.state.take_effects();
+    assert!(effects.keep.is_empty() && !effects.report, "twice is once");
+    world.deploy(1);
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.running(0).len(), 1);
+    assert_eq!(world.status(1), Some(Status::NoWorkerCapacity));
+    assert!(world.state.summary(world.now).report.workers.unwrap()[0].cordoned);
+    world.state.cordon(worker, false).unwrap();
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.running(0).len(), 2);
+    assert!(world.state.cordon(protocol::id::Id::from_bytes([99; 12]), true).is_err());
+}
+
+#[test]
+fn a_cordoned_worker_stays_so_when_the_cluster_restarts_and_when_it_registers_again() {
+    let mut world = World::with_workers(1);
+    world.state.cordon(world.id(0), true).unwrap();
+    world.run(Duration::from_secs(1));
+    world.restart();
+    world.resume(0);
+    world.deploy(0);
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.running(0).len(), 0);
+    let node = protocol::node::Node { host: "pi0".to_owned(), ..Default::default() };
+    world.state.register(node, crate::object_id::new, world.now);
+    assert!(world.state.summary(world.now).report.workers.unwrap()[0].cordoned);
+}
+
+#[test]
+fn the_root_is_told_of_each_worker_and_of_its_silence() {
+    let mut world = World::with_workers(2);
+    world.deploy(0);
+    world.run(Duration::from_secs(5));
+    let told = |world: &World| world.state.summary(world.now).report.workers.unwrap();
+    assert_eq!(told(&world).iter().map(|it| it.instances).sum::<u32>(), 1);
+    assert!(told(&world).iter().all(|it| it.state == WorkerState::Ready && it.silent <= 2));
+    world.disconnect(1);
+    world.run(Duration::from_secs(10));
+    assert_eq!((told(&world)[1].state, told(&world)[1].name.as_str()), (WorkerState::Unreachable, "pi1"));
+    world.run(Duration::from_secs(30));
+    assert_eq!(told(&world)[1].state, WorkerState::Dead);
+    assert!(told(&world)[1].silent >= 30);
+}
+
+#[test]
 fn after_a_failure_another_worker_is_tried() {
     let mut world = World::with_workers(2);
     world.deploy(0);
@@ -172,7 +225,7 @@ fn workers_that_boast_are_summed_up_all_the_same() {
         let (state, now) = (&mut world.state, world.now);
         state.register(boaster(host), crate::object_id::new, now);
     }
-    let report = world.state.summary().report;
+    let report = world.state.summary(world.now).report;
     assert_eq!((report.memory, report.vcpus, report.active_nodes), (u64::MAX, u32::MAX, 2));
 }
 

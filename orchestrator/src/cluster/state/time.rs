@@ -43,6 +43,7 @@ impl State {
         let mut lost = Vec::new();
         for worker in self.workers.values_mut() {
             while let Some(standing) = worker.falls_silent(now, timeout) {
+                self.effects.report = true;
                 let (id, host) = (worker.id(), worker.host());
                 if standing == Standing::Dead {
                     lost.push((id, host.to_owned()));
@@ -61,7 +62,6 @@ impl State {
     }
 
     fn worker_lost(&mut self, worker: Id, host: &str) {
-        self.effects.report = true;
         self.directory.forget_worker(worker);
         let timeout = self.worker_timeout.as_secs();
         for (id, number) in self.instances_on(worker) {

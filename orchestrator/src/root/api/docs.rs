@@ -14,7 +14,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::respond::ErrorBody;
-use super::{application, auth, cluster, endpoints, organization, service, user};
+use super::{application, auth, cluster, endpoints, organization, service, user, worker};
 use crate::root::access::Rule;
 
 /// `{"message": "…"}`.
@@ -42,6 +42,7 @@ impl Message {
         service::create, service::get, service::update, service::delete, service::list, service::list_of,
         service::deploy, service::undeploy,
         cluster::list, cluster::list_active, cluster::report,
+        worker::list, worker::cordon, worker::uncordon,
     ),
     components(schemas(ErrorBody)),
     modifiers(&Refusals),

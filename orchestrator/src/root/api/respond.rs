@@ -46,6 +46,7 @@ impl IntoResponse for Failure {
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Cluster(_) => StatusCode::BAD_GATEWAY,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Pool(_) | Self::NoSubnet | Self::NoMail => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(_) | Self::Password(_) => StatusCode::INTERNAL_SERVER_ERROR,

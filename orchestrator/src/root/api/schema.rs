@@ -104,6 +104,49 @@ pub(super) struct Cluster {
     last_modified_timestamp: f64,
 }
 
+/// What is known of workers.
+#[derive(Debug, ToSchema)]
+pub(super) struct Workers {
+    workers: Vec<Worker>,
+    /// Clusters that say nothing of single workers, as Oakestra's, and how many they have.
+    untold: Vec<UntoldWorkers>,
+}
+
+/// A worker as its cluster last told of it.
+#[derive(Debug, ToSchema)]
+struct Worker {
+    #[schema(rename = "_id")]
+    id: String,
+    name: String,
+    cluster_id: String,
+    cluster_name: String,
+    /// Whether the cluster is heard of; if not, the rest is old.
+    cluster_active: bool,
+    /// When its cluster last told: seconds since the epoch.
+    told_timestamp: f64,
+    ip: String,
+    /// `ready`, `unreachable` or `dead`.
+    state: String,
+    /// Nothing new is placed there.
+    cordoned: bool,
+    /// Seconds since it was last heard of.
+    silent: u64,
+    vcpus: u32,
+    cpu_percent: f64,
+    /// Available, MiB.
+    memory: u64,
+    memory_percent: f64,
+    architecture: String,
+    virtualization: Vec<String>,
+    instances: u32,
+}
+
+#[derive(Debug, ToSchema)]
+struct UntoldWorkers {
+    cluster_name: String,
+    count: u32,
+}
+
 /// What became of the services that were added to an application.
 #[derive(Debug, ToSchema)]
 pub(super) struct Added {

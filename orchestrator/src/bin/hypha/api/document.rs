@@ -1,5 +1,6 @@
 //! Documents of the root, and the two ways in which roots encode them.
 
+use protocol::cluster::{UntoldWorkers, Worker};
 use protocol::id::Id;
 use protocol::lenient::null_as_default;
 use serde::de::{DeserializeOwned, Error};
@@ -19,6 +20,13 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Fetched<T> {
         let document = T::deserialize(&raw).map_err(D::Error::custom)?;
         Ok(Self { document, raw })
     }
+}
+
+/// What the root knows of workers.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Told {
+    pub(crate) workers: Vec<Fetched<Worker>>,
+    pub(crate) untold: Vec<UntoldWorkers>,
 }
 
 /// An application as the root shows it.

@@ -64,6 +64,11 @@ fn find(fleet: &Fleet, text: &str) -> Result<Target, Failure> {
             "a cluster leaves when its orchestrator stops; it cannot be deleted here".to_owned(),
         ));
     }
+    if kind == Kind::Worker {
+        return Err(usage(
+            "a worker leaves when its node-engine stops; it cannot be deleted here".to_owned(),
+        ));
+    }
     Ok(fleet.names().find(name, &[kind])?)
 }
 

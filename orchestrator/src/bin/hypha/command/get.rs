@@ -6,10 +6,11 @@ use protocol::service::Service;
 use serde_json::Value;
 
 use crate::args::{Get, Kind};
+use crate::command::worker;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::fleet::{Clusters, Fleet};
+use crate::fleet::{Clusters, Fleet, Workers};
 use crate::name::Target;
 use crate::output::{Listing, Row};
 use crate::view::{app, cluster, instance, service};
@@ -20,9 +21,17 @@ pub(crate) async fn get(context: &Context, arguments: &Get) -> Result<(), Failur
         Kind::App | Kind::Service => "nothing is deployed here  hypha apply -f FILE",
         Kind::Instance => "no instance here  hypha apply -f FILE, hypha scale SERVICE=N",
         Kind::Cluster => "no cluster has joined yet  orchestrator cluster --system-manager-url HOST",
+        Kind::Worker => "no worker has joined yet  node-engine -a CLUSTER",
     };
     let listing = match arguments.kind {
         Kind::Cluster => clusters(&Clusters::fetch(&client).await?, &arguments.names)?,
+        Kind::Worker => {
+            let workers = Workers::fetch(&client).await?;
+            if arguments.names.is_empty() {
+                worker::say_what_is_untold(context, &workers);
+            }
+            worker::listing(&workers, &arguments.names, now())?
+        }
         Kind::App | Kind::Service => {
             let fleet = Fleet::fetch(&client).await?;
             let wanted = Wanted::find(&fleet, arguments)?;
@@ -55,7 +64,7 @@ impl Wanted {
         let kinds: &[Kind] = match arguments.kind {
             Kind::App => &[Kind::App],
             Kind::Service => &[Kind::App, Kind::Service],
-            Kind::Instance | Kind::Cluster => &[Kind::App, Kind::Service, Kind::Instance],
+            Kind::Instance | Kind::Cluster | Kind::Worker => &[Kind::App, Kind::Service, Kind::Instance],
         };
         let app = arguments.app.as_deref().map(|app| names.find(app, &[Kind::App])).transpose()?;
         // The kind that is asked for goes before what contains it: `get services web` is the service.

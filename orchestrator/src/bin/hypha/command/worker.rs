@@ -1,0 +1,140 @@
+//! Workers: `get workers`, `cordon`, `uncordon`.
+
+use protocol::cluster::Worker;
+
+use crate::args::Cordon;
+use crate::command::get::now;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::fleet::Workers;
+use crate::output::Listing;
+use crate::view::{count, worker};
+
+/// The workers of these names; no names want all.
+pub(crate) fn listing(workers: &Workers, names: &[String], now: f64) -> Result<Listing, Failure> {
+    let named = names.iter().map(|name| find(workers, name)).collect::<Result<Vec<_>, _>>()?;
+    let shown = workers.workers.iter().zip(&workers.documents);
+    let shown = shown
+        .filter(|(worker, _)| named.is_empty() || named.iter().any(|named| std::ptr::eq(*named, *worker)));
+    let rows = shown.map(|(of, document)| worker::row(of, document, now)).collect();
+    Ok(Listing { columns: worker::COLUMNS, rows })
+}
+
+/// What is missing in a list of all workers.
+pub(crate) fn say_what_is_untold(context: &Context, workers: &Workers) {
+    for cluster in &workers.untold {
+        let (name, count) = (&cluster.cluster_name, count(cluster.count as usize, "worker"));
+        context.terminal.warn(&format!("cluster {name} has {count} and says nothing of each"));
+    }
+}
+
+/// `pi-7`, or `berlin/pi-7` where two clusters have one of that name.
+fn find<'a>(workers: &'a Workers, name: &str) -> Result<&'a Worker, Failure> {
+    let full = |of: &Worker| format!("{}/{}", of.cluster_name, of.worker.name);
+    let mut meant = workers.workers.iter().filter(|of| of.worker.name == name || full(of) == name);
+    match (meant.next(), meant.next()) {
+        (Some(worker), None) => Ok(worker),
+        (Some(one), Some(other)) => {
+            let title = format!("'{name}' is several workers: {}, {}", full(one), full(other));
+            Err(Failure::new(Exit::Usage, title).hint("write CLUSTER/WORKER"))
+        }
+        (None, _) => {
+            let nearest = workers.workers.iter().map(|of| of.worker.name.clone()).take(3).collect();
+            let failure =
+                Failure::new(Exit::NotFound, format!("no worker '{name}'")).hint("hypha get workers");
+            Err(Failure { nearest, ..failure })
+        }
+    }
+}
+
+/// Whether workers are to get new instances. All names are looked up before anything is changed.
+pub(crate) async fn cordon(context: &Context, arguments: &Cordon, cordoned: bool) -> Result<(), Failure> {
+    let client = context.client()?;
+    let workers = Workers::fetch(&client).await?;
+    let named = arguments.workers.iter().map(|name| find(&workers, name)).collect::<Result<Vec<_>, _>>()?;
+    for worker in named {
+        client.cordon(worker.worker.id, cordoned).await?;
+    }
+    let after = Workers::fetch(&client).await?;
+    context.list(&listing(&after, &arguments.workers, now())?, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::cluster::{ReportedWorker, UntoldWorkers, Worker, WorkerState};
+    use serde_json::json;
+
+    use super::{Workers, listing};
+    use crate::exit::Exit;
+    use crate::output::{Format, Frame, render};
+    use crate::sample;
+
+    const NOW: f64 = 1_795_374_561.67;
+
+    fn worker(cluster: &str, name: &str, change: impl FnOnce(&mut Worker)) -> Worker {
+        let mut worker = Worker {
+            cluster_id: sample::id(4),
+            cluster_name: cluster.to_owned(),
+            cluster_active: true,
+            told_timestamp: NOW - 3.0,
+            worker: ReportedWorker {
+                id: sample::id(9),
+                name: name.to_owned(),
+                ip: "192.0.2.31".to_owned(),
+                state: WorkerState::Ready,
+                cordoned: false,
+                silent: 1,
+                vcpus: 4,
+                cpu_percent: 7.6,
+                memory: 3200,
+                memory_percent: 20.0,
+                architecture: "arm64".to_owned(),
+                virtualization: vec!["docker".to_owned()],
+                instances: 3,
+                itself: None,
+            },
+        };
+        change(&mut worker);
+        worker
+    }
+
+    fn workers() -> Workers {
+        let workers = vec![
+            worker("berlin", "pi-1", |it| it.cluster_active = false),
+            worker("home", "pi-1", |_| {}),
+            worker("home", "pi-2", |it| it.worker.cordoned = true),
+            worker("home", "pi-3", |it| (it.worker.state, it.worker.silent) = (WorkerState::Unreachable, 9)),
+            worker("home", "pi-4", |it| (it.worker.state, it.worker.silent) = (WorkerState::Dead, 600)),
+        ];
+        let untold = vec![UntoldWorkers { cluster_name: "oak".to_owned(), count: 2 }];
+        Workers { documents: vec![json!({}); workers.len()], workers, untold }
+    }
+
+    #[test]
+    fn workers_are_listed_with_what_hinders_them() {
+        let expected = "\
+WORKER  STATE         CLUSTER  INSTANCES  CPUS  CPU     FREE  ARCH   SEEN
+pi-1    cluster lost  berlin           3     4  8 %  3200 MB  arm64   4 s
+pi-1    ready         home             3     4  8 %  3200 MB  arm64   4 s
+pi-2    cordoned      home             3     4  8 %  3200 MB  arm64   4 s
+pi-3    unreachable   home             3     4  8 %  3200 MB  arm64  12 s
+pi-4    dead          home             3     4  8 %  3200 MB  arm64  10 m";
+        let frame = Frame { width: Some(80), colours: false, headers: true };
+        let text = render(&listing(&workers(), &[], NOW).unwrap(), Format::Table, frame);
+        assert_eq!(text, expected, "\n{text}");
+    }
+
+    #[test]
+    fn a_worker_is_named_with_its_cluster_where_that_is_needed() {
+        let names = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+            let listing = listing(&workers(), &names, NOW).map_err(|failure| failure.exit)?;
+            Ok(listing.rows.into_iter().map(|row| row.name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&["pi-2"]), Ok(vec!["worker/pi-2".to_owned()]));
+        assert_eq!(names(&["berlin/pi-1"]).unwrap().len(), 1);
+        assert_eq!(names(&["pi-1"]), Err(Exit::Usage));
+        assert_eq!(names(&["pi-2", "pi-9"]), Err(Exit::NotFound));
+    }
+}

@@ -1,0 +1,57 @@
+//! Rows of `hypha get workers`.
+
+use protocol::cluster::{Worker, WorkerState};
+use serde_json::Value;
+
+use crate::output::{Column, Field, Mood, Row};
+use crate::view::{age, megabytes};
+
+pub(crate) const COLUMNS: &[Column] = &[
+    Column::text("WORKER"),
+    Column::text("STATE"),
+    Column::text("CLUSTER"),
+    Column::number("INSTANCES"),
+    Column::number("CPUS"),
+    Column::number("CPU"),
+    Column::number("FREE"),
+    Column::text("ARCH"),
+    Column::text("ADDRESS").wide(),
+    Column::text("RUNTIMES").wide(),
+    Column::number("SEEN"),
+];
+
+/// `now`: seconds since the epoch. A worker that is silent keeps its row, with its age.
+pub(crate) fn row(of: &Worker, document: &Value, now: f64) -> Row {
+    let worker = &of.worker;
+    let (state, mood) = state(of);
+    #[expect(clippy::cast_precision_loss, reason = "shown to the second")]
+    let heard = of.told_timestamp - worker.silent as f64;
+    Row {
+        name: format!("worker/{}", worker.name),
+        fields: vec![
+            worker.name.as_str().into(),
+            Field::mood(state, mood),
+            of.cluster_name.as_str().into(),
+            worker.instances.to_string().into(),
+            worker.vcpus.to_string().into(),
+            format!("{:.0} %", worker.cpu_percent).into(),
+            megabytes(worker.memory).into(),
+            worker.architecture.as_str().into(),
+            worker.ip.as_str().into(),
+            worker.virtualization.join(" ").into(),
+            age(now, heard).into(),
+        ],
+        document: document.clone(),
+    }
+}
+
+/// What hinders most stands first.
+fn state(of: &Worker) -> (&'static str, Mood) {
+    match (of.cluster_active, of.worker.state, of.worker.cordoned) {
+        (false, _, _) => ("cluster lost", Mood::Bad),
+        (true, WorkerState::Dead, _) => ("dead", Mood::Bad),
+        (true, WorkerState::Unreachable, _) => ("unreachable", Mood::Changing),
+        (true, WorkerState::Ready, true) => ("cordoned", Mood::Changing),
+        (true, WorkerState::Ready, false) => ("ready", Mood::Good),
+    }
+}

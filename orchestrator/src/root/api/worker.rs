@@ -1,0 +1,42 @@
+//! Workers: Hypha's own part of the API.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use protocol::cluster::Workers;
+
+use super::docs::Message;
+use super::extract::{self, Named};
+use super::schema;
+use crate::root::Root;
+use crate::root::failure::Failure;
+use crate::root::worker::Word;
+
+/// All workers, as their clusters last told of them.
+#[utoipa::path(get, path = "/v1/workers", tag = "worker", responses((status = 200, body = schema::Workers)))]
+pub(super) async fn list(State(root): State<Arc<Root>>) -> Result<Json<Workers>, Failure> {
+    Ok(Json(root.workers().await?))
+}
+
+/// Places nothing new on a worker. What runs there stays. Twice is once.
+#[utoipa::path(post, path = "/v1/workers/{id}/cordon", tag = "worker", params(("id" = String, Path)),
+    responses((status = 200, body = Message), (status = 502, description = "its cluster was not reached or refused")))]
+pub(super) async fn cordon(
+    State(root): State<Arc<Root>>,
+    Named(id): Named<String>,
+) -> Result<Json<Message>, Failure> {
+    root.pass_on(extract::id(&id, "worker")?, Word::Cordon).await?;
+    Ok(Message::json("The worker gets nothing new."))
+}
+
+/// Lets a worker have new instances again. Twice is once.
+#[utoipa::path(post, path = "/v1/workers/{id}/uncordon", tag = "worker", params(("id" = String, Path)),
+    responses((status = 200, body = Message), (status = 502, description = "its cluster was not reached or refused")))]
+pub(super) async fn uncordon(
+    State(root): State<Arc<Root>>,
+    Named(id): Named<String>,
+) -> Result<Json<Message>, Failure> {
+    root.pass_on(extract::id(&id, "worker")?, Word::Uncordon).await?;
+    Ok(Message::json("The worker gets new instances again."))
+}

@@ -1,0 +1,80 @@
+//! Workers, as clusters tell of them, and what an operator says of one.
+
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::bed::Bed;
+use crate::cluster::Cluster;
+
+const PI: &str = "6b033dc62c1f07cbdcd88440";
+
+/// A worker in a report of a cluster of ours.
+pub(crate) fn told(id: &str, name: &str) -> Value {
+    json!({ "_id": id, "name": name, "ip": "192.0.2.31", "state": "ready", "cordoned": false, "silent": 1, "vcpus": 4,
+        "cpu_percent": 7.5, "memory": 3200, "memory_percent": 20.0, "architecture": "arm64",
+        "virtualization": ["docker"], "instances": 3 })
+}
+
+async fn listed(bed: &Bed) -> Value {
+    bed.get("/v1/workers").await.ok()
+}
+
+#[tokio::test]
+async fn workers_are_listed_as_their_clusters_tell_of_them() {
+    let bed = Bed::start().await;
+    let berlin = Cluster::join(&bed, "berlin").await;
+    let home = Cluster::join(&bed, "home").await;
+    Cluster::join(&bed, "oak").await;
+    home.report_workers(&bed, json!([told(PI, "pi-2"), told("6b033dc62c1f07cbdcd88441", "pi-1")])).await;
+    berlin.report_workers(&bed, json!([])).await;
+    let list = listed(&bed).await;
+    let names: Vec<_> = list["workers"].as_array().unwrap().iter().map(|it| &it["name"]).collect();
+    assert_eq!(names, ["pi-1", "pi-2"]);
+    let worker = &list["workers"][1];
+    assert_eq!((&worker["cluster_name"], &worker["cluster_active"]), (&json!("home"), &json!(true)));
+    let kept = told(PI, "pi-2");
+    for (key, value) in kept.as_object().unwrap() {
+        assert_eq!(&worker[key], value, "{key}");
+    }
+    assert_eq!(list["untold"], json!([{ "cluster_name": "oak", "count": 2 }]), "it is not one of ours");
+}
+
+#[tokio::test]
+async fn an_operator_s_word_is_passed_on_and_shown_when_the_cluster_has_kept_it() {
+    let bed = Bed::start().await;
+    let home = Cluster::join(&bed, "home").await;
+    home.report_workers(&bed, json!([told(PI, "pi-2")])).await;
+    for (verb, cordoned) in [("cordon", true), ("cordon", true), ("uncordon", false)] {
+        home.forget();
+        bed.post(&format!("/v1/workers/{PI}/{verb}"), json!({})).await.ok();
+        home.told(&format!("POST /api/worker/{PI}/{verb}")).await;
+        assert_eq!(listed(&bed).await["workers"][0]["cordoned"], json!(cordoned));
+    }
+    for (answer, said) in [(StatusCode::NOT_FOUND, "does not know"), (StatusCode::CONFLICT, "answered 409")] {
+        home.refuse(Some(answer));
+        let refused = bed.post(&format!("/v1/workers/{PI}/cordon"), json!({})).await.is(502);
+        assert!(refused["message"].as_str().unwrap().contains(said), "{refused}");
+        assert_eq!(listed(&bed).await["workers"][0]["cordoned"], json!(false));
+    }
+    bed.post("/v1/workers/6b033dc62c1f07cbdcd88449/cordon", json!({})).await.is(404);
+    bed.post("/v1/workers/pi-2/cordon", json!({})).await.is(404);
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_not_there_is_named() {
+    let bed = Bed::start().await;
+    let gone = Cluster::register(&bed, "gone").await;
+    gone.report_workers(&bed, json!([told(PI, "pi-2")])).await;
+    let answer = bed.post(&format!("/v1/workers/{PI}/cordon"), json!({})).await.is(502);
+    let said = answer["message"].as_str().unwrap();
+    assert!(said.starts_with("Cluster gone at 127.0.0.1:") && said.contains("cannot be reached"), "{said}");
+}
+
+#[tokio::test]
+async fn a_report_with_a_worker_that_is_none_is_refused() {
+    let bed = Bed::start().await;
+    let home = Cluster::join(&bed, "home").await;
+    let report = json!({ "jobs": [], "workers": [{ "name": "pi-2" }] });
+    let refused = bed.post(&format!("/api/information/{}", home.id), report).await.is(400);
+    assert!(refused["message"].as_str().unwrap().contains("_id"), "{refused}");
+}
