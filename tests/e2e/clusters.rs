@@ -1,11 +1,11 @@
 //! Services of two clusters, which know of each other by the root only. The last of all claims: the second cluster stays.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use integration::Lab;
 use integration::application::Application;
 use serde_json::{Value, json};
 
-use crate::deploy::{come_to_their_end, finish_when_told_to_stop};
+use crate::deploy::{come_to_their_end, fetch, finish_when_told_to_stop};
 use crate::{Claim, import};
 
 pub(crate) const CLAIMS: &[Claim] = &[
@@ -48,6 +48,15 @@ fn services_of_two_clusters_reach_each_other(lab: &mut Lab) -> Result<()> {
         ensure!(answer.trim_end() == expected, "{answer:?} instead of {expected:?}");
         system.client.container.ping(instance.instance_ip)?;
         instance.container.ping(system.client.instance_ip)?;
+    }
+    // Also for what is in no container.
+    for worker in &lab.workers {
+        for instance in &system.instances {
+            let answer = fetch(&worker.netns, instance.instance_ip)
+                .with_context(|| format!("from {} to {}", worker.name, instance.host_name))?;
+            let expected = format!("{} answers 10.", instance.host_name);
+            ensure!(answer.contains(&expected), "{}: {answer:?} instead of {expected:?}", worker.name);
+        }
     }
     let everybody = system.instances.iter().chain([&system.client]);
     for instance in everybody {

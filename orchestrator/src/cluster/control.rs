@@ -3,11 +3,12 @@
 //!
 //! Events that wait are taken together, so that a burst is written with one sync.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use protocol::id::Id;
-use protocol::net::{JobUpdate, NetInstance, NetService, Subnet};
+use protocol::net::{JobUpdate, NetInstance, NetService, NodeItself, Subnet};
 use protocol::node::Node;
 use protocol::service::{Instance as Document, Service as ServiceDocument};
 use serde_json::Value;
@@ -56,13 +57,18 @@ pub(super) enum Command {
         worker: Id,
         subnet: Subnet,
     },
-    /// Registered at the root, which gave this id.
+    /// Where the processes of another cluster's node are reached, as the root says.
+    NodeAnswered {
+        address: IpAddr,
+        answer: Result<Option<NodeItself>, Unreached>,
+    },
     /// A worker is to get nothing new, or is to again.
     Cordon {
         worker: Id,
         cordoned: bool,
         reply: oneshot::Sender<Result<(), Refused>>,
     },
+    /// Registered at the root, which gave this id.
     RootIsBack {
         id: Id,
     },
@@ -156,6 +162,7 @@ impl Control {
             }
             Command::TableChanged(update) => self.state.table_changed(&update, Instant::now()),
             Command::TableAnswered { subject, answer } => self.state.table_answered(&subject, answer, now),
+            Command::NodeAnswered { address, answer } => self.state.node_answered(address, answer, now),
             Command::SubnetGiven { worker, subnet } => self.state.subnet_given(worker, subnet),
             Command::RootIsBack { id } => self.state.root_is_back(id),
             Command::Summary(reply) => answer(reply, self.state.summary(now)),
@@ -197,6 +204,13 @@ fn transaction(keep: &std::collections::BTreeMap<String, Option<Value>>) -> Tran
 
 async fn ask_root(question: Ask, root: RootClient, commands: mpsc::Sender<Command>) {
     let command = match question {
+        Ask::Table(subject) if let Some(address) = subject.ns_ip() => {
+            let answer = root.node(address).await.map_err(|error| {
+                tracing::debug!(%address, error = %chain(&error), "node not had from the root");
+                Unreached
+            });
+            Command::NodeAnswered { address, answer }
+        }
         Ask::Table(subject) => {
             let answer = root.table(&subject).await.map_err(|error| {
                 tracing::debug!(%subject, error = %chain(&error), "table not had from the root");

@@ -7,6 +7,7 @@
 //! somebody is interested.
 
 mod interests;
+mod node_itself;
 mod nodes;
 mod question;
 
@@ -18,7 +19,7 @@ use std::time::Instant;
 use protocol::address;
 use protocol::id::Id;
 use protocol::name::ServiceName;
-use protocol::net::{NetService, NodeItself, TableInstance, TableQuery, TableResult, UpdateKind};
+use protocol::net::{NetService, TableInstance, TableQuery, TableResult, UpdateKind};
 
 use self::interests::Interests;
 use self::nodes::Nodes;
@@ -38,8 +39,8 @@ impl Subject {
         text.parse().map(Self::Address).or_else(|_no_address| text.parse().map(Self::Name)).ok()
     }
 
-    /// The NsIP that this is, of which the root knows nothing.
-    fn ns_ip(&self) -> Option<IpAddr> {
+    /// The NsIP that this is: no service is behind it.
+    pub(super) fn ns_ip(&self) -> Option<IpAddr> {
         match self {
             Self::Address(address) => Some(*address).filter(|address| address::is_container(*address)),
             Self::Name(_) => None,
@@ -163,7 +164,7 @@ impl Directory {
             return;
         };
         if let Some(address) = subject.ns_ip() {
-            self.query_node(worker, key.clone(), address);
+            self.query_node(worker, key.clone(), address, now);
             return;
         }
         self.interests.add(worker, subject.clone());
@@ -178,32 +179,6 @@ impl Directory {
         } else {
             self.ask(&subject);
             self.questions.wait(&subject, worker, key.clone(), now);
-        }
-    }
-
-    /// A worker wants to know whose this NsIP is. What is answered for is a node itself only: containers are found by the
-    /// tables of their services. Who asked for one that is known is told when it changes.
-    fn query_node(&mut self, worker: Id, query_key: String, address: IpAddr) {
-        let instance = self.nodes.find(address);
-        if instance.is_some() {
-            self.interests.add(worker, Subject::Address(address));
-        }
-        let instance_list = instance.into_iter().collect();
-        let result = TableResult { app_name: String::new(), instance_list, query_key, leaving: Vec::new() };
-        self.acts.push(Act::Answer { worker, result });
-    }
-
-    /// Where a worker's own processes are reached, as far as it has said so.
-    pub(super) fn itself(&self, worker: Id) -> Option<&NodeItself> {
-        self.nodes.of(worker)
-    }
-
-    /// A node's own processes are reached so from now on. It has been checked that the addresses are the node's.
-    pub(super) fn node_itself(&mut self, worker: Id, itself: &NodeItself) {
-        for address in self.nodes.set(worker, itself) {
-            for other in self.interests.in_subject(&Subject::Address(address)) {
-                self.query_node(other, address.to_string(), address);
-            }
         }
     }
 
@@ -322,6 +297,14 @@ impl Directory {
             self.answer_with_what_is_known(worker, key);
         }
         self.acts.extend(self.questions.due(now).into_iter().map(Act::Ask));
+        for address in self.nodes.due(now) {
+            let subject = Subject::Address(address);
+            if self.interests.contains(&subject) {
+                self.ask(&subject);
+            } else {
+                self.nodes.forget_elsewhere(address);
+            }
+        }
         let over = |name: &ServiceName| {
             let until = self.tables.get(name).and_then(|known| known.table.leaves_until());
             until.is_none_or(|until| until <= now)

@@ -1,11 +1,12 @@
 //! What the cluster asks of its root over HTTP and gRPC. One attempt each; who calls decides whether to try again.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use protocol::cluster::Report;
 use protocol::id::Id;
 use protocol::name::ServiceName;
-use protocol::net::{NetDeployStatus, NetService, Subnet};
+use protocol::net::{NetDeployStatus, NetService, NodeItself, Subnet};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use tokio::sync::watch;
 use tonic::transport::Endpoint;
@@ -126,6 +127,21 @@ impl RootClient {
         };
         let url = format!("{}/api/net/{path}/instances", self.net);
         let doing = "ask for a table";
+        let sent = self.named(self.http.get(&url)).timeout(TABLE_WITHIN).send().await;
+        match accepted(doing, url.clone(), sent).await {
+            Ok(response) => {
+                response.json().await.map(Some).map_err(|source| RootError::Http { doing, url, source })
+            }
+            Err(RootError::Unknown { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where the processes of a node of another cluster are reached. `None`: the root knows no such node, or is
+    /// Oakestra's, which never does.
+    pub(super) async fn node(&self, address: IpAddr) -> Result<Option<NodeItself>, RootError> {
+        let url = format!("{}/api/net/node/{}", self.net, address.to_string().replace('.', "_"));
+        let doing = "ask for a node";
         let sent = self.named(self.http.get(&url)).timeout(TABLE_WITHIN).send().await;
         match accepted(doing, url.clone(), sent).await {
             Ok(response) => {

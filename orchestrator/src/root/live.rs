@@ -2,9 +2,11 @@
 //! nothing and knows all of it again after one report of each cluster.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 
 use protocol::cluster::{Report, ReportedWorker};
 use protocol::id::Id;
+use protocol::net::NodeItself;
 use protocol::service::Instance;
 use serde_json::{Value, json};
 
@@ -84,6 +86,16 @@ impl Live {
     pub fn cluster_of_worker(&self, worker: Id) -> Option<Id> {
         let mut clusters = self.clusters.iter();
         clusters.find(|(_, view)| view.workers().any(|told| told.id == worker)).map(|(id, _)| *id)
+    }
+
+    /// The node whose own processes speak under this NsIP.
+    #[must_use]
+    pub fn node_itself(&self, address: IpAddr) -> Option<&NodeItself> {
+        let told = self.clusters.values().flat_map(ClusterView::workers);
+        told.filter_map(|worker| worker.itself.as_ref()).find(|itself| match address {
+            IpAddr::V4(address) => itself.nsip == address,
+            IpAddr::V6(address) => itself.nsipv6 == Some(address),
+        })
     }
 
     /// A cluster has kept an operator's word, which its next report will show.

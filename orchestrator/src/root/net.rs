@@ -11,7 +11,7 @@ use axum::routing::{delete, get, post};
 use axum::{Extension, Json, Router};
 use protocol::id::Id;
 use protocol::name::ServiceName;
-use protocol::net::{NetCluster, NetDeployStatus, NetService, Subnet, UpdateKind};
+use protocol::net::{NetCluster, NetDeployStatus, NetService, NodeItself, Subnet, UpdateKind};
 use serde_json::json;
 
 use super::api::Body;
@@ -29,6 +29,7 @@ pub(super) fn router(root: Arc<Root>) -> Router {
         .route("/api/net/service/{name}/instances", get(by_name))
         .route("/api/net/service/ip/{address}/instances", get(by_address))
         .route("/api/net/service/net_deploy_status", post(settle))
+        .route("/api/net/node/{address}", get(node))
         .route("/api/net/interest/{name}", delete(lose_interest))
         .fallback(super::api::no_route)
         .with_state(root)
@@ -79,6 +80,20 @@ async fn by_address(
     let address: IpAddr = text.replace('_', ".").parse().map_err(|_invalid| unknown())?;
     let id = root.owner_of(address).await?.ok_or_else(unknown)?;
     root.table(id, &headers, peer).await
+}
+
+/// Where the processes of a node are reached that speak to services under this NsIP. Of Hypha's clusters: see
+/// [`protocol::net::NodeItself`]. The dots of the address are written as `_`.
+async fn node(
+    State(root): State<Arc<Root>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    Path(text): Path<String>,
+) -> Result<Json<NodeItself>, Failure> {
+    root.callers(&headers, peer).await?;
+    let unknown = || Failure::NotFound { kind: "node with address", id: text.clone() };
+    let address: IpAddr = text.replace('_', ".").parse().map_err(|_invalid| unknown())?;
+    root.live().node_itself(address).cloned().map(Json).ok_or_else(unknown)
 }
 
 async fn settle(

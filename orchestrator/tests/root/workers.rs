@@ -1,6 +1,7 @@
 //! Workers, as clusters tell of them, and what an operator says of one.
 
 use axum::http::StatusCode;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::bed::Bed;
@@ -77,4 +78,23 @@ async fn a_report_with_a_worker_that_is_none_is_refused() {
     let report = json!({ "jobs": [], "workers": [{ "name": "pi-2" }] });
     let refused = bed.post(&format!("/api/information/{}", home.id), report).await.is(400);
     assert!(refused["message"].as_str().unwrap().contains("_id"), "{refused}");
+}
+
+#[tokio::test]
+async fn clusters_learn_where_the_processes_of_a_node_of_another_one_are_reached() {
+    let bed = Bed::start().await;
+    let node = |address: &str| format!("/api/net/node/{address}");
+    bed.net(Method::GET, &node("10_18_0_62"), None).await.is(400);
+    let home = Cluster::join(&bed, "home").await;
+    let itself = json!({ "nsip": "10.18.0.62", "nsipv6": "fc00::3e", "host_port": "50103",
+        "host_ip": "192.0.2.31", "links": ["vx"] });
+    let mut worker = told(PI, "pi-2");
+    worker["itself"] = itself.clone();
+    home.report_workers(&bed, json!([worker])).await;
+    for address in ["10_18_0_62", "10.18.0.62", "fc00::3e"] {
+        assert_eq!(bed.net(Method::GET, &node(address), None).await.ok(), itself, "{address}");
+    }
+    for address in ["10_18_0_63", "pi-2"] {
+        bed.net(Method::GET, &node(address), None).await.is(404);
+    }
 }

@@ -1,8 +1,10 @@
+mod nodes;
+
 use std::time::{Duration, Instant};
 
 use protocol::id::Id;
 use protocol::name::ServiceName;
-use protocol::net::{NetService, NodeItself, TableQuery, UpdateKind};
+use protocol::net::{NetService, TableQuery, UpdateKind};
 use serde_json::json;
 
 use super::interests::INTERESTS_MAX;
@@ -378,55 +380,4 @@ fn who_is_done_with_a_name_is_done_with_its_addresses() {
     directory.take_acts();
     directory.ignores(WORKER, &by_name());
     assert_eq!(directory.take_acts(), [Act::Forget(name())]);
-}
-
-/// WORKER's own processes, reached at this address of the underlay.
-fn itself(host: &str) -> NodeItself {
-    NodeItself {
-        nsip: "10.18.0.62".parse().unwrap(),
-        nsipv6: Some("fc00::3e".parse().unwrap()),
-        host_port: 50103,
-        links: protocol::link::LinkOffer { vx: true },
-        host_ip: host.parse().unwrap(),
-    }
-}
-
-/// What each answer has: who is told, the question, and where the node is.
-fn nodes(acts: &[Act]) -> Vec<(Id, String, Option<String>)> {
-    acts.iter()
-        .map(|act| match act {
-            Act::Answer { worker, result } => {
-                assert_eq!(result.app_name, "");
-                let host = result.instance_list.first().and_then(|instance| instance.host_ip.clone());
-                (*worker, result.query_key.clone(), host)
-            }
-            other => panic!("{other:?}"),
-        })
-        .collect()
-}
-
-#[test]
-fn a_node_itself_is_found_by_its_ns_ips_and_the_root_is_not_asked() {
-    let now = Instant::now();
-    let mut directory = Directory::default();
-    let answer = |text: &str, host: Option<&str>| (OTHER, text.to_owned(), host.map(ToOwned::to_owned));
-    directory.query(OTHER, &query("10.18.0.62"), now);
-    assert_eq!(nodes(&directory.take_acts()), [answer("10.18.0.62", None)], "at once");
-
-    directory.node_itself(WORKER, &itself("192.0.2.31"));
-    assert_eq!(directory.take_acts(), [], "nobody has asked for what is known");
-    for address in ["10.18.0.62", "fc00::3e"] {
-        directory.query(OTHER, &query(address), now);
-        assert_eq!(nodes(&directory.take_acts()), [answer(address, Some("192.0.2.31"))]);
-    }
-    // Once more is no news; another address is, for who has asked.
-    directory.node_itself(WORKER, &itself("192.0.2.31"));
-    assert_eq!(directory.take_acts(), []);
-    directory.node_itself(WORKER, &itself("192.0.2.77"));
-    let moved = ["10.18.0.62", "fc00::3e"].map(|address| answer(address, Some("192.0.2.77")));
-    assert_eq!(nodes(&directory.take_acts()), moved);
-
-    directory.forget_worker(WORKER);
-    directory.query(OTHER, &query("10.18.0.62"), now);
-    assert_eq!(nodes(&directory.take_acts()), [answer("10.18.0.62", None)]);
 }

@@ -134,6 +134,10 @@ impl State {
             tracing::warn!(%worker, nsip = %itself.nsip, "a worker claims an address that is not of its block for itself");
             return;
         }
+        if self.directory.itself(worker) != Some(itself) {
+            // Other clusters hear of it from the root.
+            self.effects.report = true;
+        }
         self.directory.node_itself(worker, itself);
         self.overlay_acts();
     }
@@ -170,6 +174,17 @@ impl State {
         now: Instant,
     ) {
         self.directory.root_answered(subject, answer, now);
+        self.overlay_acts();
+    }
+
+    /// The root answered where the processes of another cluster's node are reached.
+    pub(in crate::cluster) fn node_answered(
+        &mut self,
+        address: IpAddr,
+        answer: Result<Option<NodeItself>, Unreached>,
+        now: Instant,
+    ) {
+        self.directory.node_answered(address, answer, now);
         self.overlay_acts();
     }
 
