@@ -1,6 +1,7 @@
 //! What the programs give to the slow path, and what they take from it.
 
 use std::net::Ipv4Addr;
+use std::time::Instant;
 
 use netmanager::datapath::{DropReason, FROM_SLOW_PATH, Policy};
 use netmanager_common::budget;
@@ -50,9 +51,16 @@ fn a_flood_of_one_container_takes_nothing_from_another() {
     const BURST: u32 = budget::CONTAINER.burst;
     let mut bed = bed();
     let flood = Packet::new(Udp, CLIENT.ns_ip, UNKNOWN_SERVICE).sent_by(&CLIENT);
+    let begun = Instant::now();
     let verdicts: Vec<_> = (0..4 * BURST).map(|_| bed.container_sends(&flood).verdict).collect();
     let taken = verdicts.iter().filter(|verdict| **verdict == REDIRECT).count();
-    assert!(taken >= BURST as usize && verdicts.contains(&DROP), "{taken} of {}", verdicts.len());
+    // An emulated machine may be so slow that no packet is too much.
+    let refilled = begun.elapsed().as_nanos() / u128::from(budget::CONTAINER.refill_ns) + 1;
+    assert!(
+        taken >= BURST as usize && taken as u128 <= u128::from(BURST) + refilled,
+        "{taken}, {refilled} refilled"
+    );
+    assert!(verdicts.iter().all(|verdict| [REDIRECT, DROP].contains(verdict)), "{verdicts:?}");
     let other = Packet::new(TcpSyn, NEIGHBOUR.ns_ip, UNKNOWN_SERVICE).sent_by(&NEIGHBOUR);
     bed.container_sends(&other).redirected();
 }

@@ -13,7 +13,7 @@ use super::kernel::Kernel;
 use crate::process::{self, Process};
 
 /// What the tests of the data plane run.
-const TOOLS: [&str; 8] = ["bpftool", "ethtool", "ip", "nft", "ping", "sysctl", "tc", "tcpdump"];
+const TOOLS: [&str; 9] = ["bpftool", "ethtool", "ip", "nft", "nstat", "ping", "sysctl", "tc", "tcpdump"];
 
 /// Names under which busybox is called.
 const APPLETS: [&str; 5] = ["cat", "modprobe", "mount", "poweroff", "sh"];
