@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: the program of the same name in the `integration` package, with everything it needs installed and
-//! built.
+//! `cargo xtask bench` and `cargo xtask bench control`: the programs `bench` and `bench-control` of the `integration` package,
+//! with everything they need installed and built.
 
 use std::ffi::OsString;
 
@@ -22,6 +22,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     rights::require("the benchmark")?;
     setup::provide(Purpose::Bench)?;
     let binaries = daemons::build_release()?;
-    heading("bench");
-    Process::new(binaries.join("bench")).args(&arguments.rest).env(BINARIES, &binaries).become_it()
+    let (program, rest) = match arguments.rest.split_first() {
+        Some((first, rest)) if first == "control" => ("bench-control", rest),
+        _ => ("bench", arguments.rest.as_slice()),
+    };
+    heading(program);
+    Process::new(binaries.join(program)).args(rest).env(BINARIES, &binaries).become_it()
 }

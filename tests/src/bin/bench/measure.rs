@@ -72,13 +72,14 @@ pub(crate) struct Taken {
 
 impl Measure {
     /// In the order in which they are taken and shown.
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::Tcp { streams: 1 },
         Self::Tcp { streams: 4 },
         Self::Tcp { streams: 16 },
         Self::RoundTrip { transport: Transport::Tcp, beside_bulk: false },
         Self::RoundTrip { transport: Transport::Udp, beside_bulk: false },
         Self::RoundTrip { transport: Transport::Tcp, beside_bulk: true },
+        Self::RoundTrip { transport: Transport::Udp, beside_bulk: true },
         Self::Connections,
         Self::Datagrams { frame: 64 },
         Self::Datagrams { frame: 128 },
