@@ -182,6 +182,15 @@ impl Bed {
         })
     }
 
+    /// Loads programs that would be loaded when they are first asked, which takes an emulated kernel some seconds: for
+    /// tests of what is soon over.
+    pub(crate) fn load(&mut self, names: &[&str]) {
+        let programs = self.programs.get_mut().unwrap();
+        for name in names {
+            load(name, programs.program_mut(name).expect(name));
+        }
+    }
+
     /// As [`Self::container_sends`] of many frames. Gives the verdicts only.
     pub(crate) fn container_sends_all(&self, frames: impl IntoIterator<Item = Vec<u8>>) -> Vec<i32> {
         self.run_all(FROM_CONTAINER, frames)

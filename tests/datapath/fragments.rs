@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use etherparse::{IpFragOffset, Ipv4Header, Ipv6FragmentHeader, Ipv6Header, Ipv6HeaderSlice, PacketBuilder};
 use integration::{Netns, eventually};
-use netmanager::datapath::{DropReason, FROM_SLOW_PATH, Policy};
+use netmanager::datapath::{DropReason, FROM_CONTAINER, FROM_SLOW_PATH, FROM_UPLINK, Policy};
 use netmanager_common::punt::{Origin, Tag};
 
 use crate::bed::{CLIENT, PASS, PEER};
@@ -146,6 +146,7 @@ fn a_fragment_that_comes_before_the_first_one_waits_at_netmanager_from_either_si
     let peer = IpAddr::V6(PEER6);
     let mut bed = bed(peer);
     bed.within(|datapath| datapath.set_slow_path(Some(CLIENT.ifindex)));
+    bed.load(&[FROM_CONTAINER, FROM_UPLINK, FROM_SLOW_PATH]);
     let parts = split(&udp(CLIENT6, SERVICE6, (40000, 80)), 16, 1);
     let outcome = bed.container_sends(&sent(&parts[1]));
     let held = outcome.redirected().to_vec();

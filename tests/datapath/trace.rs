@@ -26,6 +26,7 @@ fn within<T>(work: impl AsyncFnOnce() -> T) -> T {
 /// What is told of the packets that `send` sends.
 fn told(bed: &mut Bed, filter: &TraceFilter, send: impl FnOnce(&mut Bed)) -> Vec<Traced> {
     let pins = bed.paths(std::path::Path::new("/nowhere")).bpffs;
+    bed.load(&[FROM_CONTAINER, FROM_UPLINK]);
     within(async || {
         let mut tracer = Tracer::open(&pins, filter).unwrap();
         send(bed);
