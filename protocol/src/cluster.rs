@@ -65,6 +65,9 @@ pub struct ReportedWorker {
     /// Nothing new is placed there, by the will of an operator.
     #[serde(default)]
     pub cordoned: bool,
+    /// What runs there is moved to others, likewise.
+    #[serde(default)]
+    pub draining: bool,
     /// Seconds since it was last heard of.
     pub silent: u64,
     pub vcpus: u32,

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::control::Command;
 use super::problem::Problem;
+use super::state::Wish;
 use super::uplink::Link;
 use crate::http::Peer;
 
@@ -34,6 +35,7 @@ pub(super) fn router(api: Api) -> Router {
         .route("/api/node/register", post(register))
         .route("/api/service/{job_id}/{number}", post(deploy).delete(undeploy))
         .route("/api/worker/{id}/cordon", post(cordon))
+        .route("/api/worker/{id}/drain", post(drain))
         .route("/api/worker/{id}/uncordon", post(uncordon))
         .route("/api/cluster/status", get(status))
         .fallback(no_route)
@@ -119,16 +121,20 @@ async fn undeploy(
 }
 
 async fn cordon(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
-    set_cordoned(&api, &id, true).await
+    wish(&api, &id, Wish::Cordon).await
+}
+
+async fn drain(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+    wish(&api, &id, Wish::Drain).await
 }
 
 async fn uncordon(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
-    set_cordoned(&api, &id, false).await
+    wish(&api, &id, Wish::Uncordon).await
 }
 
-async fn set_cordoned(api: &Api, id: &str, cordoned: bool) -> Result<Json<Value>, Problem> {
+async fn wish(api: &Api, id: &str, wish: Wish) -> Result<Json<Value>, Problem> {
     let worker: Id = id.parse().map_err(|error| Problem::not_found(format!("no such worker: {error}")))?;
-    api.ask(|reply| Command::Cordon { worker, cordoned, reply }).await??;
+    api.ask(|reply| Command::Wish { worker, wish, reply }).await??;
     Ok(ok())
 }
 

@@ -21,7 +21,7 @@ use super::backoff::Backoff;
 use super::directory::{Subject, Unreached};
 use super::intake::Intake;
 use super::root_client::RootClient;
-use super::state::{Ask, Effects, Refused, State, Summary};
+use super::state::{Ask, Effects, Refused, State, Summary, Wish};
 use super::uplink::chain;
 use crate::broker::access::Roster;
 use crate::broker::{self, Broker};
@@ -62,10 +62,10 @@ pub(super) enum Command {
         address: IpAddr,
         answer: Result<Option<NodeItself>, Unreached>,
     },
-    /// A worker is to get nothing new, or is to again.
-    Cordon {
+    /// What an operator wants of a worker.
+    Wish {
         worker: Id,
-        cordoned: bool,
+        wish: Wish,
         reply: oneshot::Sender<Result<(), Refused>>,
     },
     /// Registered at the root, which gave this id.
@@ -156,8 +156,8 @@ impl Control {
                 let outcome = self.state.undeploy(service, number, now);
                 afterwards.push(Box::new(move || answer(reply, outcome)));
             }
-            Command::Cordon { worker, cordoned, reply } => {
-                let outcome = self.state.cordon(worker, cordoned);
+            Command::Wish { worker, wish, reply } => {
+                let outcome = self.state.wish(worker, wish);
                 afterwards.push(Box::new(move || answer(reply, outcome)));
             }
             Command::TableChanged(update) => self.state.table_changed(&update, Instant::now()),

@@ -43,6 +43,12 @@ pub(super) struct Record {
     #[serde(default)]
     pub(super) left: Option<String>,
     pub(super) address: Option<Address>,
+    /// It still serves at this worker, which it leaves when it runs at another one.
+    #[serde(default)]
+    pub(super) moving_from: Option<Id>,
+    /// Where it is going to be reached, while it moves.
+    #[serde(default)]
+    pub(super) arriving: Option<Address>,
 }
 
 /// Where an instance is reached, as its worker's netmanager says.
@@ -94,7 +100,16 @@ impl Instance {
     pub(super) fn new(service: Id, mut document: Document) -> Self {
         document.status = Status::ClusterScheduled;
         document.worker_id = None;
-        let record = Record { service, document, removing: false, failures: 0, left: None, address: None };
+        let record = Record {
+            service,
+            document,
+            removing: false,
+            failures: 0,
+            left: None,
+            address: None,
+            moving_from: None,
+            arriving: None,
+        };
         Self {
             record,
             phase: Phase::Waiting { until: None, no_room: false },
@@ -148,7 +163,32 @@ impl Instance {
 
     /// Its address, while it is where the address says.
     pub(super) fn address(&self) -> Option<&Address> {
-        self.record.address.as_ref().filter(|address| self.wanted_on() == Some(address.worker))
+        let serves_there = |address: &&Address| {
+            let there = Some(address.worker);
+            self.wanted_on() == there || (self.record.moving_from == there && !self.record.removing)
+        };
+        self.record.address.as_ref().filter(serves_there)
+    }
+
+    /// Its worker's netmanager says where it is reached, or that it is not any more. Says whether that is news.
+    pub(super) fn reached_at(&mut self, worker: Id, address: Option<Address>) -> bool {
+        let moves = self.record.moving_from.is_some_and(|from| from != worker);
+        let known = if moves { &mut self.record.arriving } else { &mut self.record.address };
+        std::mem::replace(known, address.clone()) != address
+    }
+
+    /// Lets it wait for another worker, and serve where it is until it runs there.
+    pub(super) fn move_away(&mut self, from: Id, reason: &str) {
+        self.record.moving_from = Some(from);
+        self.record.arriving = None;
+        self.leave(Status::ClusterScheduled, reason.to_owned(), None);
+    }
+
+    /// It serves no more where it has moved away from.
+    pub(super) fn left_for_good(&mut self) {
+        if self.record.moving_from.take().is_some() {
+            self.record.address = self.record.arriving.take();
+        }
     }
 
     /// Its address, while it is being stopped there.
@@ -239,6 +279,9 @@ impl Instance {
             Phase::Completed { .. } | Phase::Removing { .. } => return false,
             _ => now,
         };
+        if status == Status::Running && self.record.moving_from.is_some_and(|from| from != worker) {
+            self.left_for_good();
+        }
         let running = self.status() == Status::Running && matches!(self.phase, Phase::Up { .. });
         self.phase = Phase::Up { worker, since, named: now };
         self.record.document.worker_id = Some(worker);

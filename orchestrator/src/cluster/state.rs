@@ -2,6 +2,7 @@
 //! told; whoever owns it ([`super::control`]) makes the effects happen, what is to be kept first.
 //!
 //! - [`demand`]: what is asked of the cluster: workers that join, instances to run and to remove.
+//! - [`draining`]: what operators want of workers.
 //! - [`reports`]: what workers say of themselves and their instances.
 //! - [`placing`]: which waiting instance gets which worker.
 //! - [`overlay`]: addresses and tables.
@@ -9,6 +10,7 @@
 //! - [`summary`]: what the root is told.
 
 mod demand;
+mod draining;
 mod overlay;
 mod placing;
 mod reports;
@@ -28,6 +30,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub(super) use self::demand::Refused;
+pub(super) use self::draining::Wish;
 pub(super) use self::summary::Summary;
 use super::directory::{Directory, Subject};
 use super::instance::{self, Address, Instance, Phase};

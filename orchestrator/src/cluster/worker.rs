@@ -24,6 +24,9 @@ pub(super) struct Record {
     /// Nothing new is placed there, by the will of an operator.
     #[serde(default)]
     pub(super) cordoned: bool,
+    /// What runs there is moved to others, likewise. Only where it is cordoned.
+    #[serde(default)]
+    pub(super) draining: bool,
 }
 
 #[derive(Debug)]
@@ -221,7 +224,13 @@ mod tests {
             ..Node::default()
         };
         Worker::new(
-            Record { id: protocol::id::Id::from_bytes([1; 12]), node, subnet: None, cordoned: false },
+            Record {
+                id: protocol::id::Id::from_bytes([1; 12]),
+                node,
+                subnet: None,
+                cordoned: false,
+                draining: false,
+            },
             now,
         )
     }

@@ -92,6 +92,7 @@ fn endpoints() -> Vec<Endpoint> {
 
         endpoint(GET, "/v1/workers", Rule::One(EVERYBODY), worker::list),
         endpoint(POST, "/v1/workers/{id}/cordon", Rule::One(INFRASTRUCTURE), worker::cordon),
+        endpoint(POST, "/v1/workers/{id}/drain", Rule::One(INFRASTRUCTURE), worker::drain),
         endpoint(POST, "/v1/workers/{id}/uncordon", Rule::One(INFRASTRUCTURE), worker::uncordon),
     ]
 }

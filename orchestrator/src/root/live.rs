@@ -10,6 +10,7 @@ use protocol::net::NodeItself;
 use protocol::service::Instance;
 use serde_json::{Value, json};
 
+use super::worker::Word;
 use crate::clock::{self, Moment};
 
 /// Seconds without a report after which a cluster is no longer active.
@@ -99,10 +100,11 @@ impl Live {
     }
 
     /// A cluster has kept an operator's word, which its next report will show.
-    pub fn set_cordoned(&mut self, cluster: Id, worker: Id, cordoned: bool) {
+    pub(super) fn heed(&mut self, cluster: Id, worker: Id, word: Word) {
         let workers = self.clusters.get_mut(&cluster).and_then(|view| view.report.workers.as_mut());
         for told in workers.into_iter().flatten().filter(|told| told.id == worker) {
-            told.cordoned = cordoned;
+            told.cordoned = word != Word::Uncordon;
+            told.draining = word == Word::Drain || (word == Word::Cordon && told.draining);
         }
     }
 }

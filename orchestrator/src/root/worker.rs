@@ -20,6 +20,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Word {
     Cordon,
+    Drain,
     Uncordon,
 }
 
@@ -60,9 +61,10 @@ impl Root {
             Some(cluster) => self.cluster(cluster).await?.ok_or_else(unknown)?,
             None => return Err(unknown()),
         };
-        let (verb, cordoned) = match word {
-            Word::Cordon => ("cordon", true),
-            Word::Uncordon => ("uncordon", false),
+        let verb = match word {
+            Word::Cordon => "cordon",
+            Word::Drain => "drain",
+            Word::Uncordon => "uncordon",
         };
         let url = format!("http://{}/api/worker/{worker}/{verb}", cluster.authority());
         let sent = self.client.post(url).timeout(ANSWER_WITHIN).send().await;
@@ -72,7 +74,7 @@ impl Root {
         })?;
         match response.status() {
             status if status.is_success() => {
-                self.live().set_cordoned(cluster.id, worker, cordoned);
+                self.live().heed(cluster.id, worker, word);
                 Ok(())
             }
             StatusCode::NOT_FOUND => Err(Failure::Cluster(format!(

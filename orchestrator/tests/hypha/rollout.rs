@@ -56,6 +56,10 @@ fn a_cordoned_worker_is_shown_as_such_and_gets_nothing_new() {
     admin.hypha(&["uncordon", "home/pi-1"]).exits(0);
     let run = admin.hypha(&["scale", "web=2"]).exits(0);
     assert!(run.answer.contains("2/2"), "{run:#?}");
+    // There is nobody else to take them.
+    let run = admin.hypha(&["drain", "pi-1", "--timeout", "2s"]).exits(6);
+    run.says("not empty after 2 s").says("hello/web/0: Stays on pi-1, which is drained");
+    admin.hypha(&["uncordon", "pi-1"]).exits(0);
     admin.hypha(&["cordon", "pi-1", "pi-9"]).exits(3).says("no worker 'pi-9'");
     assert_eq!(admin.hypha(&["get", "workers", "pi-1", "-o", "name"]).exits(0).answer, "worker/pi-1\n");
 }

@@ -28,7 +28,7 @@ enum For {
     ApplicationPeople,
 }
 
-const TABLE: [(&str, &str, For); 36] = [
+const TABLE: [(&str, &str, For); 37] = [
     ("POST", "/api/auth/login", For::Everybody),
     ("POST", "/api/auth/refresh", For::RefreshTokens),
     ("POST", "/api/auth/register", For::Administrators),
@@ -64,6 +64,7 @@ const TABLE: [(&str, &str, For); 36] = [
     ("POST", "/api/information/{id}", For::Everybody),
     ("GET", "/v1/workers", For::Users),
     ("POST", "/v1/workers/{id}/cordon", For::Operators),
+    ("POST", "/v1/workers/{id}/drain", For::Operators),
     ("POST", "/v1/workers/{id}/uncordon", For::Operators),
 ];
 

@@ -11,7 +11,7 @@ const PI: &str = "6b033dc62c1f07cbdcd88440";
 
 /// A worker in a report of a cluster of ours.
 pub(crate) fn told(id: &str, name: &str) -> Value {
-    json!({ "_id": id, "name": name, "ip": "192.0.2.31", "state": "ready", "cordoned": false, "silent": 1, "vcpus": 4,
+    json!({ "_id": id, "name": name, "ip": "192.0.2.31", "state": "ready", "cordoned": false, "draining": false, "silent": 1, "vcpus": 4,
         "cpu_percent": 7.5, "memory": 3200, "memory_percent": 20.0, "architecture": "arm64",
         "virtualization": ["docker"], "instances": 3 })
 }
@@ -45,7 +45,7 @@ async fn an_operator_s_word_is_passed_on_and_shown_when_the_cluster_has_kept_it(
     let bed = Bed::start().await;
     let home = Cluster::join(&bed, "home").await;
     home.report_workers(&bed, json!([told(PI, "pi-2")])).await;
-    for (verb, cordoned) in [("cordon", true), ("cordon", true), ("uncordon", false)] {
+    for (verb, cordoned) in [("cordon", true), ("cordon", true), ("drain", true), ("uncordon", false)] {
         home.forget();
         bed.post(&format!("/v1/workers/{PI}/{verb}"), json!({})).await.ok();
         home.told(&format!("POST /api/worker/{PI}/{verb}")).await;

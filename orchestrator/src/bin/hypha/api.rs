@@ -41,6 +41,14 @@ struct Tokens {
     refresh_token: Option<String>,
 }
 
+/// What an operator wants of a worker: that it gets nothing new, that it also becomes empty, or neither.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Word {
+    Cordon,
+    Drain,
+    Uncordon,
+}
+
 impl Client {
     /// `renewed` is called with each session that got a new token, so that it can be stored.
     pub(crate) fn new(
@@ -105,9 +113,13 @@ impl Client {
         self.get("/v1/workers").await
     }
 
-    /// Whether a worker is to get nothing new.
-    pub(crate) async fn cordon(&self, worker: Id, cordoned: bool) -> Result<(), ApiError> {
-        let verb = if cordoned { "cordon" } else { "uncordon" };
+    /// Says what is wanted of a worker.
+    pub(crate) async fn say(&self, worker: Id, word: Word) -> Result<(), ApiError> {
+        let verb = match word {
+            Word::Cordon => "cordon",
+            Word::Drain => "drain",
+            Word::Uncordon => "uncordon",
+        };
         self.call(Method::POST, &format!("/v1/workers/{worker}/{verb}"), None).await.map(drop)
     }
 

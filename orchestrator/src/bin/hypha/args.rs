@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Why(Why),
     /// Place nothing new on workers; what runs there stays.
     Cordon(Cordon),
+    /// Move what runs on workers to others, and wait until they are empty; connections under way with it do not go on.
+    Drain(Drain),
     /// Let workers have new instances again.
     Uncordon(Cordon),
     /// Show in one screen how things are, what is wrong first.
@@ -145,6 +147,15 @@ pub(crate) struct Cordon {
     /// `pi-7`, or `berlin/pi-7` where two clusters have a worker of that name.
     #[arg(value_name = "WORKER", required = true)]
     pub(crate) workers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    /// `pi-7`, or `berlin/pi-7` where two clusters have a worker of that name.
+    #[arg(value_name = "WORKER", required = true)]
+    pub(crate) workers: Vec<String>,
+    #[command(flatten)]
+    pub(crate) patience: Patience,
 }
 
 #[derive(Debug, Args)]

@@ -29,6 +29,7 @@ mod yaml;
 
 use std::process::ExitCode;
 
+use crate::api::Word;
 use crate::args::Command;
 use crate::context::Context;
 use crate::exit::Exit;
@@ -72,8 +73,13 @@ async fn run(context: &Context, command: Option<Command>) -> Result<(), Failure>
         Some(Command::Delete(arguments)) => command::delete::delete(context, &arguments).await,
         Some(Command::Logs(arguments)) => command::logs::logs(context, &arguments).await,
         Some(Command::Why(arguments)) => command::why::why(context, &arguments).await,
-        Some(Command::Cordon(arguments)) => command::worker::cordon(context, &arguments, true).await,
-        Some(Command::Uncordon(arguments)) => command::worker::cordon(context, &arguments, false).await,
+        Some(Command::Cordon(arguments)) => {
+            command::worker::say(context, &arguments.workers, Word::Cordon).await
+        }
+        Some(Command::Drain(arguments)) => command::worker::drain(context, &arguments).await,
+        Some(Command::Uncordon(arguments)) => {
+            command::worker::say(context, &arguments.workers, Word::Uncordon).await
+        }
         Some(Command::Status) => command::status::status(context).await,
         Some(Command::Version) => version(context),
         Some(Command::Completion { shell }) => completion(shell),

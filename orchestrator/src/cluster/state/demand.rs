@@ -48,7 +48,10 @@ impl State {
             std::collections::btree_map::Entry::Vacant(entry) => {
                 tracing::info!(worker = %node.host, %id, ip = %node.ip, "worker registered");
                 self.by_host.insert(node.host.clone(), id);
-                entry.insert(Worker::new(Record { id, node, subnet: None, cordoned: false }, now))
+                entry.insert(Worker::new(
+                    Record { id, node, subnet: None, cordoned: false, draining: false },
+                    now,
+                ))
             }
         };
         self.effects.keep.insert(worker_key(id), Some(encode(&worker.record)));
@@ -57,20 +60,6 @@ impl State {
         self.room = true;
         self.heard(id, now);
         id
-    }
-
-    /// An operator wants that a worker gets nothing new, or that it does again.
-    pub(in crate::cluster) fn cordon(&mut self, id: Id, cordoned: bool) -> Result<(), Refused> {
-        let worker = self.workers.get_mut(&id).ok_or(Refused::UnknownWorker(id))?;
-        if worker.record.cordoned != cordoned {
-            let verb = if cordoned { "cordoned" } else { "uncordoned" };
-            tracing::info!(worker = %worker.host(), %id, "worker {verb}");
-            worker.record.cordoned = cordoned;
-            self.effects.keep.insert(worker_key(id), Some(encode(&worker.record)));
-            self.effects.report = true;
-            self.room = true;
-        }
-        Ok(())
     }
 
     /// Something came from this worker.

@@ -159,8 +159,7 @@ impl State {
             tracing::debug!(%worker, service = %name, instance = number, "address of an instance that is not there");
             return;
         };
-        if instance.record.address != address {
-            instance.record.address = address;
+        if instance.reached_at(worker, address) {
             self.changed(id, number);
             self.overlay_acts();
         }

@@ -68,7 +68,7 @@ impl State {
         }
     }
 
-    fn count_siblings(&self, id: Id, views: &mut [schedule::Worker]) {
+    pub(super) fn count_siblings(&self, id: Id, views: &mut [schedule::Worker]) {
         views.iter_mut().for_each(|view| view.siblings = 0);
         let instances = self.services.get(&id).into_iter().flat_map(|service| service.instances.values());
         for worker in instances.filter_map(Instance::wanted_on) {
@@ -79,7 +79,7 @@ impl State {
     }
 
     /// The workers with what is left of them.
-    fn views(&self) -> Vec<schedule::Worker> {
+    pub(super) fn views(&self) -> Vec<schedule::Worker> {
         let mut views: Vec<_> = self
             .workers
             .values()
@@ -138,7 +138,7 @@ fn view_of(views: &mut [schedule::Worker], worker: Id) -> Option<&mut schedule::
     views.get_mut(index)
 }
 
-fn request(service: &Service) -> Request {
+pub(super) fn request(service: &Service) -> Request {
     let sla = &service.document.sla;
     Request {
         memory: sla.memory,

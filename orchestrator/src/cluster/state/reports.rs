@@ -161,12 +161,19 @@ impl State {
             || self.named(name).filter_map(|(id, service)| Some((id, service.instances.get(&number)?)));
         candidates()
             .find(|(_, instance)| instance.worker() == Some(worker))
-            .or_else(|| candidates().find(|(_, instance)| matches!(instance.phase, Phase::Waiting { .. })))
+            .or_else(|| {
+                candidates().find(|(_, instance)| {
+                    matches!(instance.phase, Phase::Waiting { .. }) && instance.record.moving_from.is_none()
+                })
+            })
             .map(|(id, _)| id)
     }
 
     /// A worker has what it should not have.
     fn evict(&mut self, worker: Id, name: &ServiceName, number: u32, virtualization: String, now: Instant) {
+        if self.is_moving_from(worker, name, number) {
+            return;
+        }
         let what = (worker, InstanceName { service: name.clone(), number });
         if self.evicted.get(&what).is_some_and(|told| now.saturating_duration_since(*told) < EVICT_AGAIN) {
             return;

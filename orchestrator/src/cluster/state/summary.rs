@@ -52,7 +52,7 @@ impl State {
 
     fn reported_worker(&self, worker: &Worker, now: Instant) -> ReportedWorker {
         let (id, node) = (worker.id(), worker.node());
-        let instances = self.on_worker.get(&id).map_or(0, BTreeSet::len);
+        let instances = self.on_worker.get(&id).map_or(0, BTreeSet::len) + self.moving_from(id).count();
         ReportedWorker {
             id,
             name: worker.host().to_owned(),
@@ -63,6 +63,7 @@ impl State {
                 Standing::Dead => WorkerState::Dead,
             },
             cordoned: worker.record.cordoned,
+            draining: worker.record.draining,
             silent: worker.silence(now).as_secs(),
             vcpus: node.vcpus,
             cpu_percent: node.cpu_percent,

@@ -1,6 +1,7 @@
 //! The whole state against simulated workers, in simulated time.
 
 mod convergence;
+mod draining;
 mod world;
 
 use std::time::Duration;
@@ -11,7 +12,7 @@ use protocol::status::Status;
 use serde_json::json;
 
 use self::world::{SERVICE, World};
-use super::Ask;
+use super::{Ask, Wish};
 use crate::cluster::worker::Standing;
 
 #[test]
@@ -127,9 +128,9 @@ fn a_cordoned_worker_keeps_what_it_has_and_gets_nothing_new_until_it_is_uncordon
     let mut world = World::with_workers(1);
     let worker = world.id(0);
     world.deploy(0);
-    world.state.cordon(worker, true).unwrap();
+    world.state.wish(worker, Wish::Cordon).unwrap();
     assert!(world.state.take_effects().report, "the root is to know");
-    world.state.cordon(worker, true).unwrap();
+    world.state.wish(worker, Wish::Cordon).unwrap();
     let effects = world.state.take_effects();
     assert!(effects.keep.is_empty() && !effects.report, "twice is once");
     world.deploy(1);
@@ -137,16 +138,16 @@ fn a_cordoned_worker_keeps_what_it_has_and_gets_nothing_new_until_it_is_uncordon
     assert_eq!(world.running(0).len(), 1);
     assert_eq!(world.status(1), Some(Status::NoWorkerCapacity));
     assert!(world.state.summary(world.now).report.workers.unwrap()[0].cordoned);
-    world.state.cordon(worker, false).unwrap();
+    world.state.wish(worker, Wish::Uncordon).unwrap();
     world.run(Duration::from_secs(5));
     assert_eq!(world.running(0).len(), 2);
-    assert!(world.state.cordon(protocol::id::Id::from_bytes([99; 12]), true).is_err());
+    assert!(world.state.wish(protocol::id::Id::from_bytes([99; 12]), Wish::Cordon).is_err());
 }
 
 #[test]
 fn a_cordoned_worker_stays_so_when_the_cluster_restarts_and_when_it_registers_again() {
     let mut world = World::with_workers(1);
-    world.state.cordon(world.id(0), true).unwrap();
+    world.state.wish(world.id(0), Wish::Cordon).unwrap();
     world.run(Duration::from_secs(1));
     world.restart();
     world.resume(0);

@@ -33,6 +33,7 @@ impl State {
     pub(in crate::cluster) fn tick(&mut self, now: Instant) {
         self.look_for_silence(now);
         self.look_for_due_instances(now);
+        self.drain(now);
         self.evicted.retain(|_, told| now.saturating_duration_since(*told) < EVICTIONS_KEPT);
         self.directory.tick(now);
         self.overlay_acts();
@@ -63,6 +64,7 @@ impl State {
 
     fn worker_lost(&mut self, worker: Id, host: &str) {
         self.directory.forget_worker(worker);
+        self.nobody_moves_from(worker);
         let timeout = self.worker_timeout.as_secs();
         for (id, number) in self.instances_on(worker) {
             match self.phase(id, number) {

@@ -42,7 +42,7 @@ impl Message {
         service::create, service::get, service::update, service::delete, service::list, service::list_of,
         service::deploy, service::undeploy,
         cluster::list, cluster::list_active, cluster::report,
-        worker::list, worker::cordon, worker::uncordon,
+        worker::list, worker::cordon, worker::drain, worker::uncordon,
     ),
     components(schemas(ErrorBody)),
     modifiers(&Refusals),

@@ -129,6 +129,8 @@ struct Worker {
     state: String,
     /// Nothing new is placed there.
     cordoned: bool,
+    /// What runs there moves to others.
+    draining: bool,
     /// Seconds since it was last heard of.
     silent: u64,
     vcpus: u32,

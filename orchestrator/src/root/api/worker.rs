@@ -30,6 +30,17 @@ pub(super) async fn cordon(
     Ok(Message::json("The worker gets nothing new."))
 }
 
+/// Moves what runs on a worker to others, and places nothing new there. What fits nowhere else stays. Twice is once.
+#[utoipa::path(post, path = "/v1/workers/{id}/drain", tag = "worker", params(("id" = String, Path)),
+    responses((status = 200, body = Message), (status = 502, description = "its cluster was not reached or refused")))]
+pub(super) async fn drain(
+    State(root): State<Arc<Root>>,
+    Named(id): Named<String>,
+) -> Result<Json<Message>, Failure> {
+    root.pass_on(extract::id(&id, "worker")?, Word::Drain).await?;
+    Ok(Message::json("What runs on the worker moves to others."))
+}
+
 /// Lets a worker have new instances again. Twice is once.
 #[utoipa::path(post, path = "/v1/workers/{id}/uncordon", tag = "worker", params(("id" = String, Path)),
     responses((status = 200, body = Message), (status = 502, description = "its cluster was not reached or refused")))]

@@ -1,13 +1,18 @@
-//! Workers: `get workers`, `cordon`, `uncordon`.
+//! Workers: `get workers`, `cordon`, `drain`, `uncordon`.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use protocol::cluster::Worker;
 
-use crate::args::Cordon;
+use crate::api::Word;
+use crate::args::Drain;
 use crate::command::get::now;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::fleet::Workers;
+use crate::fleet::{Fleet, Workers};
+use crate::name::Target;
 use crate::output::Listing;
 use crate::view::{count, worker};
 
@@ -48,16 +53,64 @@ fn find<'a>(workers: &'a Workers, name: &str) -> Result<&'a Worker, Failure> {
     }
 }
 
-/// Whether workers are to get new instances. All names are looked up before anything is changed.
-pub(crate) async fn cordon(context: &Context, arguments: &Cordon, cordoned: bool) -> Result<(), Failure> {
+/// Says something of workers. All names are looked up before anything is changed.
+pub(crate) async fn say(context: &Context, names: &[String], word: Word) -> Result<(), Failure> {
     let client = context.client()?;
     let workers = Workers::fetch(&client).await?;
-    let named = arguments.workers.iter().map(|name| find(&workers, name)).collect::<Result<Vec<_>, _>>()?;
+    let named = names.iter().map(|name| find(&workers, name)).collect::<Result<Vec<_>, _>>()?;
     for worker in named {
-        client.cordon(worker.worker.id, cordoned).await?;
+        client.say(worker.worker.id, word).await?;
     }
     let after = Workers::fetch(&client).await?;
-    context.list(&listing(&after, &arguments.workers, now())?, "")
+    context.list(&listing(&after, names, now())?, "")
+}
+
+/// Between two looks.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// Waits until the workers are empty, and says what moves meanwhile; what cannot move is named with its reason.
+pub(crate) async fn drain(context: &Context, arguments: &Drain) -> Result<(), Failure> {
+    let Drain { workers: names, patience } = arguments;
+    let client = context.client()?;
+    say(context, names, Word::Drain).await?;
+    if patience.no_wait {
+        return Ok(());
+    }
+    context.terminal.on_interrupt("draining goes on; see hypha get workers, and hypha uncordon to end it");
+    let deadline = Instant::now() + patience.timeout;
+    let mut told = BTreeMap::new();
+    loop {
+        let (fleet, workers) = futures::try_join!(Fleet::fetch(&client), Workers::fetch(&client))?;
+        let named = names.iter().map(|name| find(&workers, name)).collect::<Result<Vec<_>, _>>()?;
+        let ids: Vec<_> = named.iter().map(|of| of.worker.id).collect();
+        let left: BTreeMap<_, _> = fleet
+            .services
+            .iter()
+            .flat_map(|service| service.instance_list.iter().map(move |instance| (service, instance)))
+            .filter(|(_, instance)| instance.worker_id.is_some_and(|id| ids.contains(&id)))
+            .map(|(service, instance)| {
+                let label = fleet.names().label(Target::Instance(service.id, instance.instance_number));
+                (label, instance.status_detail.clone().unwrap_or_default())
+            })
+            .collect();
+        for label in told.keys().filter(|label| !left.contains_key(*label)) {
+            context.terminal.say(&format!("{label}: moved"));
+        }
+        let instances: u32 = named.iter().map(|of| of.worker.instances).sum();
+        if left.is_empty() && instances == 0 {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let title = format!("not empty after {} s", patience.timeout.as_secs());
+            let mut failure = Failure::new(Exit::TimedOut, title).hint("hypha why INSTANCE");
+            for (label, why) in left {
+                failure = failure.detail(format!("{label}: {why}"));
+            }
+            return Err(failure);
+        }
+        told = left;
+        tokio::time::sleep(PERIOD).await;
+    }
 }
 
 #[cfg(test)]
@@ -84,6 +137,7 @@ mod tests {
                 ip: "192.0.2.31".to_owned(),
                 state: WorkerState::Ready,
                 cordoned: false,
+                draining: false,
                 silent: 1,
                 vcpus: 4,
                 cpu_percent: 7.6,

@@ -47,11 +47,13 @@ pub(crate) fn row(of: &Worker, document: &Value, now: f64) -> Row {
 
 /// What hinders most stands first.
 fn state(of: &Worker) -> (&'static str, Mood) {
-    match (of.cluster_active, of.worker.state, of.worker.cordoned) {
-        (false, _, _) => ("cluster lost", Mood::Bad),
-        (true, WorkerState::Dead, _) => ("dead", Mood::Bad),
-        (true, WorkerState::Unreachable, _) => ("unreachable", Mood::Changing),
-        (true, WorkerState::Ready, true) => ("cordoned", Mood::Changing),
-        (true, WorkerState::Ready, false) => ("ready", Mood::Good),
+    match of.worker.state {
+        _ if !of.cluster_active => ("cluster lost", Mood::Bad),
+        WorkerState::Dead => ("dead", Mood::Bad),
+        WorkerState::Unreachable => ("unreachable", Mood::Changing),
+        WorkerState::Ready if of.worker.draining && of.worker.instances > 0 => ("draining", Mood::Changing),
+        WorkerState::Ready if of.worker.draining => ("drained", Mood::Changing),
+        WorkerState::Ready if of.worker.cordoned => ("cordoned", Mood::Changing),
+        WorkerState::Ready => ("ready", Mood::Good),
     }
 }

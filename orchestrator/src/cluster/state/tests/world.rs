@@ -87,6 +87,15 @@ impl World {
         Some(self.state.services.get(&SERVICE)?.instances.get(&number)?.status())
     }
 
+    pub(super) fn status_all(&self, status: Status) -> bool {
+        self.wanted().iter().all(|number| self.status(*number) == Some(status))
+    }
+
+    pub(super) fn detail(&self, number: u32) -> String {
+        let instance = self.state.services.get(&SERVICE).and_then(|service| service.instances.get(&number));
+        instance.and_then(|instance| instance.record.document.status_detail.clone()).unwrap_or_default()
+    }
+
     pub(super) fn wanted(&self) -> BTreeSet<u32> {
         let instances = self.state.services.get(&SERVICE).map(|service| &service.instances);
         let wanted = instances.into_iter().flatten().filter(|(_, instance)| !instance.record.removing);

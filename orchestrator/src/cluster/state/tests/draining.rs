@@ -1,0 +1,106 @@
+//! Workers that are to become empty.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use protocol::status::Status;
+
+use super::world::World;
+use crate::cluster::state::Wish;
+
+fn drain(world: &mut World, worker: usize) {
+    world.state.wish(world.id(worker), Wish::Drain).unwrap();
+}
+
+/// How many workers have the instance at this moment.
+fn copies(world: &World, number: u32) -> usize {
+    (0..2).filter(|worker| world.running(*worker).contains(&number)).count()
+}
+
+#[test]
+fn what_runs_on_a_drained_worker_moves_and_is_running_somewhere_all_the_time() {
+    let mut world = World::with_workers(2);
+    for number in 0..6 {
+        world.deploy(number);
+    }
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.running(0).len(), 3);
+    drain(&mut world, 0);
+    for _ in 0..100 {
+        world.run(Duration::from_millis(500));
+        assert!((0..6).all(|number| copies(&world, number) > 0), "one runs nowhere");
+        let told = world.state.summary(world.now).report.workers.unwrap()[0].instances;
+        assert!(told > 0 || world.status_all(Status::Running), "told to be empty too early");
+        let twice = (0..6).filter(|number| copies(&world, *number) > 1).count();
+        assert!(twice <= 2, "they move one after the other: {twice}");
+    }
+    assert!(world.running(0).is_empty());
+    assert_eq!(*world.running(1), BTreeSet::from([0, 1, 2, 3, 4, 5]));
+    assert!((0..6).all(|number| world.status(number) == Some(Status::Running)));
+    // It gets nothing new, until it is to.
+    world.deploy(6);
+    world.run(Duration::from_secs(5));
+    assert!(world.running(0).is_empty());
+    world.state.wish(world.id(0), Wish::Uncordon).unwrap();
+    world.deploy(7);
+    world.run(Duration::from_secs(5));
+    assert_eq!(*world.running(0), BTreeSet::from([7]));
+}
+
+#[test]
+fn what_fits_nowhere_else_stays_and_says_so() {
+    let mut world = World::with_workers(1);
+    world.deploy(0);
+    world.run(Duration::from_secs(5));
+    drain(&mut world, 0);
+    world.run(Duration::from_secs(20));
+    assert_eq!((world.running(0).len(), world.status(0)), (1, Some(Status::Running)));
+    let detail = world.detail(0);
+    assert!(detail.starts_with("Stays on pi0, which is drained: no worker fits"), "{detail}");
+    let kept = world.kept;
+    world.run(Duration::from_secs(20));
+    assert_eq!(world.kept, kept, "said once");
+}
+
+#[test]
+fn draining_goes_on_after_a_restart_of_the_cluster_and_loses_nothing() {
+    for pause in [0, 500, 1000, 1500, 2500] {
+        let mut world = World::with_workers(2);
+        for number in 0..4 {
+            world.deploy(number);
+        }
+        world.run(Duration::from_secs(5));
+        drain(&mut world, 0);
+        world.run(Duration::from_millis(pause.max(500)));
+        world.restart();
+        world.run(Duration::from_secs(60));
+        assert!(world.running(0).is_empty(), "{pause}");
+        assert_eq!(*world.running(1), BTreeSet::from([0, 1, 2, 3]), "{pause}");
+    }
+}
+
+#[test]
+fn one_that_is_taken_back_while_it_moves_is_gone_from_both() {
+    let mut world = World::with_workers(2);
+    world.deploy(0);
+    world.run(Duration::from_secs(5));
+    let from = usize::from(world.running(0).is_empty());
+    drain(&mut world, from);
+    world.run(Duration::from_millis(500));
+    world.undeploy(Some(0));
+    world.run(Duration::from_secs(60));
+    assert_eq!((copies(&world, 0), world.status(0)), (0, None));
+}
+
+#[test]
+fn a_worker_that_is_lost_while_an_instance_leaves_it_serves_no_more() {
+    let mut world = World::with_workers(2);
+    world.deploy(0);
+    world.run(Duration::from_secs(5));
+    let from = usize::from(world.running(0).is_empty());
+    drain(&mut world, from);
+    world.disconnect(from);
+    world.run(Duration::from_secs(60));
+    assert_eq!(world.status(0), Some(Status::Running));
+    assert!(world.running(1 - from).contains(&0));
+}
