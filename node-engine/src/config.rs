@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
+use protocol::location::Location;
 
 use crate::http::Endpoint;
 use crate::runtime::Pull;
@@ -52,6 +53,10 @@ pub struct Args {
     #[arg(long, env = "HYPHA_HOSTNAME", value_name = "NAME")]
     pub hostname: Option<String>,
 
+    /// Where this machine is, in degrees, for services that want to run near a place [default: where its cluster is]
+    #[arg(long, env = "HYPHA_LOCATION", value_name = "LATITUDE,LONGITUDE", allow_hyphen_values = true)]
+    pub location: Option<Location>,
+
     /// Where the logs of the instances are kept, one file each
     #[arg(long, env = "HYPHA_LOG_DIR", value_name = "DIR", default_value = "/var/log/hypha")]
     pub log_dir: PathBuf,
@@ -83,6 +88,7 @@ pub struct Config {
     pub netmanager: Option<Endpoint>,
     pub containerd: PathBuf,
     pub hostname: String,
+    pub location: Option<Location>,
     pub log_dir: PathBuf,
     pub state_dir: PathBuf,
     pub grace: Duration,
@@ -117,6 +123,7 @@ impl Config {
             netmanager,
             containerd: absolute("--containerd", &args.containerd)?,
             hostname: hostname(args.hostname)?,
+            location: args.location,
             log_dir: absolute("--log-dir", &args.log_dir)?,
             state_dir: absolute("--state-dir", &args.state_dir)?,
             grace: Duration::from_secs(args.grace),
@@ -221,6 +228,8 @@ mod tests {
         let config = parse(&["-n", "6000", "-p", "10100", "-a", "192.0.2.10"]).unwrap();
         assert_eq!(config.netmanager, Some(Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: 6000 }));
         assert_eq!(config.cluster().to_string(), "192.0.2.10:10100");
+        let south = parse(&["-a", "c", "--location", "-33.9,151.2"]).unwrap();
+        assert_eq!(south.location.unwrap().to_string(), "-33.9,151.2");
         let without_overlay = parse(&["-a", "c", "-n", "-1"]).unwrap();
         assert_eq!(without_overlay.netmanager, None);
         let socket = parse(&["-a", "[2001:db8::1]"]).unwrap();
@@ -235,6 +244,7 @@ mod tests {
             (&["-a", "cluster:10100"], "--cluster-port"),
             (&["-a", " "], "--cluster"),
             (&["-a", "c", "--hostname", "a/b"], "--hostname"),
+            (&["-a", "c", "--location", "Munich"], "--location"),
             (&["-a", "c", "-n", "0"], "--netmanager-port"),
             (&["-a", "c", "-n", "70000"], "--netmanager-port"),
             (&["-a", "c", "--grace", "ten"], "--grace"),

@@ -60,6 +60,7 @@ impl NodeReporter {
             vcpus: probe::cores(),
             architecture: probe::architecture().to_owned(),
             virtualization: vec![CONTAINER.to_owned()],
+            location: config.location,
             extra,
             ..Node::default()
         };

@@ -10,6 +10,7 @@ mod api;
 mod backoff;
 pub mod config;
 mod control;
+mod decisions;
 mod directory;
 mod instance;
 mod intake;
@@ -33,7 +34,7 @@ use tokio_util::task::TaskTracker;
 pub use self::config::{Args, Config, ConfigError};
 use self::control::Control;
 use self::root_client::{Introduction, RootClient};
-use self::state::{INSTANCES, Kept, OWN_ID, SERVICES, State, TABLES, WORKERS};
+use self::state::{INSTANCES, Kept, OWN_ID, Rules, SERVICES, State, TABLES, WORKERS};
 use self::uplink::{Link, Uplink};
 use crate::broker::Broker;
 use crate::broker::access::Roster;
@@ -90,7 +91,12 @@ pub async fn run_and_tell(
     let store = data_dir.store()?;
     let kept = read(&store).await.map_err(ClusterError::Read)?;
     let id = kept.id;
-    let state = State::new(kept, config.worker_timeout, Instant::now());
+    let rules = Rules {
+        worker_timeout: config.worker_timeout,
+        placement: config.placement,
+        location: protocol::location::of_cluster(&config.location),
+    };
+    let state = State::new(kept, rules, Instant::now());
     let roster = Roster::default();
     state.workers().for_each(|worker| roster.admit(worker));
 

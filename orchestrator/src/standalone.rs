@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use protocol::port;
 use tokio_util::sync::CancellationToken;
 
+use crate::schedule::Placement;
 use crate::{cluster, root};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -54,6 +55,9 @@ pub struct Args {
     /// Seconds of silence after which a worker's instances are placed elsewhere. At least 2.
     #[arg(long, env = "HYPHA_WORKER_TIMEOUT", value_name = "SECONDS", default_value_t = cluster::config::WORKER_TIMEOUT)]
     pub worker_timeout: u64,
+    /// Which of the workers that fit an instance is placed on.
+    #[arg(long, env = "HYPHA_PLACEMENT", value_name = "HOW", default_value = "best-fit")]
+    pub placement: Placement,
     /// Fixed password of the user Admin, instead of a generated one. For clients that insist on Admin/Admin;
     /// everyone who reaches the API can then be admin.
     #[arg(long, env = "HYPHA_INSECURE_ADMIN_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
@@ -107,6 +111,7 @@ impl TryFrom<Args> for Config {
             net_port: args.cluster_net_port,
             mqtt_port: args.mqtt_port,
             worker_timeout: args.worker_timeout,
+            placement: args.placement,
         })?;
         cluster.net = SocketAddr::new(between, args.cluster_net_port);
         Ok(Self { root, cluster })

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::id::Id;
 use crate::lenient::null_as_default;
+use crate::location::Location;
 use crate::name::ServiceName;
 use crate::net::NodeItself;
 use crate::service::Instance;
@@ -37,8 +38,30 @@ pub struct Report {
     /// Of Hypha's clusters: all workers that they know, the silent ones too. Oakestra's say nothing of single workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<Vec<ReportedWorker>>,
+    /// Of Hypha's clusters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub largest: Option<Largest>,
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+/// What a single worker of a cluster offers at most, each amount perhaps another one: a service must fit on one worker,
+/// and the sums over all of them do not say whether it does.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Largest {
+    /// MiB that may still be given out.
+    #[serde(default)]
+    pub memory: u64,
+    #[serde(default)]
+    pub vcpus: u32,
+    #[serde(default)]
+    pub vgpus: u32,
+    /// All that there are, as Go names them.
+    #[serde(default)]
+    pub architectures: Vec<String>,
+    /// Where its workers are. `None`: of some it is not known, or they are at too many places to tell.
+    #[serde(default)]
+    pub locations: Option<Vec<Location>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -12,9 +12,12 @@
 
 pub mod address;
 pub mod cluster;
+pub mod constraint;
+pub mod decision;
 pub mod id;
 pub mod lenient;
 pub mod link;
+pub mod location;
 pub mod name;
 pub mod net;
 pub mod node;

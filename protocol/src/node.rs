@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::id::Id;
 use crate::lenient::null_as_default;
+use crate::location::Location;
 use crate::name::ServiceName;
 use crate::status::Status;
 
@@ -50,6 +51,9 @@ pub struct Node {
     pub supported_addons: Vec<Value>,
     #[serde(default, deserialize_with = "null_as_default")]
     pub csi_drivers: Vec<Value>,
+    /// Where the machine is, if it was told; a key of our own.
+    #[serde(default, deserialize_with = "crate::location::known", skip_serializing_if = "Option::is_none")]
+    pub location: Option<Location>,
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use integration::fuzz::campaign;
 use orchestrator::cluster::{Addresses, Config, run_and_tell};
+use orchestrator::schedule::Placement;
 use protocol::id::Id;
 use protocol::topic::NodeTopic;
 use reqwest::{Client, Method};
@@ -40,6 +41,7 @@ impl Cluster {
             net: free,
             mqtt: free,
             worker_timeout: PATIENCE,
+            placement: Placement::default(),
             root: "127.0.0.1".to_owned(),
             // Nothing of ours listens there.
             root_port: 1,

@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use protocol::cluster::ClusterStatus;
+use protocol::decision::Decisions;
 use protocol::id::Id;
 use protocol::node::{Node, Registered};
 use protocol::service::Service;
@@ -38,6 +39,7 @@ pub(super) fn router(api: Api) -> Router {
         .route("/api/worker/{id}/drain", post(drain))
         .route("/api/worker/{id}/uncordon", post(uncordon))
         .route("/api/cluster/status", get(status))
+        .route("/v1/why/{job_id}", get(why))
         .fallback(no_route)
         .with_state(api)
 }
@@ -136,6 +138,13 @@ async fn wish(api: &Api, id: &str, wish: Wish) -> Result<Json<Value>, Problem> {
     let worker: Id = id.parse().map_err(|error| Problem::not_found(format!("no such worker: {error}")))?;
     api.ask(|reply| Command::Wish { worker, wish, reply }).await??;
     Ok(ok())
+}
+
+async fn why(State(api): State<Api>, Path(job_id): Path<String>) -> Result<Json<Decisions>, Problem> {
+    let service = service_id(&job_id)?;
+    let decisions = api.ask(|reply| Command::Why { service, reply }).await?;
+    let unknown = || Problem::not_found(format!("no service {service} in this cluster"));
+    decisions.map(Json).ok_or_else(unknown)
 }
 
 async fn status(State(api): State<Api>) -> Json<ClusterStatus> {

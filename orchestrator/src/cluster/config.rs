@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use protocol::port;
 
+use crate::schedule::Placement;
+
 /// Seconds; Oakestra's own.
 pub const WORKER_TIMEOUT: u64 = 30;
 /// Workers report every 2 s.
@@ -50,6 +52,9 @@ pub struct Args {
     /// Seconds of silence after which a worker's instances are placed elsewhere. At least 2.
     #[arg(long, env = "HYPHA_WORKER_TIMEOUT", value_name = "SECONDS", default_value_t = WORKER_TIMEOUT)]
     pub worker_timeout: u64,
+    /// Which of the workers that fit an instance is placed on.
+    #[arg(long, env = "HYPHA_PLACEMENT", value_name = "HOW", default_value = "best-fit")]
+    pub placement: Placement,
 }
 
 /// The cluster's configuration, checked.
@@ -65,6 +70,7 @@ pub struct Config {
     pub mqtt: SocketAddr,
     /// The silence after which a worker's instances are placed elsewhere.
     pub worker_timeout: Duration,
+    pub placement: Placement,
     /// Host name or address of the root.
     pub root: String,
     pub root_port: u16,
@@ -111,6 +117,7 @@ impl TryFrom<Args> for Config {
             net: SocketAddr::new(args.bind, args.net_port),
             mqtt: SocketAddr::new(args.bind, args.mqtt_port),
             worker_timeout: Duration::from_secs(args.worker_timeout),
+            placement: args.placement,
             root: args.system_manager_url,
             root_port: args.system_manager_port,
             root_grpc_port: args.system_manager_grpc_port,

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use protocol::decision::Decisions;
 use protocol::id::Id;
 use protocol::net::{JobUpdate, NetInstance, NetService, NodeItself, Subnet};
 use protocol::node::Node;
@@ -61,6 +62,11 @@ pub(super) enum Command {
     NodeAnswered {
         address: IpAddr,
         answer: Result<Option<NodeItself>, Unreached>,
+    },
+    /// How the instances of a service came to be where they are, or nowhere.
+    Why {
+        service: Id,
+        reply: oneshot::Sender<Option<Decisions>>,
     },
     /// What an operator wants of a worker.
     Wish {
@@ -156,6 +162,7 @@ impl Control {
                 let outcome = self.state.undeploy(service, number, now);
                 afterwards.push(Box::new(move || answer(reply, outcome)));
             }
+            Command::Why { service, reply } => answer(reply, self.state.decisions(service)),
             Command::Wish { worker, wish, reply } => {
                 let outcome = self.state.wish(worker, wish);
                 afterwards.push(Box::new(move || answer(reply, outcome)));

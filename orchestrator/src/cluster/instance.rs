@@ -18,6 +18,8 @@ use protocol::service::Instance as Document;
 use protocol::status::Status;
 use serde::{Deserialize, Serialize};
 
+use super::decisions::Attempts;
+
 /// The pause after the first failure in a row, doubled with each further one.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(300);
@@ -84,6 +86,7 @@ pub(super) struct Instance {
     /// Where it failed last, so that another worker is tried where there is one.
     pub(super) failed_on: Option<Id>,
     pub(super) usage: Usage,
+    pub(super) attempts: Attempts,
 }
 
 /// What it used when it was last measured, as text like on the wire.
@@ -115,6 +118,7 @@ impl Instance {
             phase: Phase::Waiting { until: None, no_room: false },
             failed_on: None,
             usage: Usage::default(),
+            attempts: Attempts::default(),
         }
     }
 
@@ -131,7 +135,7 @@ impl Instance {
             (Some(worker), _) => Phase::Placed { worker, resend_at: now + RESEND_FIRST, pause: RESEND_FIRST },
             (None, _) => Phase::Waiting { until: None, no_room: false },
         };
-        Self { record, phase, failed_on: None, usage: Usage::default() }
+        Self { record, phase, failed_on: None, usage: Usage::default(), attempts: Attempts::default() }
     }
 
     pub(super) fn number(&self) -> u32 {
@@ -236,10 +240,12 @@ impl Instance {
     /// Nothing fits. Says whether that is new.
     pub(super) fn no_room(&mut self, reason: String) -> bool {
         self.phase = Phase::Waiting { until: None, no_room: true };
-        let known = self.status() == Status::NoWorkerCapacity
-            && self.record.document.status_detail.as_deref() == Some(&reason);
+        // One that still serves where it was lacks nothing that the root could give it elsewhere.
+        let serves = self.record.moving_from.is_some();
+        let status = if serves { Status::ClusterScheduled } else { Status::NoWorkerCapacity };
+        let known = self.status() == status && self.record.document.status_detail.as_deref() == Some(&reason);
         if !known {
-            self.set(Status::NoWorkerCapacity, reason);
+            self.set(status, reason);
         }
         !known
     }

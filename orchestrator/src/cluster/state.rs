@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use protocol::id::Id;
+use protocol::location::Location;
 use protocol::name::{InstanceName, ServiceName};
 use protocol::net::{NetInstance, NetService};
 use protocol::node::{Delete, Deploy};
@@ -35,6 +36,7 @@ pub(super) use self::summary::Summary;
 use super::directory::{Directory, Subject};
 use super::instance::{self, Address, Instance, Phase};
 use super::worker::{self, Worker};
+use crate::schedule::Placement;
 
 /// What workers are given at least to come back after a restart of the cluster, before their silence counts.
 const GRACE: Duration = Duration::from_secs(40);
@@ -43,7 +45,7 @@ const GRACE: Duration = Duration::from_secs(40);
 pub(super) struct State {
     /// As the root last gave it.
     id: Option<Id>,
-    worker_timeout: Duration,
+    rules: Rules,
     workers: BTreeMap<Id, Worker>,
     by_host: HashMap<String, Id>,
     services: BTreeMap<Id, Service>,
@@ -66,6 +68,16 @@ pub(super) struct State {
     /// Workers whose subnet is being asked for at the root.
     subnets_asked: HashSet<Id>,
     effects: Effects,
+}
+
+/// What a cluster is told once, by its operator.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// The silence after which a worker's instances are placed elsewhere.
+    pub(super) worker_timeout: Duration,
+    pub(super) placement: Placement,
+    /// Where its workers are that do not say so themselves.
+    pub(super) location: Option<Location>,
 }
 
 #[derive(Debug)]
@@ -109,10 +121,10 @@ pub(super) struct Kept {
 }
 
 impl State {
-    pub(super) fn new(kept: Kept, worker_timeout: Duration, now: Instant) -> Self {
+    pub(super) fn new(kept: Kept, rules: Rules, now: Instant) -> Self {
         let mut state = Self {
             id: kept.id,
-            worker_timeout,
+            rules,
             workers: BTreeMap::new(),
             by_host: HashMap::new(),
             services: BTreeMap::new(),
@@ -130,7 +142,7 @@ impl State {
         };
         for record in kept.workers {
             state.by_host.insert(record.node.host.clone(), record.id);
-            let grace = GRACE.saturating_sub(worker_timeout);
+            let grace = GRACE.saturating_sub(rules.worker_timeout);
             state.workers.insert(record.id, Worker::new(record, now + grace));
         }
         for document in kept.services {

@@ -182,6 +182,9 @@ fn merge(known: &mut Node, new: &Node) {
     if new.system_info.is_some() {
         known.system_info.clone_from(&new.system_info);
     }
+    if new.location.is_some() {
+        known.location = new.location;
+    }
     if new.vcpus > 0 {
         known.vcpus = new.vcpus;
     }

@@ -1,6 +1,7 @@
 //! Clusters: who has registered, and how they are reached.
 
 use protocol::cluster::Cluster as Document;
+use protocol::constraint;
 use protocol::id::Id;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -122,12 +123,20 @@ impl Root {
                 active: view.is_active(now),
                 workers: report.active_nodes,
                 vcpus: report.vcpus,
+                vgpus: report.vgpus,
                 memory: report.memory.saturating_sub(view.promised_memory(now)),
                 virtualization: report.virtualization.clone(),
+                drivers: names(&report.csi_drivers),
+                addons: names(&report.supported_addons),
+                largest: report.largest.clone(),
             }
         };
         Ok(clusters.into_iter().map(candidate).collect())
     }
+}
+
+fn names(told: &[Value]) -> Vec<String> {
+    told.iter().filter_map(constraint::name_of).map(str::to_owned).collect()
 }
 
 fn document(cluster: &Cluster, view: &ClusterView, now: Moment) -> Document {

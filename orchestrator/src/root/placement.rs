@@ -35,7 +35,7 @@ pub(super) async fn run(root: Arc<Root>, shutdown: CancellationToken) {
 
 /// What became of one instance that waited.
 enum Outcome {
-    Placed(Candidate, u64),
+    Placed(Box<Candidate>, u64),
     Refused,
     Gone,
 }
@@ -82,7 +82,7 @@ impl Root {
                         let transaction = transaction
                             .delete(&unplaced)
                             .put(&key::command(cluster.id, service, number), &command);
-                        (transaction, Outcome::Placed(cluster.clone(), record.service.sla.memory))
+                        (transaction, Outcome::Placed(Box::new(cluster.clone()), record.service.sla.memory))
                     }
                     Err(refusal) => {
                         explain(record, number, refusal.status, &refusal.detail);

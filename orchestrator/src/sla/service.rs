@@ -1,5 +1,6 @@
 //! The rules for one service.
 
+use protocol::constraint::Constraint;
 use serde_json::{Map, Value};
 
 use super::{Check, join, kind, port, present, shortened};
@@ -122,6 +123,8 @@ impl Check<'_> {
         let constraints = self.list(service, path, "constraints", ELEMENTS_MAX);
         for (index, constraint) in constraints.into_iter().flatten().enumerate() {
             let path = format!("{path}.constraints[{index}]");
+            let before = self.violations.len();
+            let value = constraint;
             let Some(constraint) = self.object(constraint, &path) else { continue };
             self.required_text(constraint, &path, "type", WORD_MAX);
             for key in ["area", "cluster", "node", "location"] {
@@ -133,6 +136,11 @@ impl Check<'_> {
                 {
                     self.wrong(&join(&path, key), format!("expected a number, got {}", kind(value)));
                 }
+            }
+            if self.violations.len() == before
+                && let Err(invalid) = Constraint::read(value)
+            {
+                self.wrong(&join(&path, invalid.key), invalid.expected);
             }
         }
         self.list(service, path, "connectivity", ELEMENTS_MAX);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use orchestrator::cluster::{Addresses, ClusterError, Config, run_and_tell};
+use orchestrator::schedule::Placement;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -94,6 +95,7 @@ pub(crate) fn config(root: &Root, data_dir: PathBuf, mqtt: u16) -> Config {
         net: loopback(0),
         mqtt: loopback(mqtt),
         worker_timeout: Duration::from_secs(2),
+        placement: Placement::default(),
         root: "127.0.0.1".to_owned(),
         root_port: root.api,
         root_grpc_port: root.grpc,

@@ -169,7 +169,7 @@ async fn a_worker_that_returns_keeps_what_nobody_else_could_take() {
     drop(worker);
     is_reported(&bed.root, 0, "NO_WORKER_CAPACITY").await;
     let detail = bed.root.reported(0).and_then(|instance| instance.status_detail).unwrap_or_default();
-    assert_eq!(detail, "no worker fits (1 known): 1 not responding");
+    assert_eq!(detail, "no worker fits (1 known): 1 silent (pi1)");
 
     let mut worker = Worker::connect(bed.cluster.addresses.mqtt.port(), id, "pi1").await;
     worker.say_resources(&[(NAME, 0)]).await;
@@ -277,6 +277,23 @@ async fn a_failed_instance_is_tried_again_with_its_reason() {
     let detail = bed.root.reported(0).and_then(|instance| instance.status_detail).unwrap_or_default();
     assert!(detail.starts_with("image docker.io/library/bed:1 not found; next attempt in"), "{detail}");
     bed.run_on(&mut worker, 0, "10.18.0.2").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_an_instance_was_placed_is_said_to_who_asks() {
+    let bed = Bed::new().await;
+    let mut worker = bed.worker("pi1").await;
+    bed.deploy(0).await;
+    bed.run_on(&mut worker, 0, "10.18.0.66").await;
+    let ask = |service: &str| {
+        bed.cluster.send(bed.cluster.http.get(bed.cluster.url(&format!("/v1/why/{service}"))))
+    };
+    let (status, told) = ask(SERVICE).await;
+    let last = &told["instances"]["0"][0];
+    assert_eq!((status, &last["chosen"], &last["candidates"]), (200, &json!("pi1"), &json!(1)), "{told}");
+    for unknown in ["6b033dc62c1f07cbdcd88440", "nonsense"] {
+        assert_eq!(ask(unknown).await.0, 404);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

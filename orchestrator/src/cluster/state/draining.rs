@@ -63,16 +63,18 @@ impl State {
         }
         let mut views = self.views();
         self.count_siblings(id, &mut views);
-        let fits = schedule::place(&super::placing::request(service), &views);
+        let request = super::placing::request(service);
+        let choice = schedule::place(&request, &views, self.rules.placement.algorithm());
         let Some(instance) = self.instance_mut(id, number) else { return };
-        match fits {
-            Ok(_) => {
+        match choice.chosen {
+            Some(_) => {
                 instance.move_away(worker, &format!("Moving away from {host}, which is drained"));
                 self.changed(id, number);
                 // Before its worker can name it again.
                 self.place_waiting(now);
             }
-            Err(refusal) => {
+            None => {
+                let refusal = schedule::Refusal(&choice.decision);
                 let detail = Some(format!("Stays on {host}, which is drained: {refusal}"));
                 if instance.record.document.status_detail != detail {
                     instance.record.document.status_detail = detail;

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use protocol::constraint::{self, Demands};
+use protocol::decision::{Decision, Decisions};
 use protocol::id::Id;
 use serde_json::Value;
 
@@ -38,6 +40,7 @@ impl State {
     }
 
     fn place(&mut self, id: Id, number: u32, views: &mut [schedule::Worker], now: Instant) {
+        let algorithm = self.rules.placement.algorithm();
         let Some(service) = self.services.get_mut(&id) else {
             return;
         };
@@ -47,8 +50,10 @@ impl State {
         };
         request.avoid = instance.failed_on;
         let name = &service.document.job_name;
-        match schedule::place(&request, views) {
-            Ok(chosen) => {
+        let schedule::Choice { chosen, decision } = schedule::place(&request, views, algorithm);
+        instance.attempts.add(Decision { at: crate::clock::now(), ..decision.clone() });
+        match chosen {
+            Some(chosen) => {
                 let view = &mut views[chosen];
                 view.reserve(&request);
                 let Some(worker) = self.workers.get(&view.id) else {
@@ -59,13 +64,22 @@ impl State {
                 self.changed(id, number);
                 self.tell_deploy(id, number);
             }
-            Err(refusal) => {
+            None => {
+                let refusal = schedule::Refusal(&decision);
                 if instance.no_room(refusal.to_string()) {
                     tracing::warn!(service = %name, instance = number, reason = %refusal, "instance not placed");
                     self.changed(id, number);
                 }
             }
         }
+    }
+
+    /// The last attempts to place the instances of a service.
+    pub(in crate::cluster) fn decisions(&self, id: Id) -> Option<Decisions> {
+        let instances = self.services.get(&id)?.instances.iter();
+        Some(Decisions {
+            instances: instances.map(|(number, instance)| (*number, instance.attempts.all())).collect(),
+        })
     }
 
     pub(super) fn count_siblings(&self, id: Id, views: &mut [schedule::Worker]) {
@@ -93,6 +107,10 @@ impl State {
                     vcpus: node.vcpus,
                     vgpus: node.vgpus,
                     virtualization: node.virtualization.clone(),
+                    architecture: node.architecture.clone(),
+                    drivers: names(&node.csi_drivers),
+                    addons: names(&node.supported_addons),
+                    location: node.location.or(self.rules.location),
                     cpu_percent: node.cpu_percent,
                     memory_total: worker.memory_total(),
                     memory_available: node.memory,
@@ -140,21 +158,23 @@ fn view_of(views: &mut [schedule::Worker], worker: Id) -> Option<&mut schedule::
 
 pub(super) fn request(service: &Service) -> Request {
     let sla = &service.document.sla;
+    // The clusters that it names are the root's to choose from.
+    let Demands { nodes, addons, near, architectures, csi_drivers: drivers, cluster: _, allowed: _ } =
+        Demands::of(sla);
     Request {
         memory: sla.memory,
         vcpus: sla.vcpus,
         vgpus: sla.vgpus,
         virtualization: sla.virtualization.clone(),
-        nodes: sla.constraints.iter().flat_map(direct_nodes).collect(),
+        nodes,
+        architectures,
+        drivers,
+        addons,
+        near,
         avoid: None,
     }
 }
 
-/// The hosts a `direct` constraint names: one, or several separated by `;` as in version 0.4.2.
-fn direct_nodes(constraint: &Value) -> Vec<String> {
-    if constraint.get("type").and_then(Value::as_str) != Some("direct") {
-        return Vec::new();
-    }
-    let nodes = constraint.get("node").and_then(Value::as_str).unwrap_or_default();
-    nodes.split(';').map(str::trim).filter(|node| !node.is_empty()).map(str::to_owned).collect()
+fn names(told: &[Value]) -> Vec<String> {
+    told.iter().filter_map(constraint::name_of).map(str::to_owned).collect()
 }

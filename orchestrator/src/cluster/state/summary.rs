@@ -1,15 +1,21 @@
 //! What the root is told: sums over the workers, and every instance.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use protocol::cluster::{Report, ReportedService, ReportedWorker, WorkerState};
+use protocol::cluster::{Largest, Report, ReportedService, ReportedWorker, WorkerState};
+use protocol::constraint::name_of;
 use protocol::id::Id;
 use protocol::status::Status;
 use serde_json::{Map, Value, json};
 
 use super::State;
 use crate::cluster::worker::{Standing, Worker};
+use crate::schedule;
+
+/// Places of workers that are told of.
+const LOCATIONS_MAX: usize = 64;
 
 /// A report, and how much of what is gone it tells: the receipt for [`State::reported`].
 #[derive(Debug)]
@@ -22,12 +28,6 @@ impl State {
     pub(in crate::cluster) fn summary(&self, now: Instant) -> Summary {
         let active: Vec<_> =
             self.workers.values().filter(|worker| worker.is_alive()).map(Worker::node).collect();
-        let mut virtualization: Vec<String> = Vec::new();
-        for runtime in active.iter().flat_map(|node| &node.virtualization) {
-            if !virtualization.contains(runtime) {
-                virtualization.push(runtime.clone());
-            }
-        }
         let report = Report {
             cpu_percent: mean(active.iter().map(|node| node.cpu_percent)),
             memory_percent: mean(active.iter().map(|node| node.memory_percent)),
@@ -35,10 +35,14 @@ impl State {
             memory: active.iter().fold(0, |sum, node| sum.saturating_add(node.memory)),
             vgpus: active.iter().fold(0, |sum, node| sum.saturating_add(node.vgpus)),
             active_nodes: u32::try_from(active.len()).unwrap_or(u32::MAX),
-            virtualization,
+            virtualization: distinct(active.iter().flat_map(|node| &node.virtualization).map(String::as_str))
+                .collect(),
             supported_addons: active.iter().flat_map(|node| node.supported_addons.clone()).collect(),
-            csi_drivers: Vec::new(),
+            csi_drivers: distinct(active.iter().flat_map(|node| &node.csi_drivers).filter_map(name_of))
+                .map(Value::from)
+                .collect(),
             jobs: self.jobs(),
+            largest: Some(self.largest()),
             workers: Some(self.workers.values().map(|worker| self.reported_worker(worker, now)).collect()),
             extra: other_keys(),
         };
@@ -76,6 +80,29 @@ impl State {
         }
     }
 
+    /// Over those that are heard, cordoned or not: why one of these gets nothing is best said by the cluster itself.
+    fn largest(&self) -> Largest {
+        let mut views = self.views();
+        views.retain(|view| view.responding);
+        let most = |amount: fn(&schedule::Worker) -> u64| views.iter().map(amount).max().unwrap_or(0);
+        let count = |amount| u32::try_from(most(amount)).unwrap_or(u32::MAX);
+        let locations: Option<Vec<_>> = views.iter().map(|view| view.location).collect();
+        let locations = locations.map(|mut all| {
+            all.sort_unstable_by(|a, b| a.partial_cmp(b).unwrap_or(Ordering::Equal));
+            all.dedup();
+            all
+        });
+        let said = |view: &&schedule::Worker| !view.architecture.is_empty();
+        Largest {
+            memory: most(schedule::Worker::memory_free),
+            vcpus: count(|view| view.vcpus.into()),
+            vgpus: count(|view| view.vgpus.into()),
+            architectures: distinct(views.iter().filter(said).map(|view| view.architecture.as_str()))
+                .collect(),
+            locations: locations.filter(|all| all.len() <= LOCATIONS_MAX),
+        }
+    }
+
     fn jobs(&self) -> Vec<ReportedService> {
         let mut jobs: BTreeMap<Id, ReportedService> = BTreeMap::new();
         for (id, service) in &self.services {
@@ -98,6 +125,11 @@ impl State {
         }
         jobs.into_values().collect()
     }
+}
+
+fn distinct<'t>(texts: impl Iterator<Item = &'t str>) -> impl Iterator<Item = String> {
+    let mut seen = BTreeSet::new();
+    texts.filter(move |text| seen.insert(*text)).map(str::to_owned)
 }
 
 /// The mean over those that say anything, as Oakestra forms it.

@@ -2,6 +2,7 @@
 
 mod convergence;
 mod draining;
+mod placing;
 mod world;
 
 use std::time::Duration;

@@ -40,7 +40,7 @@ impl State {
     }
 
     fn look_for_silence(&mut self, now: Instant) {
-        let timeout = self.worker_timeout;
+        let timeout = self.rules.worker_timeout;
         let mut lost = Vec::new();
         for worker in self.workers.values_mut() {
             while let Some(standing) = worker.falls_silent(now, timeout) {
@@ -65,7 +65,7 @@ impl State {
     fn worker_lost(&mut self, worker: Id, host: &str) {
         self.directory.forget_worker(worker);
         self.nobody_moves_from(worker);
-        let timeout = self.worker_timeout.as_secs();
+        let timeout = self.rules.worker_timeout.as_secs();
         for (id, number) in self.instances_on(worker) {
             match self.phase(id, number) {
                 Some(Phase::Placed { .. } | Phase::Up { .. }) => {
@@ -94,7 +94,7 @@ impl State {
                         if reports >= GONE_REPORTS && passed(named, GONE_AFTER) {
                             Some(Due::Gone)
                         } else {
-                            passed(told, self.worker_timeout.max(GONE_AFTER))
+                            passed(told, self.rules.worker_timeout.max(GONE_AFTER))
                                 .then_some(Due::RemoveAgain(worker))
                         }
                     }
@@ -120,7 +120,7 @@ impl State {
             return Some(Due::PlaceAgain);
         }
         let unnamed = now.saturating_duration_since(named.max(connected.since));
-        (unnamed >= self.worker_timeout.max(NAME_WITHIN * 2)).then_some(Due::Missing)
+        (unnamed >= self.rules.worker_timeout.max(NAME_WITHIN * 2)).then_some(Due::Missing)
     }
 
     fn act(&mut self, id: Id, number: u32, due: &Due, now: Instant) {

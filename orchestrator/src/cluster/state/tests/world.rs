@@ -12,12 +12,14 @@ use protocol::status::Status;
 use protocol::topic::NodeTopic;
 use serde_json::{Value, json};
 
-use crate::cluster::state::{INSTANCES, Kept, SERVICES, State, TABLES, WORKERS};
+use crate::cluster::state::{INSTANCES, Kept, Rules, SERVICES, State, TABLES, WORKERS};
+use crate::schedule::Placement;
 
 pub(super) const SERVICE: Id = Id::from_bytes([7; 12]);
 const STEP: Duration = Duration::from_millis(500);
 const REPORT_EVERY: u32 = 4;
-const TIMEOUT: Duration = Duration::from_secs(30);
+const RULES: Rules =
+    Rules { worker_timeout: Duration::from_secs(30), placement: Placement::BestFit, location: None };
 
 pub(super) fn name() -> ServiceName {
     "smp.bed.srv.bed".parse().unwrap()
@@ -46,7 +48,7 @@ struct Simulated {
 impl World {
     pub(super) fn with_workers(count: u8) -> Self {
         let now = Instant::now();
-        let state = State::new(Kept::default(), TIMEOUT, now);
+        let state = State::new(Kept::default(), RULES, now);
         let mut world = Self {
             state,
             now,
@@ -107,10 +109,22 @@ impl World {
     }
 
     pub(super) fn deploy_as(&mut self, id: Id, number: u32) {
-        let document = json!({"_id": id, "job_name": name(), "microservice_name": "srv",
+        self.deploy_described(id, number, &json!({}));
+    }
+
+    /// The service is described with these keys, too.
+    pub(super) fn deploy_with(&mut self, number: u32, keys: &Value) {
+        self.deploy_described(SERVICE, number, keys);
+    }
+
+    fn deploy_described(&mut self, id: Id, number: u32, keys: &Value) {
+        let mut document = json!({"_id": id, "job_name": name(), "microservice_name": "srv",
             "microservice_namespace": "bed", "virtualization": "docker", "code": "bed:1", "memory": 100, "vcpus": 1,
             "applicationID": "6b033dd4d683569b0801fa17", "app_name": "smp", "app_ns": "bed", "service_name": "srv",
             "service_ns": "bed", "image": "bed:1"});
+        for (key, value) in keys.as_object().unwrap() {
+            document[key] = value.clone();
+        }
         let service = serde_json::from_value(document).unwrap();
         self.state.deploy(service, Document::new(number, Status::ClusterScheduled)).unwrap();
         self.settle();
@@ -163,7 +177,7 @@ impl World {
             instances: self.read(INSTANCES),
             tables: self.read(TABLES),
         };
-        self.state = State::new(kept, TIMEOUT, self.now);
+        self.state = State::new(kept, RULES, self.now);
         self.settle();
         for worker in 0..self.workers.len() {
             if self.workers[worker].connected {

@@ -1,0 +1,104 @@
+//! What services ask of their place, and how it is decided.
+
+use std::time::Duration;
+
+use protocol::node::Node;
+use protocol::status::Status;
+use serde_json::{Value, json};
+
+use super::super::Wish;
+use super::world::{SERVICE, World};
+
+fn decisions(world: &World, number: u32) -> Vec<protocol::decision::Decision> {
+    world.state.decisions(SERVICE).unwrap().instances[&number].clone()
+}
+
+fn describe(world: &mut World, worker: usize, what: impl FnOnce(&mut Node)) {
+    let mut node = Node { host: format!("pi{worker}"), ..Node::default() };
+    what(&mut node);
+    let id = world.id(worker);
+    assert_eq!(world.state.register(node, || id, world.now), id);
+}
+
+#[test]
+fn a_service_gets_what_it_asks_of_its_place() {
+    let at = |place: &str| place.parse().ok();
+    let nfs = json!({ "csi_driver_name": "nfs", "csi_driver_endpoint": "/run/nfs" });
+    type Case = (Value, fn(&mut Node, Value));
+    let cases: [Case; 4] = [
+        (json!({ "arch": ["arm64"] }), |node, _| node.architecture = "arm64".to_owned()),
+        (json!({ "volumes": [{ "csi_driver": "nfs" }] }), |node, nfs| node.csi_drivers = vec![nfs]),
+        (json!({ "constraints": [{ "type": "addons", "needs": ["FLOps"] }] }), |node, _| {
+            node.supported_addons = vec![json!("FLOps")];
+        }),
+        (
+            json!({ "constraints": [{ "type": "geo", "location": "48.137,11.575", "threshold": 20 }] }),
+            |node, _| node.location = "48.262,11.668".parse().ok(),
+        ),
+    ];
+    for (wish, able) in cases {
+        let mut world = World::with_workers(3);
+        world.state.rules.location = at("52.520,13.405");
+        for worker in [0, 2] {
+            describe(&mut world, worker, |node| node.architecture = "amd64".to_owned());
+        }
+        describe(&mut world, 1, |node| able(node, nfs.clone()));
+        (0..2).for_each(|number| world.deploy_with(number, &wish));
+        world.run(Duration::from_secs(5));
+        assert_eq!(world.running(1).len(), 2, "{wish}");
+    }
+}
+
+#[test]
+fn attempts_to_find_a_place_are_kept_with_what_would_help() {
+    let mut world = World::with_workers(2);
+    let worker = world.id(0);
+    world.state.wish(worker, Wish::Cordon).unwrap();
+    world.deploy_with(0, &json!({ "memory": 9000 }));
+    let waits = &decisions(&world, 0)[0];
+    assert_eq!((waits.candidates, waits.chosen.as_deref()), (2, None));
+    assert_eq!(waits.would_help, ["memory <= 8000: pi1"]);
+    assert!(waits.at > 0.0);
+
+    world.state.wish(worker, Wish::Uncordon).unwrap();
+    world.undeploy(Some(0));
+    world.deploy(1);
+    world.run(Duration::from_secs(5));
+    let placed = &decisions(&world, 1)[0];
+    assert_eq!((placed.chosen.as_deref(), placed.scores.len()), (Some("pi0"), 2));
+    assert!(world.state.decisions(protocol::id::Id::from_bytes([99; 12])).is_none());
+}
+
+#[test]
+fn the_root_is_told_what_a_single_worker_offers_at_most() {
+    let mut world = World::with_workers(2);
+    describe(&mut world, 0, |node| {
+        node.architecture = "arm64".to_owned();
+        node.csi_drivers = vec![json!({ "csi_driver_name": "nfs" })];
+    });
+    let report = world.state.summary(world.now).report;
+    let largest = report.largest.unwrap();
+    assert_eq!((largest.memory, largest.vcpus, report.memory, report.vcpus), (8000, 2, 16000, 4));
+    assert_eq!(largest.architectures, ["arm64"]);
+    assert_eq!(largest.locations, None, "it is not known where they are");
+    assert_eq!(report.csi_drivers, [json!("nfs")]);
+
+    world.state.rules.location = "48.262,11.668".parse().ok();
+    world.deploy(0);
+    let largest = world.state.summary(world.now).report.largest.unwrap();
+    assert_eq!(largest.locations, Some(vec![world.state.rules.location.unwrap()]));
+    world.deploy(1);
+    assert_eq!(world.state.summary(world.now).report.largest.unwrap().memory, 7900, "both have one by now");
+}
+
+#[test]
+fn an_instance_that_serves_while_it_finds_no_new_place_is_not_offered_to_other_clusters() {
+    let mut world = World::with_workers(1);
+    world.deploy(0);
+    world.run(Duration::from_secs(5));
+    let from = world.id(0);
+    let instance = world.state.instance_mut(SERVICE, 0).unwrap();
+    instance.move_away(from, "moves");
+    instance.no_room("no worker fits".to_owned());
+    assert_eq!(world.status(0), Some(Status::ClusterScheduled));
+}
