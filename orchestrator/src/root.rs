@@ -26,6 +26,7 @@ mod cluster;
 mod command;
 pub mod config;
 mod dispatch;
+mod escalation;
 mod expiry;
 mod failure;
 mod grpc;

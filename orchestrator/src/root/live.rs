@@ -10,6 +10,7 @@ use protocol::net::NodeItself;
 use protocol::service::Instance;
 use serde_json::{Value, json};
 
+use super::escalation::Refusals;
 use super::worker::Word;
 use crate::clock::{self, Moment};
 
@@ -28,6 +29,7 @@ const SETTLED_AFTER: f64 = 20.0;
 pub struct Live {
     clusters: HashMap<Id, ClusterView>,
     instances: HashMap<(Id, u32), InstanceView>,
+    pub(super) refusals: Refusals,
 }
 
 /// A cluster as it last reported.
@@ -191,6 +193,7 @@ impl Live {
 
     pub fn forget(&mut self, service: Id, number: u32) {
         self.instances.remove(&(service, number));
+        self.refusals.forget((service, number));
     }
 
     /// Adds what is known of an instance's load to what is stored of it.

@@ -29,7 +29,7 @@ impl Root {
         report.workers = report.workers.map(worker::bounded);
         let now = clock::moment();
         let mut is_audit = self.live().reported(cluster, report, now);
-        let mut reported = HashSet::new();
+        let (mut reported, mut without_room) = (HashSet::new(), Vec::new());
         for job in jobs {
             // One service that cannot be read must not hide the others.
             match serde_json::from_value::<ReportedService>(job) {
@@ -37,11 +37,20 @@ impl Root {
                     reported
                         .extend(job.instance_list.iter().map(|instance| (job.id, instance.instance_number)));
                     self.take_service(cluster, &job, now).await?;
+                    if job.instance_list.iter().any(|instance| instance.status.is_unschedulable()) {
+                        without_room.push(job);
+                    }
                 }
                 Err(error) => {
                     is_audit = false;
                     tracing::warn!(cluster = %known.name, %error, "service in a report cannot be read, left out");
                 }
+            }
+        }
+        if !without_room.is_empty() {
+            let mut candidates = self.candidates().await?;
+            for job in &without_room {
+                self.escalate(cluster, job, &mut candidates).await?;
             }
         }
         if is_audit {

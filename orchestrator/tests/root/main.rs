@@ -11,6 +11,7 @@ mod changes;
 mod cluster;
 mod deploys;
 mod described;
+mod escalates;
 mod logins;
 mod organizations;
 mod payloads;

@@ -1,0 +1,132 @@
+//! What finds no worker in the cluster it was given to goes to another one that has room.
+//!
+//! A cluster says so in each of its reports. It keeps the instance until another one is chosen, and places it as soon as
+//! it has room itself.
+
+use std::collections::HashMap;
+
+use protocol::cluster::ReportedService;
+use protocol::id::Id;
+use protocol::service::Instance;
+
+use super::command::{Command, CommandKind};
+use super::place::{Candidate, choose};
+use super::record::Record;
+use super::{Root, key};
+use crate::clock::{self, Moment};
+use crate::store::StoreError;
+
+/// For so long a cluster that found no worker is not asked again, seconds: two of these would otherwise hand an instance
+/// to and fro with every report.
+const REFUSED_FOR: f64 = 60.0;
+
+/// Which clusters found no worker for an instance, and when by the steady clock.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(HashMap<(Id, u32), Vec<(Id, f64)>>);
+
+impl Refusals {
+    fn note(&mut self, instance: (Id, u32), cluster: Id, now: Moment) {
+        let refusals = self.0.entry(instance).or_default();
+        refusals.retain(|(other, since)| *other != cluster && now.steady - since < REFUSED_FOR);
+        refusals.push((cluster, now.steady));
+    }
+
+    fn is_refused(&self, instance: (Id, u32), cluster: Id, now: Moment) -> bool {
+        let refusals = self.0.get(&instance).into_iter().flatten();
+        refusals.into_iter().any(|(by, since)| *by == cluster && now.steady - since < REFUSED_FOR)
+    }
+
+    pub(super) fn forget(&mut self, instance: (Id, u32)) {
+        self.0.remove(&instance);
+    }
+}
+
+impl Root {
+    /// Gives those of a cluster's instances that find no worker there to others, as far as these have room.
+    pub(super) async fn escalate(
+        &self,
+        cluster: Id,
+        reported: &ReportedService,
+        candidates: &mut [Candidate],
+    ) -> Result<(), StoreError> {
+        for instance in reported.instance_list.iter().filter(|instance| instance.status.is_unschedulable()) {
+            let (service, number) = (reported.id, instance.instance_number);
+            let now = clock::moment();
+            let others: Vec<_> = {
+                let mut live = self.live();
+                live.refusals.note((service, number), cluster, now);
+                let open = |other: &&Candidate| !live.refusals.is_refused((service, number), other.id, now);
+                candidates.iter().filter(open).cloned().collect()
+            };
+            if others.is_empty() {
+                continue;
+            }
+            if let Some((chosen, memory)) = self.hand_over(cluster, service, number, &others).await? {
+                tracing::info!(
+                    service = %reported.job_name, instance = number, cluster = %chosen.name,
+                    "no worker fits in the cluster that had it, another one gets it"
+                );
+                self.live().promise(chosen.id, memory, now);
+                if let Some(candidate) = candidates.iter_mut().find(|candidate| candidate.id == chosen.id) {
+                    candidate.memory = candidate.memory.saturating_sub(memory);
+                }
+                self.wake();
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives an instance that still waits in one cluster to another one. `None`: none of these fits, or it waits no more.
+    async fn hand_over(
+        &self,
+        from: Id,
+        service: Id,
+        number: u32,
+        others: &[Candidate],
+    ) -> Result<Option<(Candidate, u64)>, StoreError> {
+        let outcome = self
+            .change_service(service, |record, transaction| {
+                let fits = record.instance(number).filter(|instance| waits_in(instance, from));
+                let Some(chosen) = fits.and_then(|_| choose(&record.service.sla, others).ok()) else {
+                    return (transaction, None);
+                };
+                record.place(number, chosen.id, &chosen.location);
+                let told = |kind| Command { service, kind };
+                let transaction = transaction
+                    .put(&key::command(from, service, number), &told(CommandKind::Remove(number)))
+                    .put(&key::command(chosen.id, service, number), &told(CommandKind::Deploy(number)));
+                (transaction, Some((chosen.clone(), memory(record))))
+            })
+            .await?;
+        Ok(outcome.flatten())
+    }
+}
+
+fn waits_in(instance: &Instance, cluster: Id) -> bool {
+    instance.cluster_id == Some(cluster) && instance.status.is_unschedulable()
+}
+
+fn memory(record: &Record) -> u64 {
+    record.service.sla.memory
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{REFUSED_FOR, Refusals};
+    use crate::clock::Moment;
+    use crate::object_id;
+
+    #[test]
+    fn a_cluster_that_refused_is_asked_again_after_a_while() {
+        let at = |steady| Moment { wall: 0.0, steady };
+        let (service, cluster, other) = (object_id::new(), object_id::new(), object_id::new());
+        let mut refusals = Refusals::default();
+        refusals.note((service, 0), cluster, at(10.0));
+        assert!(refusals.is_refused((service, 0), cluster, at(10.0 + REFUSED_FOR - 1.0)));
+        assert!(!refusals.is_refused((service, 0), cluster, at(10.0 + REFUSED_FOR)));
+        assert!(!refusals.is_refused((service, 1), cluster, at(10.0)));
+        assert!(!refusals.is_refused((service, 0), other, at(10.0)));
+        refusals.forget((service, 0));
+        assert!(!refusals.is_refused((service, 0), cluster, at(10.0)));
+    }
+}
