@@ -50,6 +50,7 @@ pub mod signing_key;
 pub mod subnet;
 pub mod token;
 pub mod user;
+mod why;
 mod worker;
 
 use std::net::SocketAddr;

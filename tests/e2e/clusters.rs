@@ -14,19 +14,28 @@ pub(crate) const CLAIMS: &[Claim] = &[
         "a_download_from_an_instance_of_another_cluster_that_is_stopped_comes_to_its_end",
         a_download_from_an_instance_of_another_cluster_that_is_stopped_comes_to_its_end,
     ),
+    (
+        "what_no_worker_of_one_cluster_may_have_runs_in_another_and_why_is_said",
+        what_no_worker_of_one_cluster_may_have_runs_in_another,
+    ),
 ];
 
 const FIRST: &str = "lab";
 const SECOND: &str = "outpost";
 
-/// Servers in the second cluster, and their client in the first.
-fn deploy(lab: &mut Lab, name: &str, servers: usize, change: fn(&mut Value)) -> Result<Application> {
+fn with_a_second_cluster(lab: &mut Lab) -> Result<()> {
     if lab.control.daemons().all(|daemon| daemon.name() != "cluster2") {
         lab.add_cluster(SECOND)?;
         if let Some(worker) = lab.workers.last() {
             import(lab, worker)?;
         }
     }
+    Ok(())
+}
+
+/// Servers in the second cluster, and their client in the first.
+fn deploy(lab: &mut Lab, name: &str, servers: usize, change: fn(&mut Value)) -> Result<Application> {
+    with_a_second_cluster(lab)?;
     Application::deploy_with(lab, name, servers, |[web, client]| {
         for (service, cluster) in [(&mut *web, SECOND), (client, FIRST)] {
             service["constraints"] = json!([{"type": "direct", "cluster": cluster}]);
@@ -80,5 +89,29 @@ fn a_download_from_an_instance_of_another_cluster_that_is_stopped_comes_to_its_e
     let addresses: Vec<_> = by_own.chain([system.service_ip, system.service_ip]).collect();
     come_to_their_end(lab, &application, &system, &addresses, 1)?;
     application.system(lab, 1)?.wait_for_all_answers()?;
+    application.remove(lab)
+}
+
+/// The first cluster has more room by far, and an operator keeps it for something else.
+fn what_no_worker_of_one_cluster_may_have_runs_in_another(lab: &mut Lab) -> Result<()> {
+    with_a_second_cluster(lab)?;
+    let here = lab.workers.len() - 1;
+    let others: Vec<_> = lab.workers[..here].iter().map(|worker| worker.name.clone()).collect();
+    for name in &others {
+        lab.control.hypha(&["cordon", name])?;
+    }
+    let application = Application::deploy(lab, "spill", 2)?;
+    let system = application.system(lab, 2)?;
+    let everybody = system.instances.iter().chain([&system.client]);
+    for instance in everybody {
+        ensure!(instance.worker == here, "{instance:?}");
+    }
+    system.wait_for_all_answers()?;
+    let why = lab.control.hypha_json(&["why", "spill/web"])?;
+    let chosen = &why[0]["decisions"][0]["chosen"];
+    ensure!(*chosen == json!(lab.workers[here].name), "{why}");
+    for name in &others {
+        lab.control.hypha(&["uncordon", name])?;
+    }
     application.remove(lab)
 }

@@ -90,6 +90,7 @@ fn endpoints() -> Vec<Endpoint> {
         endpoint(POST, "/api/information/{id}", Rule::Anyone, cluster::report)
             .reading_up_to(REPORT_MAX),
 
+        endpoint(GET, "/v1/why/{id}", Rule::One(APPLICATIONS), service::why),
         endpoint(GET, "/v1/workers", Rule::One(EVERYBODY), worker::list),
         endpoint(POST, "/v1/workers/{id}/cordon", Rule::One(INFRASTRUCTURE), worker::cordon),
         endpoint(POST, "/v1/workers/{id}/drain", Rule::One(INFRASTRUCTURE), worker::drain),

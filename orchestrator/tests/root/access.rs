@@ -28,7 +28,7 @@ enum For {
     ApplicationPeople,
 }
 
-const TABLE: [(&str, &str, For); 37] = [
+const TABLE: [(&str, &str, For); 38] = [
     ("POST", "/api/auth/login", For::Everybody),
     ("POST", "/api/auth/refresh", For::RefreshTokens),
     ("POST", "/api/auth/register", For::Administrators),
@@ -62,6 +62,7 @@ const TABLE: [(&str, &str, For); 37] = [
     ("GET", "/api/clusters", For::Everybody),
     ("GET", "/api/clusters/active", For::Everybody),
     ("POST", "/api/information/{id}", For::Everybody),
+    ("GET", "/v1/why/{id}", For::ApplicationPeople),
     ("GET", "/v1/workers", For::Users),
     ("POST", "/v1/workers/{id}/cordon", For::Operators),
     ("POST", "/v1/workers/{id}/drain", For::Operators),

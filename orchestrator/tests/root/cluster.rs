@@ -26,6 +26,8 @@ struct Told {
     requests: Mutex<Vec<Order>>,
     /// It answers everything with this, if anything.
     refusal: Mutex<Option<StatusCode>>,
+    /// What it decided, if it is one that says.
+    decided: Mutex<Option<Value>>,
 }
 
 /// `POST /api/service/…` with its body.
@@ -71,6 +73,11 @@ impl Cluster {
 
     pub(crate) fn refuse(&self, refusal: Option<StatusCode>) {
         *self.told.refusal.lock().unwrap() = refusal;
+    }
+
+    /// Says from now on how it decided.
+    pub(crate) fn decides(&self, decisions: Value) {
+        *self.told.decided.lock().unwrap() = Some(decisions);
     }
 
     /// Reports as a HEAD cluster of Oakestra does.
@@ -128,6 +135,13 @@ async fn take(State(told): State<Arc<Told>>, request: Request) -> (StatusCode, J
     let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
     if let Some(refusal) = *told.refusal.lock().unwrap() {
         return (refusal, Json(json!({ "message": "not now" })));
+    }
+    if what.starts_with("GET /v1/why/") {
+        let decided = told.decided.lock().unwrap().clone();
+        return match decided {
+            Some(decisions) => (StatusCode::OK, Json(decisions)),
+            None => (StatusCode::NOT_FOUND, Json(json!({}))),
+        };
     }
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
     told.requests.lock().unwrap().push(Order { what, body });

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::bed::{Bed, web_at};
 use crate::cluster::{Cluster, job};
+use crate::why::decided;
 use crate::workers::told;
 
 struct Description(Value);
@@ -69,6 +70,7 @@ async fn answers_are_as_described() {
     cluster.report(&bed, json!([job(&shown, 0, "RUNNING")])).await;
     let another = Cluster::join(&bed, "another").await;
     another.report_workers(&bed, json!([told("6b033dc62c1f07cbdcd88440", "pi-1")])).await;
+    cluster.decides(decided());
     let application = shown["applicationID"].as_str().unwrap();
     let organization = bed.get("/api/organization").await.ok()[0]["_id"]["$oid"].as_str().unwrap().to_owned();
 
@@ -81,6 +83,7 @@ async fn answers_are_as_described() {
         ("/api/services/{id}", application),
         ("/api/clusters", ""),
         ("/api/clusters/active", ""),
+        ("/v1/why/{id}", &service),
         ("/v1/workers", ""),
         ("/api/organization", ""),
         ("/api/user/{username}", "Admin"),

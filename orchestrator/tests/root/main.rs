@@ -21,4 +21,5 @@ mod resets;
 mod starts;
 mod survives;
 mod users;
+mod why;
 mod workers;

@@ -16,6 +16,7 @@ pub(crate) use self::refusal::{ApiError, Unreachable};
 use crate::address::Address;
 use crate::session::Session;
 use protocol::cluster::Cluster;
+use protocol::decision::Why;
 use protocol::service::Service;
 
 /// A host that does not answer the handshake within this time is taken for unreachable.
@@ -111,6 +112,11 @@ impl Client {
 
     pub(crate) async fn workers(&self) -> Result<Told, ApiError> {
         self.get("/v1/workers").await
+    }
+
+    /// Why the instances of a service are where they are.
+    pub(crate) async fn why(&self, service: Id) -> Result<Why, ApiError> {
+        self.get(&format!("/v1/why/{service}")).await
     }
 
     /// Says what is wanted of a worker.

@@ -40,7 +40,7 @@ impl Message {
         application::create, application::get, application::update, application::delete, application::list,
         application::list_of,
         service::create, service::get, service::update, service::delete, service::list, service::list_of,
-        service::deploy, service::undeploy,
+        service::deploy, service::undeploy, service::why,
         cluster::list, cluster::list_active, cluster::report,
         worker::list, worker::cordon, worker::drain, worker::uncordon,
     ),

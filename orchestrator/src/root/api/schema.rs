@@ -149,6 +149,69 @@ struct UntoldWorkers {
     count: u32,
 }
 
+/// Why the instances of a service are where they are.
+#[derive(Debug, ToSchema)]
+pub(super) struct Why {
+    instances: Vec<WhyInstance>,
+    clusters: Vec<ClusterVerdict>,
+}
+
+#[derive(Debug, ToSchema)]
+struct WhyInstance {
+    instance_number: u32,
+    /// The last attempts of its cluster to place it, the newest first.
+    decisions: Vec<Decision>,
+    /// Why the cluster's decisions are not known. Empty: they are, or it has no cluster.
+    unknown: String,
+}
+
+/// Whether a cluster could take one more instance.
+#[derive(Debug, ToSchema)]
+struct ClusterVerdict {
+    cluster: String,
+    /// Empty: it could.
+    lacks: String,
+}
+
+/// One attempt to place an instance.
+#[derive(Debug, ToSchema)]
+struct Decision {
+    /// Seconds since the epoch.
+    at: f64,
+    /// How many attempts in a row ended like this one.
+    times: u32,
+    algorithm: String,
+    /// How many workers were looked at.
+    candidates: u32,
+    /// `null`: none fits.
+    chosen: Option<String>,
+    /// By the first filter that each worker did not pass.
+    rejections: Vec<Rejection>,
+    /// Of those that fit, the best first; parts are compared from the first on, less is better.
+    scores: Vec<Score>,
+    /// Single changes, any one of which would make room.
+    would_help: Vec<String>,
+}
+
+#[derive(Debug, ToSchema)]
+struct Rejection {
+    filter: String,
+    count: u32,
+    detail: String,
+}
+
+#[derive(Debug, ToSchema)]
+struct Score {
+    worker: String,
+    parts: Vec<ScorePart>,
+}
+
+#[derive(Debug, ToSchema)]
+struct ScorePart {
+    name: String,
+    value: u64,
+}
+
 /// What became of the services that were added to an application.
 #[derive(Debug, ToSchema)]
 pub(super) struct Added {

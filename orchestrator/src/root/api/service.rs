@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use protocol::decision::Why;
 use protocol::id::{ExtendedId, Id};
 use protocol::sla::{Microservice, VERSION};
 use serde_json::{Value, json};
@@ -93,6 +94,19 @@ pub(super) async fn get(
 ) -> Result<Json<Value>, Failure> {
     let record = root.service_for(&caller, &id).await?;
     Ok(Json(root.document(record)))
+}
+
+/// Why the instances of a service are where they are, or nowhere: what each cluster lacks for one more, and how the clusters
+/// decided.
+#[utoipa::path(get, path = "/v1/why/{id}", tag = "service", params(("id" = String, Path)),
+    responses((status = 200, body = schema::Why)))]
+pub(super) async fn why(
+    State(root): State<Arc<Root>>,
+    caller: Caller,
+    Named(id): Named<String>,
+) -> Result<Json<Why>, Failure> {
+    let record = root.service_for(&caller, &id).await?;
+    Ok(Json(root.why(&record).await?))
 }
 
 /// Describe a service anew, by a whole SLA with this one service in it or by the service alone. Counts for instances
