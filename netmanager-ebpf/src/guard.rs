@@ -2,10 +2,10 @@
 
 use aya_ebpf::bindings::BPF_ANY;
 use netmanager_common::budget::{self, Budget};
-use netmanager_common::map::{Backend, Peer, STRANGERS_BUDGET};
+use netmanager_common::map::{Backend, MAX_BACKENDS_PER_SERVICE, Peer, Policy, STRANGERS_BUDGET};
 use netmanager_common::wire::Ip;
 
-use crate::maps::{self, BACKENDS, BUDGETS, HOSTS, PEERS, SENDERS};
+use crate::maps::{self, BACKENDS, BUDGETS, HOSTS, PEERS, SENDERS, SERVICES};
 use crate::select;
 
 /// Whether a packet between these addresses, at the uplink and outside of the tunnel, must not come in: one of them is a
@@ -37,11 +37,9 @@ pub(crate) enum Sender {
 pub(crate) fn sender(peer: Ip, source: Ip) -> Sender {
     // SAFETY: one aligned word. If it is another address's by now, the backend that it leads to says so.
     if let Some(&number) = unsafe { HOSTS.get(&source) } {
-        return match BACKENDS.get(number) {
-            Some(backend) if backend.node == peer && backend.in_use() && backend.owns(source) => {
-                Sender::Owner(backend)
-            }
-            _ => Sender::Impostor,
+        return match at(number, peer, source).or_else(|| at(left_behind(&source), peer, source)) {
+            Some(backend) => Sender::Owner(backend),
+            None => Sender::Impostor,
         };
     }
     if !source.is_service() && !source.is_container() {
@@ -49,6 +47,27 @@ pub(crate) fn sender(peer: Ip, source: Ip) -> Sender {
     }
     // SAFETY: only whether there is an entry matters.
     Sender::New { is_node: unsafe { PEERS.get(&Peer::node(peer)) }.is_some() }
+}
+
+/// The backend of this number, if it has `source` and is at `peer`.
+#[inline(always)]
+fn at(number: u32, peer: Ip, source: Ip) -> Option<&'static Backend> {
+    BACKENDS.get(number).filter(|backend| backend.node == peer && backend.in_use() && backend.owns(source))
+}
+
+/// The number of an instance that speaks under this address too: it has moved, and is being stopped where it was. The
+/// address is its owner's, and that is where it has moved to. A number that is no backend's, if there is none. A function
+/// to the kernel too: hardly a packet needs it.
+#[inline(never)]
+fn left_behind(source: &Ip) -> u32 {
+    const NOBODY: u32 = u32::MAX;
+    // SAFETY: read at once, and believed if it was this address's all the time.
+    let Some(service) = (unsafe { SERVICES.get(source) }) else { return NOBODY };
+    if service.resting == 0 || service.policy != Policy::Instance as u16 {
+        return NOBODY;
+    }
+    let number = service.backends[usize::from(service.count) % MAX_BACKENDS_PER_SERVICE];
+    if service.service_ip == *source { u32::from(number) } else { NOBODY }
 }
 
 /// Whether [`may_be_new`] would refuse a packet of a stranger. Takes nothing.

@@ -13,7 +13,7 @@ mod pending;
 mod published;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use protocol::link::LinkOffer;
@@ -165,19 +165,24 @@ impl Resolver {
         actions
     }
 
-    /// An instance no longer runs here: nothing new is sent to it, though the cluster has not said so yet. The service
-    /// stays of interest for [`IDLE`].
-    pub fn detached(&mut self, name: &ServiceName, number: u32, now: Instant) -> Vec<Action> {
+    /// An instance no longer runs here, where it was at `ns_ip`: nothing is sent there any more, though the cluster has not
+    /// said so yet. It may have moved, and be elsewhere by now. The service stays of interest for [`IDLE`].
+    pub fn detached(
+        &mut self,
+        name: &ServiceName,
+        number: u32,
+        ns_ip: Ipv4Addr,
+        now: Instant,
+    ) -> Vec<Action> {
         let mut actions = Vec::new();
         let Some(service) = self.services.get_mut(name) else { return actions };
         service.local.remove(&number);
         service.last_used = now;
-        let Some(gone) = service.instances.get(&number) else { return actions };
         for address in service.addresses.keys() {
             let Some(published) = self.published.get(address) else { continue };
             let mut entry = published.entry.clone();
-            entry.backends.retain(|backend| backend.instance_ip != gone.v4);
-            entry.leaving.retain(|backend| backend.instance_ip != gone.v4);
+            entry.backends.retain(|backend| backend.ns_ip != ns_ip);
+            entry.leaving.retain(|backend| backend.ns_ip != ns_ip);
             publish(&mut self.published, &mut actions, *address, entry, now);
         }
         actions

@@ -168,7 +168,9 @@ impl Table {
             return;
         };
         let is_taken = |entry: &Entry| entry.backends.iter().any(|other| other.ns_ip == backend.ns_ip);
-        if self.instances.contains_key(&number) || self.addresses.values().any(is_taken) {
+        // One that has moved is listed where it is, too.
+        let is_another = self.instances.get(&number).is_some_and(|listed| *listed != own);
+        if is_another || self.addresses.values().any(is_taken) {
             return;
         }
         self.instances.insert(number, own);
@@ -270,7 +272,7 @@ mod tests {
     use protocol::net::TableResult;
     use serde_json::json;
 
-    use super::{OwnAddress, Rejected, Table};
+    use super::{Entry, OwnAddress, Rejected, Table};
     use crate::datapath::{Backend, Policy};
 
     const ROUND_ROBIN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 30, 109, 1));
@@ -470,13 +472,17 @@ mod tests {
             assert_eq!(entry.leaving[0].ns_ip, Ipv4Addr::new(10, 18, 0, 3));
         }
         assert!(table.instances.contains_key(&2));
-        // Whose NsIP somebody else has by now is gone, as is who runs again, and who is nowhere.
-        for other in [
-            instance(2, "10.18.0.2", "192.0.2.31"),
-            instance(1, "10.18.0.9", "192.0.2.32"),
-            instance(2, "", ""),
-        ] {
+        // Whose NsIP somebody else has by now is gone, as is who is nowhere, and whose number is another's.
+        let mut another = instance(1, "10.18.0.9", "192.0.2.32");
+        another["instance_ip"] = json!("10.30.0.9");
+        for other in [instance(2, "10.18.0.2", "192.0.2.31"), instance(2, "", ""), another] {
             assert!(answer(&[other]).addresses.values().all(|entry| entry.leaving.is_empty()));
+        }
+        // One that has moved is where it is, and where it was.
+        let moved = answer(&[instance(1, "10.18.0.9", "192.0.2.32")]);
+        for text in ["10.30.109.1", "10.30.0.1"] {
+            let Entry { backends, leaving, .. } = &moved.addresses[&address(text)];
+            assert_eq!((backends[0].ns_ip, leaving[0].ns_ip), ([10, 18, 0, 2].into(), [10, 18, 0, 9].into()));
         }
     }
 

@@ -6,9 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use netmanager::balance::Balance;
-use netmanager::datapath::{Datapath, Policy};
+use netmanager::datapath::{Backend, Datapath, Endpoint, Policy};
 
-use crate::nodes::{Container, Family, Underlay, hook, publish_instances};
+use crate::nodes::{Container, Family, Underlay, any, hook, kernel_has_ipv6, publish_instances, service};
 use crate::running::Served;
 use crate::talk::{PORT, ask, serve};
 use crate::userspace::Userspace;
@@ -20,7 +20,8 @@ const ECHO_PORT: u16 = 9001;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn echo(server: &Container) {
-    let listener = server.netns.run(|| TcpListener::bind(("0.0.0.0", ECHO_PORT)).unwrap()).unwrap();
+    let any = if kernel_has_ipv6() { any(Family::V6) } else { any(Family::V4) };
+    let listener = server.netns.run(|| TcpListener::bind((any, ECHO_PORT)).unwrap()).unwrap();
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             thread::spawn(move || std::io::copy(&mut stream.try_clone().unwrap(), &mut stream));
@@ -28,7 +29,8 @@ fn echo(server: &Container) {
     });
 }
 
-fn open(client: &Container, address: Ipv4Addr) -> TcpStream {
+fn open(client: &Container, address: impl Into<IpAddr>) -> TcpStream {
+    let address = address.into();
     let stream = client.netns.run(|| TcpStream::connect((address, ECHO_PORT)).unwrap()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
@@ -106,4 +108,54 @@ fn so_they_do_behind_a_closest_address() {
 #[test]
 fn so_they_do_in_user_space() {
     connections_end_in_their_own_time::<Userspace>(Policy::RoundRobin);
+}
+
+/// An instance that has moved keeps its addresses: for a while there are two that speak under them.
+fn connections_of_an_instance_that_has_moved_go_on_where_it_was<D: Served>(family: Family) {
+    let mut underlay = Underlay::<D>::with(3, hook(), Family::V4);
+    let client = underlay.nodes[0].container(2);
+    let [old, new] = [1, 2].map(|node: usize| underlay.nodes[node].container(2));
+    publish_instances(&mut underlay.nodes, &[&client]);
+    [&old, &new].into_iter().for_each(serve);
+    echo(&old);
+    let before = old.backend;
+    let own = (before.instance_ip, before.instance_ip6);
+    let after = Backend { instance_ip: own.0, instance_ip6: own.1, ..new.backend };
+    let endpoint = Endpoint { instance_ip: Some(own.0), instance_ip6: own.1, ..new.endpoint };
+    underlay.nodes[2].within(|datapath| datapath.attach_endpoint(&endpoint));
+    let (shared, own) = (service(family), old.instance_ip(family));
+    let mut balance = Balance::default();
+    let mut publish = |backends: &[_], leaving: &[_]| {
+        for (address, policy) in [(shared, Policy::RoundRobin), (own, Policy::Instance)] {
+            let (backends, leaving) = (backends.to_vec(), leaving.to_vec());
+            underlay.nodes[0]
+                .within(|datapath| balance.publish(datapath.plane(), address, policy, backends, leaving))
+                .unwrap();
+        }
+    };
+    publish(&[before], &[]);
+    let mut streams = [open(&client, shared), open(&client, own)];
+    streams.iter_mut().for_each(echoes);
+
+    publish(&[after], &[before]);
+    streams.iter_mut().for_each(echoes);
+    for address in [shared, own] {
+        assert_eq!(ask(&client, address).by, after.ns_ip, "{address}");
+    }
+    streams.iter_mut().for_each(echoes);
+}
+
+#[test]
+fn connections_of_an_instance_that_has_moved_go_on_where_it_was_while_new_ones_go_where_it_is() {
+    connections_of_an_instance_that_has_moved_go_on_where_it_was::<Datapath>(Family::V4);
+}
+
+#[test]
+fn so_they_do_over_ipv6() {
+    connections_of_an_instance_that_has_moved_go_on_where_it_was::<Datapath>(Family::V6);
+}
+
+#[test]
+fn connections_of_an_instance_that_has_moved_go_on_in_user_space() {
+    connections_of_an_instance_that_has_moved_go_on_where_it_was::<Userspace>(Family::V4);
 }

@@ -56,7 +56,7 @@ impl Node {
         tracing::warn!(%instance, pid = attachment.pid, address = %attachment.ns_ip, "container ended unannounced; cleared away");
         self.lost.remove(instance);
         self.take_down(attachment).await;
-        let actions = self.resolver.detached(&instance.service, instance.number, now());
+        let actions = self.resolver.detached(&instance.service, instance.number, attachment.ns_ip, now());
         self.carry_out(actions);
         self.undeployed.push(instance.clone());
         self.announce_undeployed();

@@ -239,7 +239,7 @@ impl Node {
         let Some(attachment) = self.state.endpoint(&instance).cloned() else { return Ok(()) };
         self.take_down(&attachment).await;
         tracing::info!(%instance, address = %attachment.ns_ip, "workload detached");
-        let actions = self.resolver.detached(&instance.service, instance.number, now());
+        let actions = self.resolver.detached(&instance.service, instance.number, attachment.ns_ip, now());
         self.carry_out(actions);
         self.undeployed.push(instance);
         self.announce_undeployed();

@@ -46,6 +46,11 @@ fn answer(query_key: &str, numbers: &[u8]) -> TableResult {
         .unwrap()
 }
 
+/// Of an instance in an [`answer`].
+fn ns_ip(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 18, 0, number.saturating_add(2))
+}
+
 fn nobody(query_key: &str) -> TableResult {
     serde_json::from_value(json!({"app_name": "", "instance_list": [], "query_key": query_key})).unwrap()
 }
@@ -283,21 +288,9 @@ fn interest_lasts_while_an_instance_runs_here() {
     let mut resolver = connected(now);
     resolver.attached(&name(), 0, now);
     assert_eq!(resolver.sweep(|_| false, now + 3 * IDLE), []);
-    assert_eq!(resolver.detached(&name(), 0, now + 3 * IDLE), []);
+    assert_eq!(resolver.detached(&name(), 0, ns_ip(0), now + 3 * IDLE), []);
     assert_eq!(resolver.sweep(|_| false, now + 3 * IDLE), []);
     assert!(!resolver.sweep(|_| false, now + 4 * IDLE).is_empty());
-}
-
-#[test]
-fn an_instance_that_left_this_node_gets_nothing_new_although_the_cluster_has_not_said_so() {
-    let now = Instant::now();
-    let mut resolver = connected(now);
-    resolver.attached(&name(), 1, now);
-    resolver.answered(answer(NAME, &[0, 1]), now);
-    let actions = resolver.detached(&name(), 1, now);
-    assert_eq!(backends(&actions, ROUND_ROBIN), Some(1));
-    assert_eq!(backends(&actions, v4(0, 1)), Some(0));
-    assert_eq!(backends(&actions, v4(0, 0)), None, "the other one is as it was");
 }
 
 #[test]
@@ -398,7 +391,7 @@ proptest! {
                 Event::Nobody(last) => resolver.answered(nobody(&format!("10.30.0.{last}")), now),
                 Event::Changed => resolver.changed(NAME, now),
                 Event::Attach(number) => resolver.attached(&name(), number.into(), now),
-                Event::Detach(number) => resolver.detached(&name(), number.into(), now),
+                Event::Detach(number) => resolver.detached(&name(), number.into(), ns_ip(number), now),
                 Event::Link(true) => { up = true; resolver.connected(now) }
                 Event::Link(false) => { up = false; resolver.disconnected(); Vec::new() }
                 Event::Wait(milliseconds) => {

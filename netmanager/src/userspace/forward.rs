@@ -245,8 +245,9 @@ impl<'a> Forward<'a> {
     fn check_peer<H: Header>(&self, peer: Ip, ip: &H) -> Result<Option<&'a Backend>, DropReason> {
         let source = ip.source();
         if let Some(backend) = self.tables.owner(&source) {
-            let right = backend.node == peer && backend.in_use() && backend.owns(source);
-            return if right { Ok(Some(backend)) } else { Err(DropReason::ForeignSource) };
+            let mut owners = [Some(backend), self.tables.left_behind(&source)].into_iter().flatten();
+            let right = owners.find(|it| it.node == peer && it.in_use() && it.owns(source));
+            return right.map(Some).ok_or(DropReason::ForeignSource);
         }
         let (known, is_service) = (self.tables.knows_peer(peer), source.is_service());
         if !is_service && !source.is_container() {

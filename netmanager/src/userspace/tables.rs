@@ -218,6 +218,13 @@ impl Tables {
         self.hosts.get(address).and_then(|number| self.backend(*number))
     }
 
+    /// The instance that speaks under this address too: see `netmanager-ebpf`, `guard.rs`.
+    pub(super) fn left_behind(&self, address: &Ip) -> Option<&Backend> {
+        let row = &self.services.get(address)?.row;
+        let number = resting(row).next().filter(|_| row.policy == Policy::Instance as u16)?;
+        self.backend(number.into())
+    }
+
     /// The instance on another node that has this NsIP.
     pub(super) fn host_of(&self, ns_ip: &Ip) -> Result<&Backend, DropReason> {
         let backend = self.owner(ns_ip).ok_or(DropReason::NoEndpoint)?;
