@@ -265,10 +265,13 @@ impl Reconciler {
     }
 
     fn publish_live(&self) {
+        // What is being stopped runs still: who leaves it out says that it is gone.
+        let before = self.live.borrow().clone();
         let live = self.instances.iter().filter_map(|(name, state)| match state {
             State::Running { pid, .. } => {
                 Some(Live { name: name.clone(), pid: *pid, log: self.runtime.log_path(name) })
             }
+            State::Stopping { .. } => before.iter().find(|live| live.name == *name).cloned(),
             _ => None,
         });
         let mut live: Vec<Live> = live.collect();
