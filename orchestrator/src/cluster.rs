@@ -15,6 +15,7 @@ mod directory;
 mod instance;
 mod intake;
 mod net_api;
+mod places;
 mod problem;
 mod root_client;
 mod state;

@@ -87,7 +87,7 @@ fn a_download_from_an_instance_of_another_cluster_that_is_stopped_comes_to_its_e
     system.wait_for_all_answers()?;
     let by_own = system.instances.iter().map(|instance| instance.instance_ip);
     let addresses: Vec<_> = by_own.chain([system.service_ip, system.service_ip]).collect();
-    come_to_their_end(lab, &application, &system, &addresses, 1)?;
+    come_to_their_end(&system, &addresses, || application.scale(lab, 1))?;
     application.system(lab, 1)?.wait_for_all_answers()?;
     application.remove(lab)
 }

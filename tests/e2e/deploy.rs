@@ -171,7 +171,7 @@ fn a_download_from_an_instance_that_is_stopped_comes_to_its_end(lab: &mut Lab) -
     system.wait_for_all_answers()?;
     let by_own = system.instances.iter().map(|instance| instance.instance_ip);
     let addresses: Vec<_> = by_own.chain([system.service_ip, system.service_ip]).collect();
-    come_to_their_end(lab, &application, &system, &addresses, 1)?;
+    come_to_their_end(&system, &addresses, || application.scale(lab, 1))?;
     application.system(lab, 1)?.wait_for_all_answers()?;
     application.remove(lab)
 }
@@ -183,13 +183,11 @@ pub(crate) fn finish_when_told_to_stop(web: &mut Value) {
     web["cmd"] = json!(["/bin/sh", "-c", script]);
 }
 
-/// Downloads from these addresses, and scales the service in the middle.
+/// Downloads from these addresses, and stops servers in the middle.
 pub(crate) fn come_to_their_end(
-    lab: &Lab,
-    application: &Application,
     system: &System,
     addresses: &[Ipv4Addr],
-    servers: usize,
+    stop: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     let downloads = addresses.iter().map(|address| {
         Download::start(&system.client.container, &format!("http://{address}{}", image::STREAM_PATH))
@@ -201,7 +199,7 @@ pub(crate) fn come_to_their_end(
         let half = || if download.bytes() > whole.len() / 2 { Ok(()) } else { Err(download.bytes()) };
         eventually(Duration::from_secs(30), "half of a download", half)?;
     }
-    application.scale(lab, servers)?;
+    stop()?;
     let contents = downloads.into_iter().map(Download::finish).collect::<Result<Vec<_>>>()?;
     for (address, content) in addresses.iter().zip(contents) {
         ensure!(content == whole, "{} bytes of {} from {address}", content.len(), whole.len());

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use integration::application::Application;
-use integration::{Lab, eventually};
+use integration::{Lab, System, eventually};
+use serde_json::json;
 
 use crate::Claim;
+use crate::deploy::{come_to_their_end, finish_when_told_to_stop};
 
 pub(crate) const CLAIMS: &[Claim] = &[
     (
@@ -19,35 +21,46 @@ pub(crate) const CLAIMS: &[Claim] = &[
     ),
 ];
 
-/// Of a service with one instance, too: it is running at another worker before it ends here. Only what is under way when
-/// others are led there does not go on.
+/// Of a service with one instance, too: it is running at another worker before it ends here, and what is under way when others
+/// are led there comes to its end.
 fn a_drained_worker_becomes_empty(lab: &mut Lab) -> Result<()> {
-    let application = Application::deploy(lab, "drain", 1)?;
+    let names: Vec<_> = lab.workers.iter().map(|worker| worker.name.clone()).collect();
+    let [first, clients, others @ ..] = names.as_slice() else { bail!("too few workers: {names:?}") };
+    let application = Application::deploy_with(lab, "drain", 1, |[web, client]| {
+        finish_when_told_to_stop(web);
+        let servers = [&[first.clone()], others].concat().join(";");
+        for (service, nodes) in [(web, servers.as_str()), (client, clients)] {
+            service["constraints"] = json!([{"type": "direct", "node": nodes}]);
+        }
+    })?;
     let system = application.system(lab, 1)?;
     let server = system.instances.first().context("a server")?;
     system.wait_for_all_answers()?;
-    let name = lab.workers[server.worker].name.clone();
-    let (failures, drained) = std::thread::scope(|scope| {
-        let (lab, client) = (&*lab, &system.client.container);
-        let draining = scope.spawn(|| lab.control.hypha(&["drain", &name]));
-        let (mut answers, mut failures) = (0, Vec::new());
-        // The client itself may have to leave.
-        while !draining.is_finished() && system.client.worker != server.worker {
-            match client.get(system.service_ip) {
-                Ok(_) => answers += 1,
-                Err(error) => failures.push(format!("after {answers} answers: {error:#}")),
-            }
-        }
-        (failures, draining.join())
-    });
-    drained.map_err(|_panic| anyhow::anyhow!("hypha drain panicked"))??;
-    ensure!(failures.len() <= 1, "{failures:?}");
+    let name = &lab.workers[server.worker].name;
+    let addresses = [server.instance_ip, system.service_ip];
+    come_to_their_end(&system, &addresses, || drain_while_it_is_asked(lab, &system, name))?;
     let moved = application.system(lab, 1)?;
     ensure!(moved.instances[0].worker != server.worker, "{:?}", moved.instances);
     ensure!(moved.instances[0].instance_ip == server.instance_ip, "{:?}", moved.instances);
     moved.wait_for_all_answers()?;
-    lab.control.hypha(&["uncordon", &name])?;
+    lab.control.hypha(&["uncordon", name])?;
     application.remove(lab)
+}
+
+fn drain_while_it_is_asked(lab: &Lab, system: &System, name: &str) -> Result<()> {
+    let (answers, drained) = std::thread::scope(|scope| {
+        let draining = scope.spawn(|| lab.control.hypha(&["drain", name]));
+        let mut answers = Vec::new();
+        while !draining.is_finished() {
+            answers.push(system.client.container.get(system.service_ip));
+        }
+        (answers, draining.join())
+    });
+    drained.map_err(|_panic| anyhow::anyhow!("hypha drain panicked"))??;
+    for (before, answer) in answers.into_iter().enumerate() {
+        answer.with_context(|| format!("after {before} answers"))?;
+    }
+    Ok(())
 }
 
 fn the_instances_of_a_worker_that_vanishes_are_placed_elsewhere(lab: &mut Lab) -> Result<()> {

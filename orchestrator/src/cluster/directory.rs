@@ -143,6 +143,13 @@ impl Directory {
         self.tell(name);
     }
 
+    /// Where an instance was that has moved to another worker, as long as something is under way there.
+    pub(super) fn set_departing(&mut self, name: &ServiceName, number: u32, address: Option<Address>) {
+        if self.tables.entry(name.clone()).or_default().table.set_departing(number, address) {
+            self.tell(name);
+        }
+    }
+
     /// An instance does not run here any more, and will not.
     pub(super) fn remove_local(&mut self, name: &ServiceName, number: u32) {
         let Some(known) = self.tables.get_mut(name) else {

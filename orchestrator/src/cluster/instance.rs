@@ -25,6 +25,8 @@ const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(300);
 /// An instance that ran for so long has left its earlier failures behind.
 const STABLE: Duration = Duration::from_secs(60);
+/// What has moved away from a worker, and so many of its reports in a row do not name, has ended there.
+const DEPARTED_REPORTS: u32 = 5;
 /// After how long without a sign a deployment is sent again to a worker that has stayed connected. Pulling an image
 /// takes minutes, and Oakestra's worker takes a second request for a second instance; what a worker missed while it
 /// was away it gets when it comes back.
@@ -51,6 +53,9 @@ pub(super) struct Record {
     /// Where it is going to be reached, while it moves.
     #[serde(default)]
     pub(super) arriving: Option<Address>,
+    /// Where it was before it moved, and what is under way there comes to its end.
+    #[serde(default)]
+    pub(super) departing: Option<Address>,
 }
 
 /// Where an instance is reached, as its worker's netmanager says.
@@ -87,6 +92,8 @@ pub(super) struct Instance {
     pub(super) failed_on: Option<Id>,
     pub(super) usage: Usage,
     pub(super) attempts: Attempts,
+    /// How many reports of the worker that it has moved away from have not named it.
+    pub(super) departing_unnamed: u32,
 }
 
 /// What it used when it was last measured, as text like on the wire.
@@ -112,6 +119,7 @@ impl Instance {
             address: None,
             moving_from: None,
             arriving: None,
+            departing: None,
         };
         Self {
             record,
@@ -119,6 +127,7 @@ impl Instance {
             failed_on: None,
             usage: Usage::default(),
             attempts: Attempts::default(),
+            departing_unnamed: 0,
         }
     }
 
@@ -135,7 +144,14 @@ impl Instance {
             (Some(worker), _) => Phase::Placed { worker, resend_at: now + RESEND_FIRST, pause: RESEND_FIRST },
             (None, _) => Phase::Waiting { until: None, no_room: false },
         };
-        Self { record, phase, failed_on: None, usage: Usage::default(), attempts: Attempts::default() }
+        Self {
+            record,
+            phase,
+            failed_on: None,
+            usage: Usage::default(),
+            attempts: Attempts::default(),
+            departing_unnamed: 0,
+        }
     }
 
     pub(super) fn number(&self) -> u32 {
@@ -176,9 +192,31 @@ impl Instance {
 
     /// Its worker's netmanager says where it is reached, or that it is not any more. Says whether that is news.
     pub(super) fn reached_at(&mut self, worker: Id, address: Option<Address>) -> bool {
+        if address.is_none() && self.is_departing_from(worker) {
+            self.record.departing = None;
+            return true;
+        }
         let moves = self.record.moving_from.is_some_and(|from| from != worker);
         let known = if moves { &mut self.record.arriving } else { &mut self.record.address };
         std::mem::replace(known, address.clone()) != address
+    }
+
+    /// Whether it has moved away from this worker, which has not stopped it yet.
+    pub(super) fn is_departing_from(&self, worker: Id) -> bool {
+        self.record.departing.as_ref().is_some_and(|address| address.worker == worker)
+    }
+
+    /// One more report of this worker does not name it. Says whether that means that it has ended there.
+    pub(super) fn is_unnamed_by(&mut self, worker: Id) -> bool {
+        if !self.is_departing_from(worker) {
+            return false;
+        }
+        self.departing_unnamed += 1;
+        let has_ended = self.departing_unnamed > DEPARTED_REPORTS;
+        if has_ended {
+            self.record.departing = None;
+        }
+        has_ended
     }
 
     /// Lets it wait for another worker, and serve where it is until it runs there.
@@ -188,11 +226,26 @@ impl Instance {
         self.leave(Status::ClusterScheduled, reason.to_owned(), None);
     }
 
-    /// It serves no more where it has moved away from.
+    /// Others are led to where it has moved, and it serves no more where it was, but for what is under way.
     pub(super) fn left_for_good(&mut self) {
         if self.record.moving_from.take().is_some() {
+            self.record.departing = self.record.address.take();
+            self.departing_unnamed = 0;
             self.record.address = self.record.arriving.take();
         }
+    }
+
+    /// The worker that it moves away from, or has moved away from, is lost. Says whether that is one of these.
+    pub(super) fn is_cut_off_from(&mut self, worker: Id) -> bool {
+        let moves = self.record.moving_from == Some(worker);
+        if moves {
+            self.left_for_good();
+        }
+        let departs = self.is_departing_from(worker);
+        if departs {
+            self.record.departing = None;
+        }
+        moves || departs
     }
 
     /// Its address, while it is being stopped there.

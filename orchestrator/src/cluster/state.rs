@@ -35,6 +35,7 @@ pub(super) use self::draining::Wish;
 pub(super) use self::summary::Summary;
 use super::directory::{Directory, Subject};
 use super::instance::{self, Address, Instance, Phase};
+use super::places::Places;
 use super::worker::{self, Worker};
 use crate::schedule::Placement;
 
@@ -51,9 +52,10 @@ pub(super) struct State {
     services: BTreeMap<Id, Service>,
     /// Two services bear one name while the older is being removed.
     by_name: HashMap<ServiceName, BTreeSet<Id>>,
-    /// Which instances are on which worker, and the other way round.
-    on_worker: HashMap<Id, BTreeSet<(Id, u32)>>,
-    located: HashMap<(Id, u32), Id>,
+    /// Where instances are.
+    places: Places,
+    /// Those that are placed elsewhere and not yet stopped where they were: there.
+    former: Places,
     /// Instances without a worker.
     waiting: BTreeSet<(Id, u32)>,
     /// Room was made, or a worker came, since instances were last placed.
@@ -129,8 +131,8 @@ impl State {
             by_host: HashMap::new(),
             services: BTreeMap::new(),
             by_name: HashMap::new(),
-            on_worker: HashMap::new(),
-            located: HashMap::new(),
+            places: Places::default(),
+            former: Places::default(),
             waiting: BTreeSet::new(),
             room: true,
             directory: Directory::default(),
@@ -201,36 +203,22 @@ impl State {
         }
         let (worker, address) = (instance.worker(), instance.address().cloned());
         let leaving = instance.leaving().cloned();
+        let departing = instance.record.departing.clone();
+        let former = instance.record.moving_from.or(departing.as_ref().map(|address| address.worker));
         let name = service.document.job_name.clone();
-        self.locate(id, number, worker);
+        self.places.set((id, number), worker);
+        self.former.set((id, number), former);
         match leaving {
             Some(leaving) => self.directory.let_go(&name, number, leaving),
             None => self.directory.set_local(&name, number, address.clone()),
         }
+        self.directory.set_departing(&name, number, departing);
         self.announce(id, number, address);
-    }
-
-    fn locate(&mut self, id: Id, number: u32, worker: Option<Id>) {
-        let before = match worker {
-            Some(worker) => self.located.insert((id, number), worker),
-            None => self.located.remove(&(id, number)),
-        };
-        if before == worker {
-            return;
-        }
-        if let Some(before) = before
-            && let Some(instances) = self.on_worker.get_mut(&before)
-        {
-            instances.remove(&(id, number));
-        }
-        if let Some(worker) = worker {
-            self.on_worker.entry(worker).or_default().insert((id, number));
-        }
     }
 
     /// The instances on a worker, in whatever state.
     fn instances_on(&self, worker: Id) -> Vec<(Id, u32)> {
-        self.on_worker.get(&worker).into_iter().flatten().copied().collect()
+        self.places.on(worker).collect()
     }
 
     /// The services of this name.
@@ -272,7 +260,8 @@ impl State {
                 }
             }
         }
-        self.locate(id, number, None);
+        self.places.set((id, number), None);
+        self.former.set((id, number), None);
         self.effects.keep.insert(instance_key(id, number), None);
         self.effects.report = true;
         self.waiting.remove(&(id, number));

@@ -24,6 +24,10 @@ pub(super) struct Table {
     /// Those that are being stopped, here and elsewhere, as workers had them before. What the root says of them, which
     /// forgets them first, does not count any more.
     leaving: BTreeMap<u32, Leaving>,
+    /// Where those of this cluster were that have moved: listed beside themselves.
+    departing: BTreeMap<u32, Address>,
+    /// The same of other clusters.
+    departing_elsewhere: BTreeMap<u32, Leaving>,
 }
 
 #[derive(Debug)]
@@ -48,7 +52,14 @@ impl Table {
 
     /// The instances that get nothing new and keep what they have.
     pub(super) fn leaving(&self) -> Vec<TableInstance> {
-        self.leaving.values().map(|leaving| leaving.entry.clone()).collect()
+        let all = self.leaving.values().chain(self.departing_elsewhere.values());
+        let departing = self.root.iter().flat_map(|root| {
+            root.instance_list.iter().filter_map(|instance| {
+                let address = Some(self.departing.get(&instance.instance_number)?.clone());
+                self.instance_at(&root.service_ip_list, instance, Some(&address))
+            })
+        });
+        all.map(|leaving| leaving.entry.clone()).chain(departing).collect()
     }
 
     /// An instance that runs here at `address` is being stopped.
@@ -67,8 +78,18 @@ impl Table {
         self.local.insert(number, address);
     }
 
-    /// What the root says now. Who is not in it any more was taken back, as if it had been told.
+    /// Where an instance of this cluster was before it moved; `None`: nothing is under way there any more. Says whether that
+    /// is news.
+    pub(super) fn set_departing(&mut self, number: u32, address: Option<Address>) -> bool {
+        match address {
+            Some(address) => self.departing.insert(number, address.clone()) != Some(address),
+            None => self.departing.remove(&number).is_some(),
+        }
+    }
+
+    /// What the root says now. Who is not in it any more was taken back, as if it had been told; who is elsewhere has moved.
     pub(super) fn learn(&mut self, root: Option<NetService>, now: Instant) {
+        let before = self.instances();
         let remain = |number: u32| {
             let mut instances = root.iter().flat_map(|root| &root.instance_list);
             instances.any(|instance| instance.instance_number == number)
@@ -79,6 +100,16 @@ impl Table {
             self.forgotten_by_root(Some(number), now);
         }
         self.root = root;
+        let until = Some(now + ELSEWHERE_LEAVES_WITHIN);
+        for entry in self.instances() {
+            let number = entry.instance_number;
+            let was = before.iter().find(|before| before.instance_number == number);
+            if let Some(was) = was.filter(|was| was.namespace_ip != entry.namespace_ip)
+                && !self.local.contains_key(&number)
+            {
+                self.departing_elsewhere.insert(number, Leaving { entry: was.clone(), until });
+            }
+        }
     }
 
     /// The root says that an instance was taken back, or all of them. Those here are gone as soon as their workers say so,
@@ -101,26 +132,39 @@ impl Table {
 
     /// Takes those away whose time is over.
     pub(super) fn end_leaving(&mut self, now: Instant) {
-        self.leaving.retain(|_, leaving| leaving.until.is_none_or(|until| until > now));
+        for leaving in [&mut self.leaving, &mut self.departing_elsewhere] {
+            leaving.retain(|_, leaving| leaving.until.is_none_or(|until| until > now));
+        }
     }
 
     /// When [`Self::end_leaving`] is to be called.
     pub(super) fn leaves_until(&self) -> Option<Instant> {
-        self.leaving.values().filter_map(|leaving| leaving.until).min()
+        let all = self.leaving.values().chain(self.departing_elsewhere.values());
+        all.filter_map(|leaving| leaving.until).min()
     }
 
     /// An instance does not run here any more, and will not.
     pub(super) fn remove_local(&mut self, number: u32) {
         self.local.remove(&number);
         self.leaving.remove(&number);
+        self.departing.remove(&number);
         if let Some(root) = &mut self.root {
             root.instance_list.retain(|instance| instance.instance_number != number);
         }
     }
 
     fn instance(&self, service_ips: &[ServiceIp], instance: &NetInstance) -> Option<TableInstance> {
+        self.instance_at(service_ips, instance, self.local.get(&instance.instance_number))
+    }
+
+    /// As if it were, here, where `local` says.
+    fn instance_at(
+        &self,
+        service_ips: &[ServiceIp],
+        instance: &NetInstance,
+        local: Option<&Option<Address>>,
+    ) -> Option<TableInstance> {
         let instance_ip = instance.instance_ip?;
-        let local = self.local.get(&instance.instance_number);
         let (worker_id, namespace_ip, namespace_ip_v6, host_ip, host_port, links) = match local {
             Some(None) => return None,
             Some(Some(address)) => (
@@ -219,10 +263,12 @@ fn parsable_v6(address: Option<&str>, first: Ipv6Addr, ipv4: Ipv4Addr) -> String
 
 #[cfg(test)]
 mod tests {
-    use protocol::net::TableResult;
+    use std::time::Instant;
+
+    use protocol::net::{TableInstance, TableResult};
     use serde_json::{Value, json};
 
-    use super::{Address, Table};
+    use super::{Address, ELSEWHERE_LEAVES_WITHIN, Table};
 
     fn root(namespace_ip: &Value) -> protocol::net::NetService {
         serde_json::from_value(json!({
@@ -276,6 +322,22 @@ mod tests {
         assert!(!table.incomplete());
         table.local.insert(1, None);
         assert!(table.incomplete(), "instance 1 has no address of the root's");
+    }
+
+    #[test]
+    fn an_instance_of_another_cluster_that_moves_is_told_where_it_was_for_a_while() {
+        let now = Instant::now();
+        let mut table = Table::default();
+        table.learn(Some(root(&json!("10.18.0.66"))), now);
+        table.learn(Some(root(&json!("10.18.0.66"))), now);
+        assert_eq!(table.leaving(), []);
+        table.learn(Some(root(&json!("10.18.1.2"))), now);
+        let places = |list: Vec<TableInstance>| list.into_iter().map(|it| it.namespace_ip.unwrap());
+        assert_eq!(places(table.instances()).collect::<Vec<_>>(), ["10.18.1.2"]);
+        assert_eq!(places(table.leaving()).collect::<Vec<_>>(), ["10.18.0.66"]);
+        assert_eq!(table.leaves_until(), Some(now + ELSEWHERE_LEAVES_WITHIN));
+        table.end_leaving(now + ELSEWHERE_LEAVES_WITHIN);
+        assert_eq!(table.leaving(), []);
     }
 
     #[test]

@@ -91,22 +91,33 @@ impl State {
         records.any(|record| record.moving_from == Some(worker) && !record.removing)
     }
 
-    /// The instances that are placed elsewhere and still served by this worker.
-    pub(super) fn moving_from(&self, worker: Id) -> impl Iterator<Item = (Id, u32)> {
-        let services = self.services.iter();
-        let instances =
-            services.flat_map(|(id, service)| service.instances.values().map(move |it| (*id, it)));
-        let moving = instances.filter(move |(_, instance)| instance.record.moving_from == Some(worker));
-        moving.map(|(id, instance)| (id, instance.number()))
-    }
-
     /// A worker is lost: it serves for nobody any more.
     pub(super) fn nobody_moves_from(&mut self, worker: Id) {
-        for (id, number) in self.moving_from(worker).collect::<Vec<_>>() {
-            if let Some(instance) = self.instance_mut(id, number) {
-                instance.left_for_good();
+        for (id, number) in self.former.on(worker).collect::<Vec<_>>() {
+            if self.instance_mut(id, number).is_some_and(|instance| instance.is_cut_off_from(worker)) {
+                self.changed(id, number);
             }
-            self.changed(id, number);
+        }
+    }
+
+    /// A worker has reported what it runs: what has moved away and is not among it, several times in a row, has ended there.
+    /// Else the worker says so when it does.
+    pub(super) fn look_for_departed(&mut self, worker: Id) {
+        for (id, number) in self.former.on(worker).collect::<Vec<_>>() {
+            if self.instance_mut(id, number).is_some_and(|instance| instance.is_unnamed_by(worker)) {
+                self.changed(id, number);
+                self.overlay_acts();
+            }
+        }
+    }
+
+    /// A worker still names what has moved away from it.
+    pub(super) fn is_named_still(&mut self, worker: Id, name: &ServiceName, number: u32) {
+        let ids: Vec<_> = self.named(name).map(|(id, _)| id).collect();
+        for id in ids {
+            if let Some(instance) = self.instance_mut(id, number).filter(|it| it.is_departing_from(worker)) {
+                instance.departing_unnamed = 0;
+            }
         }
     }
 }

@@ -150,7 +150,7 @@ impl State {
                 // One that is being stopped may still lose its address.
                 let is_it = |instance: &Instance| match address {
                     Some(_) => instance.wanted_on() == Some(worker),
-                    None => instance.worker() == Some(worker),
+                    None => instance.worker() == Some(worker) || instance.is_departing_from(worker),
                 };
                 instance.is_some_and(is_it)
             })

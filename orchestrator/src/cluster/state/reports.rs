@@ -116,6 +116,7 @@ impl State {
                 *reports = reports.saturating_add(1);
             }
         }
+        self.look_for_departed(worker);
     }
 
     fn is_named(&mut self, worker: Id, named: InstanceResources, now: Instant) {
@@ -174,6 +175,7 @@ impl State {
         if self.is_moving_from(worker, name, number) {
             return;
         }
+        self.is_named_still(worker, name, number);
         let what = (worker, InstanceName { service: name.clone(), number });
         if self.evicted.get(&what).is_some_and(|told| now.saturating_duration_since(*told) < EVICT_AGAIN) {
             return;

@@ -56,7 +56,7 @@ impl State {
 
     fn reported_worker(&self, worker: &Worker, now: Instant) -> ReportedWorker {
         let (id, node) = (worker.id(), worker.node());
-        let instances = self.on_worker.get(&id).map_or(0, BTreeSet::len) + self.moving_from(id).count();
+        let instances = self.places.count_on(id) + self.former.count_on(id);
         ReportedWorker {
             id,
             name: worker.host().to_owned(),

@@ -3,9 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use protocol::id::Id;
+use protocol::net::{TableQuery, TableResult};
 use protocol::status::Status;
+use serde_json::json;
 
-use super::world::World;
+use super::world::{SERVICE, World, name};
+use crate::cluster::directory::Subject;
 use crate::cluster::state::Wish;
 
 fn drain(world: &mut World, worker: usize) {
@@ -103,4 +107,70 @@ fn a_worker_that_is_lost_while_an_instance_leaves_it_serves_no_more() {
     world.run(Duration::from_secs(60));
     assert_eq!(world.status(0), Some(Status::Running));
     assert!(world.running(1 - from).contains(&0));
+}
+
+/// On which workers the instance is in the table, and on which it was.
+fn listed(world: &mut World) -> (Vec<Option<Id>>, Vec<Option<Id>>) {
+    let root = json!({
+        "_id": SERVICE, "job_name": name(), "service_ip_list": [],
+        "instance_list": [{ "instance_number": 0, "instance_ip": "10.30.0.0", "host_port": 0 }],
+    });
+    let subject = Subject::Name(name());
+    let table = serde_json::from_value(root).unwrap();
+    world.state.table_answered(&subject, Ok(Some(table)), world.now);
+    world.state.take_effects();
+    let query = TableQuery { sname: name().to_string(), sip: String::new() };
+    world.state.table_wanted(world.id(0), &query, world.now);
+    let published = world.state.take_effects().publish;
+    let (_, answer) = published.iter().find(|(topic, _)| topic.ends_with("tablequery/result")).unwrap();
+    let TableResult { instance_list, leaving, .. } = serde_json::from_slice(answer).unwrap();
+    let workers = |list: Vec<protocol::net::TableInstance>| list.iter().map(|it| it.worker_id).collect();
+    (workers(instance_list), workers(leaving))
+}
+
+/// An instance that runs on the other worker and is not stopped yet where it was.
+fn moved() -> (World, usize) {
+    let mut world = World::with_workers(2);
+    world.deploy(0);
+    world.run(Duration::from_secs(5));
+    let from = usize::from(world.running(0).is_empty());
+    assert_eq!(listed(&mut world), (vec![Some(world.id(from))], vec![]));
+    world.deaf(from, true);
+    drain(&mut world, from);
+    world.run(Duration::from_secs(5));
+    assert_eq!(copies(&world, 0), 2);
+    let listed = listed(&mut world);
+    assert_eq!(listed, (vec![Some(world.id(1 - from))], vec![Some(world.id(from))]));
+    let told = world.state.summary(world.now).report.workers.unwrap();
+    assert_eq!((told[0].instances, told[1].instances), (1, 1), "it is not empty yet");
+    (world, from)
+}
+
+#[test]
+fn where_an_instance_was_is_told_until_it_is_stopped_there() {
+    let (mut world, from) = moved();
+    world.restart();
+    world.run(Duration::from_secs(5));
+    assert_eq!(listed(&mut world).1, [Some(world.id(from))]);
+    world.deaf(from, false);
+    world.run(Duration::from_secs(60));
+    assert_eq!(copies(&world, 0), 1);
+    assert_eq!(listed(&mut world), (vec![Some(world.id(1 - from))], vec![]));
+    assert_eq!(world.state.summary(world.now).report.workers.unwrap()[from].instances, 0);
+}
+
+#[test]
+fn what_is_gone_from_where_it_was_without_a_word_is_not_told_for_ever() {
+    let (mut world, from) = moved();
+    world.lose_container(from, 0);
+    world.run(Duration::from_secs(20));
+    assert_eq!(listed(&mut world).1, []);
+    let (mut world, from) = moved();
+    world.disconnect(from);
+    world.run(Duration::from_secs(60));
+    assert_eq!(listed(&mut world), (vec![Some(world.id(1 - from))], vec![]));
+    let (mut world, _) = moved();
+    world.undeploy(Some(0));
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.status(0), None);
 }
