@@ -1,6 +1,6 @@
 //! Documents for tests, as a root gives them.
 
-use protocol::cluster::Cluster;
+use protocol::cluster::{Cluster, ReportedWorker, Worker, WorkerState};
 use protocol::id::Id;
 use protocol::service::Service;
 use serde_json::json;
@@ -49,4 +49,35 @@ pub(crate) fn cluster(number: u8, name: &str) -> Cluster {
         "last_modified_timestamp": 1_795_374_561.67,
     }))
     .expect("a sample of our own")
+}
+
+/// When clusters told of their workers.
+pub(crate) const TOLD: f64 = 1_795_374_558.67;
+
+pub(crate) fn worker(cluster: &str, name: &str, change: impl FnOnce(&mut Worker)) -> Worker {
+    let mut worker = Worker {
+        cluster_id: id(4),
+        cluster_name: cluster.to_owned(),
+        cluster_active: true,
+        told_timestamp: TOLD,
+        worker: ReportedWorker {
+            id: id(9),
+            name: name.to_owned(),
+            ip: "192.0.2.31".to_owned(),
+            state: WorkerState::Ready,
+            cordoned: false,
+            draining: false,
+            silent: 1,
+            vcpus: 4,
+            cpu_percent: 7.6,
+            memory: 3200,
+            memory_percent: 20.0,
+            architecture: "arm64".to_owned(),
+            virtualization: vec!["docker".to_owned()],
+            instances: 3,
+            itself: None,
+        },
+    };
+    change(&mut worker);
+    worker
 }

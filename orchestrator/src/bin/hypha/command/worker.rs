@@ -115,43 +115,15 @@ pub(crate) async fn drain(context: &Context, arguments: &Drain) -> Result<(), Fa
 
 #[cfg(test)]
 mod tests {
-    use protocol::cluster::{ReportedWorker, UntoldWorkers, Worker, WorkerState};
+    use protocol::cluster::{UntoldWorkers, WorkerState};
     use serde_json::json;
 
     use super::{Workers, listing};
     use crate::exit::Exit;
     use crate::output::{Format, Frame, render};
-    use crate::sample;
+    use crate::sample::{TOLD, worker};
 
-    const NOW: f64 = 1_795_374_561.67;
-
-    fn worker(cluster: &str, name: &str, change: impl FnOnce(&mut Worker)) -> Worker {
-        let mut worker = Worker {
-            cluster_id: sample::id(4),
-            cluster_name: cluster.to_owned(),
-            cluster_active: true,
-            told_timestamp: NOW - 3.0,
-            worker: ReportedWorker {
-                id: sample::id(9),
-                name: name.to_owned(),
-                ip: "192.0.2.31".to_owned(),
-                state: WorkerState::Ready,
-                cordoned: false,
-                draining: false,
-                silent: 1,
-                vcpus: 4,
-                cpu_percent: 7.6,
-                memory: 3200,
-                memory_percent: 20.0,
-                architecture: "arm64".to_owned(),
-                virtualization: vec!["docker".to_owned()],
-                instances: 3,
-                itself: None,
-            },
-        };
-        change(&mut worker);
-        worker
-    }
+    const NOW: f64 = TOLD + 3.0;
 
     fn workers() -> Workers {
         let workers = vec![

@@ -24,8 +24,6 @@ pub(crate) const COLUMNS: &[Column] = &[
 pub(crate) fn row(of: &Worker, document: &Value, now: f64) -> Row {
     let worker = &of.worker;
     let (state, mood) = state(of);
-    #[expect(clippy::cast_precision_loss, reason = "shown to the second")]
-    let heard = of.told_timestamp - worker.silent as f64;
     Row {
         name: format!("worker/{}", worker.name),
         fields: vec![
@@ -39,10 +37,16 @@ pub(crate) fn row(of: &Worker, document: &Value, now: f64) -> Row {
             worker.architecture.as_str().into(),
             worker.ip.as_str().into(),
             worker.virtualization.join(" ").into(),
-            age(now, heard).into(),
+            age(now, last_heard(of)).into(),
         ],
         document: document.clone(),
     }
+}
+
+/// When its cluster last heard of it: seconds since the epoch.
+#[expect(clippy::cast_precision_loss, reason = "shown to the second")]
+pub(crate) fn last_heard(of: &Worker) -> f64 {
+    of.told_timestamp - of.worker.silent as f64
 }
 
 /// What hinders most stands first.
