@@ -282,3 +282,6 @@ impl Root {
         let _nobody_waits = self.heard.send(cluster);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! The root without its doors, over a long time.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use protocol::id::Id;
+use serde_json::json;
+
+use super::access::Caller;
+use super::failure::Failure;
+use super::role::{Role, Roles};
+use super::user::UserName;
+use super::{Bound, Config, Root, key};
+
+/// What is left of the pool.
+const FREE: usize = 9;
+/// In the kernel's memory: the disk would be most of the time.
+const MEMORY: &str = "/dev/shm";
+
+async fn root(data: &tempfile::TempDir) -> Arc<Root> {
+    let free = SocketAddr::from(([127, 0, 0, 1], 0));
+    let config = Config {
+        data_dir: data.path().to_owned(),
+        api: free,
+        net: free,
+        grpc: free,
+        insecure_admin_password: Some("Admin".to_owned()),
+        mail: None,
+        reusable_refresh_tokens: false,
+    };
+    Bound::open(config).await.unwrap().root
+}
+
+/// Makes an application with one service; gives both ids.
+async fn create(root: &Root, number: usize) -> Result<(Id, Id), Failure> {
+    let caller = Caller {
+        name: UserName::try_from("Admin").unwrap(),
+        id: Id::from_bytes([9; 12]),
+        organization: root.root_organization,
+        roles: Roles::from([Role::Admin]),
+    };
+    let name = format!("app{number}");
+    let document = json!({
+        "sla_version": "v2.0", "customerID": "Admin",
+        "applications": [{
+            "application_name": name, "application_namespace": "test",
+            "microservices": [{
+                "microservice_name": "web", "microservice_namespace": "test", "virtualization": "docker", "code": "c",
+            }],
+        }],
+    });
+    root.create_applications(&caller, serde_json::from_value(document).unwrap()).await?;
+    let applications = root.applications().await.unwrap();
+    let own = applications.into_iter().find(|application| application.name == name).unwrap();
+    Ok((own.id, own.services[0]))
+}
+
+/// How many instances come and go: more by hand, with HYPHA_TEST_DEPLOYS.
+fn deploys() -> usize {
+    std::env::var("HYPHA_TEST_DEPLOYS").ok().and_then(|count| count.parse().ok()).unwrap_or(2_000)
+}
+
+#[tokio::test]
+async fn however_often_services_and_instances_come_and_go_no_address_is_lost_or_given_twice() {
+    let data = tempfile::tempdir_in(MEMORY).or_else(|_no_memory| tempfile::tempdir()).unwrap();
+    let root = root(&data).await;
+    while root.pool().free() > FREE {
+        root.pool().take().unwrap();
+    }
+    let (mut deployed, mut refused, mut round) = (0, 0, 0);
+    while deployed < deploys() {
+        round += 1;
+        let (application, service) = create(&root, round).await.unwrap();
+        // Sometimes more than there are addresses for.
+        for _ in 0..round % (FREE + 3) {
+            match root.add_instance(service).await {
+                Ok(_) => deployed += 1,
+                Err(_) => refused += 1,
+            }
+        }
+        let record = root.service(service).await.unwrap().unwrap();
+        let addresses: Vec<_> = record.places.iter().filter_map(|place| place.instance_ip).collect();
+        assert_eq!(root.pool().free() + addresses.len() + 1, FREE, "round {round}");
+        let stored = root.store.list::<Id>(key::ADDRESSES).await.unwrap();
+        assert_eq!(stored.len(), addresses.len() + 1, "round {round}: each is stored once");
+        match round % 4 {
+            0 => drop(root.remove_instances(service, None).await),
+            1 => {
+                for number in record.service.instance_list.iter().map(|instance| instance.instance_number) {
+                    root.remove_instances(service, Some(number)).await.unwrap();
+                }
+            }
+            2 => root.delete_service(service).await.unwrap(),
+            _ => {}
+        }
+        root.delete_application(application).await.unwrap();
+        assert_eq!(root.pool().free(), FREE, "round {round}");
+    }
+    assert!(refused > 0, "the pool was never empty");
+    for prefix in
+        [key::ADDRESSES, key::UNPLACED, key::COMMANDS, key::NOTICES, key::SERVICES, key::APPLICATIONS]
+    {
+        let left = root.store.list::<serde_json::Value>(prefix).await.unwrap();
+        assert!(left.is_empty(), "{prefix}: {left:?}");
+    }
+}
