@@ -48,7 +48,7 @@ async fn session(stream: TcpStream, inbox: mpsc::UnboundedSender<String>) -> std
     Ok(())
 }
 
-async fn bed_with_mail() -> (Bed, mpsc::UnboundedReceiver<String>) {
+pub(crate) async fn bed_with_mail() -> (Bed, mpsc::UnboundedReceiver<String>) {
     let (port, mails) = mail_server().await;
     let bed = Bed::with(|config| {
         config.mail = Some(MailConfig {

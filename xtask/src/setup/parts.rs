@@ -126,7 +126,7 @@ const TESTS: [Part; 5] = [
     program("docker-registry", "a registry to pull images from, with no internet", &["docker-registry"]),
     Part {
         name: "python3 with venv",
-        why: "runs Oakestra's own client, oak-cli, against the root",
+        why: "runs Oakestra's own client, and Schemathesis, against the root",
         found: When(|| Process::new("python3").args(["-c", "import ensurepip, venv"]).succeeds()),
         source: Source::Apt(&["python3-venv"]),
     },
