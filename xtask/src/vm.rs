@@ -42,7 +42,8 @@ pub(crate) fn run(
     };
     let whole = boot("", filter.as_slice())?;
     // A filter is somebody's who looks for one thing.
-    Ok(whole && (filter.is_some() || boot("ipv6.disable=1", &WITHOUT_IPV6)?))
+    let without_ipv6 = filter.is_some() || boot("ipv6.disable=1", &WITHOUT_IPV6)?;
+    Ok(whole && without_ipv6)
 }
 
 fn boot(
