@@ -51,6 +51,11 @@ pub fn place(request: &Request, workers: &[Worker], algorithm: &dyn Algorithm) -
             }
         }
     }
+    // Who comes after those that are told of does not matter.
+    if fitting.len() > SCORES_MAX {
+        fitting.select_nth_unstable(SCORES_MAX);
+        fitting.truncate(SCORES_MAX);
+    }
     fitting.sort_unstable();
     let chosen = fitting.first().map(|(_, index)| *index);
     let said = |say: fn(Filter, &Request, &[&Worker]) -> String, refused: &[Vec<&Worker>]| {
@@ -82,7 +87,7 @@ pub fn place(request: &Request, workers: &[Worker], algorithm: &dyn Algorithm) -
                 detail,
             })
             .collect(),
-        scores: fitting.iter().take(SCORES_MAX).map(|(_, index)| score(&workers[*index])).collect(),
+        scores: fitting.iter().map(|(_, index)| score(&workers[*index])).collect(),
         would_help: changes.into_iter().map(|(_, _, change)| change).collect(),
     };
     Choice { chosen, decision }

@@ -13,6 +13,8 @@ pub(crate) enum What {
     Running,
     Gone,
     Burst,
+    Placing,
+    PlacingNear,
     ControlMemory,
     ControlCpu,
     ControlWakeUps,
@@ -30,6 +32,8 @@ impl What {
             Self::Running => "deploy call to RUNNING at the root",
             Self::Gone => "undeploy call to the end of the container",
             Self::Burst => "all of a burst RUNNING at the root",
+            Self::Placing => "a decision among 10,000 workers, best fit",
+            Self::PlacingNear => "the same, by geography and latency, nearest",
             Self::ControlMemory => "root and cluster idle, memory (PSS)",
             Self::ControlCpu => "root and cluster idle, of one core",
             Self::ControlWakeUps => "root and cluster idle, wake-ups",
@@ -43,7 +47,7 @@ impl What {
 
     fn unit(self) -> &'static str {
         match self {
-            Self::FirstAnswer | Self::Running | Self::Gone => "ms",
+            Self::FirstAnswer | Self::Running | Self::Gone | Self::Placing | Self::PlacingNear => "ms",
             Self::Burst => "s",
             Self::ControlMemory | Self::WorkerMemory => "MB",
             Self::ControlCpu | Self::WorkerCpu => "%",
@@ -58,6 +62,8 @@ impl What {
             Self::FirstAnswer | Self::Running => Some(500.0),
             Self::Gone => Some(140.0),
             Self::Burst => Some(5.0),
+            Self::Placing => Some(1.0),
+            Self::PlacingNear => Some(50.0),
             Self::ControlMemory => Some(60.0),
             Self::WorkerMemory => Some(20.0),
             Self::ControlCpu => Some(1.0),

@@ -7,6 +7,7 @@
 mod deploying;
 mod figure;
 mod idle;
+mod placing;
 
 use std::fs;
 use std::path::PathBuf;
@@ -47,6 +48,9 @@ fn main() -> Result<()> {
     interrupt::catch()?;
     let start = Instant::now();
     let tell = |what: &str| println!("{:6.1} s  {what}", start.elapsed().as_secs_f32());
+    let mut figures = Figures::default();
+    tell("decisions among 10,000 workers");
+    placing::decide(arguments.rounds, &mut figures)?;
     let machine = Machine::reserve(tell)?;
     let mut lab = Lab::start(&machine, WORKERS, Topology::Split, tell)?;
     let archive = lab.folder().join("busybox.tar");
@@ -55,7 +59,6 @@ fn main() -> Result<()> {
         worker.containerd.import(&archive)?;
     }
     let application = Application::deploy(&lab, "bench", 1)?;
-    let mut figures = Figures::default();
     tell(&format!("{} rounds of deploying and taking back", arguments.rounds));
     deploying::rounds(&lab, &application, arguments.rounds, &mut figures)?;
     tell(&format!("{} instances at once", arguments.burst));
