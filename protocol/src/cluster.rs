@@ -166,6 +166,9 @@ pub struct Cluster {
     #[serde(rename = "_id")]
     pub id: Id,
     pub active: bool,
+    /// It is given nothing new, by the will of an operator; a key of our own.
+    #[serde(default)]
+    pub cordoned: bool,
     pub active_nodes: u32,
     pub candidate_name: String,
     pub cluster_name: String,

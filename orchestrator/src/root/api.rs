@@ -91,6 +91,8 @@ fn endpoints() -> Vec<Endpoint> {
             .reading_up_to(REPORT_MAX),
 
         endpoint(GET, "/v1/why/{id}", Rule::One(APPLICATIONS), service::why),
+        endpoint(POST, "/v1/clusters/{id}/cordon", Rule::One(INFRASTRUCTURE), cluster::cordon),
+        endpoint(POST, "/v1/clusters/{id}/uncordon", Rule::One(INFRASTRUCTURE), cluster::uncordon),
         endpoint(GET, "/v1/workers", Rule::One(EVERYBODY), worker::list),
         endpoint(POST, "/v1/workers/{id}/cordon", Rule::One(INFRASTRUCTURE), worker::cordon),
         endpoint(POST, "/v1/workers/{id}/drain", Rule::One(INFRASTRUCTURE), worker::drain),

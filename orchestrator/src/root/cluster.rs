@@ -6,6 +6,7 @@ use protocol::id::Id;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::failure::Failure;
 use super::live::ClusterView;
 use super::place::Candidate;
 use super::{Root, key};
@@ -25,6 +26,9 @@ pub(super) struct Cluster {
     pub port: u16,
     /// Where it is told of changed tables.
     pub net_port: u16,
+    /// It is given nothing new, by the will of an operator.
+    #[serde(default)]
+    pub cordoned: bool,
 }
 
 impl Cluster {
@@ -59,6 +63,10 @@ impl Root {
         let name_key = key::cluster_name(&registration.name);
         let cluster = loop {
             let known = self.store.get::<Id>(&name_key).await?;
+            let before = match &known {
+                Some(entry) => self.store.get::<Cluster>(&key::cluster(entry.value)).await?,
+                None => None,
+            };
             let cluster = Cluster {
                 id: known.as_ref().map_or_else(object_id::new, |entry| entry.value),
                 name: registration.name.clone(),
@@ -66,12 +74,14 @@ impl Root {
                 ip: registration.ip.clone(),
                 port: registration.port,
                 net_port: registration.net_port,
+                cordoned: before.as_ref().is_some_and(|before| before.value.cordoned),
             };
-            if self.cluster(cluster.id).await?.as_ref() == Some(&cluster) {
+            if before.as_ref().is_some_and(|before| before.value == cluster) {
                 break cluster;
             }
             let transaction = Transaction::new()
                 .expect(&name_key, known.as_ref().map(|entry| entry.revision))
+                .expect(&key::cluster(cluster.id), before.as_ref().map(|entry| entry.revision))
                 .put(&name_key, &cluster.id)
                 .put(&key::cluster(cluster.id), &cluster);
             match self.store.commit(transaction).await {
@@ -88,6 +98,33 @@ impl Root {
         self.live().greeted(cluster.id, clock::moment());
         self.cluster_heard(cluster.id);
         Ok(cluster.id)
+    }
+
+    /// Gives a cluster nothing new, or lets it have instances again. Twice is once.
+    ///
+    /// # Errors
+    /// When there is no such cluster.
+    pub(super) async fn hold_cluster(&self, id: Id, cordoned: bool) -> Result<(), Failure> {
+        let cluster_key = key::cluster(id);
+        loop {
+            let known = self.store.get::<Cluster>(&cluster_key).await?;
+            let Some(entry) = known else { return Err(Failure::no_cluster(id)) };
+            if entry.value.cordoned == cordoned {
+                return Ok(());
+            }
+            let cluster = Cluster { cordoned, ..entry.value };
+            let transaction =
+                Transaction::new().expect(&cluster_key, Some(entry.revision)).put(&cluster_key, &cluster);
+            match self.store.commit(transaction).await {
+                Err(StoreError::Conflict { .. }) => {}
+                other => {
+                    other?;
+                    tracing::info!(cluster = %cluster.name, %id, cordoned, "an operator's wish");
+                    self.placement.notify_one();
+                    return Ok(());
+                }
+            }
+        }
     }
 
     pub(super) async fn cluster(&self, id: Id) -> Result<Option<Cluster>, StoreError> {
@@ -121,6 +158,7 @@ impl Root {
                 name: cluster.name,
                 location: cluster.location,
                 active: view.is_active(now),
+                cordoned: cluster.cordoned,
                 workers: report.active_nodes,
                 vcpus: report.vcpus,
                 vgpus: report.vgpus,
@@ -148,6 +186,7 @@ fn document(cluster: &Cluster, view: &ClusterView, now: Moment) -> Document {
     Document {
         id: cluster.id,
         active,
+        cordoned: cluster.cordoned,
         active_nodes: report.active_nodes,
         candidate_name: cluster.name.clone(),
         cluster_name: cluster.name.clone(),

@@ -16,6 +16,8 @@ pub struct Candidate {
     pub location: String,
     /// It was heard of lately.
     pub active: bool,
+    /// It is to get nothing new, by the will of an operator.
+    pub cordoned: bool,
     /// How many active workers it has.
     pub workers: u32,
     pub vcpus: u32,
@@ -101,6 +103,9 @@ fn lack(sla: &Microservice, demands: &Demands, cluster: &Candidate) -> Option<St
     if let Some(allowed) = demands.allowed.iter().find(|allowed| !allowed.contains(&cluster.name)) {
         return Some(format!("allowed are only {}", allowed.join(", ")));
     }
+    if cluster.cordoned {
+        return Some("it is cordoned".to_owned());
+    }
     if cluster.workers == 0 {
         return Some("no worker is active".to_owned());
     }
@@ -172,6 +177,7 @@ mod tests {
             name: name.to_owned(),
             location: "here".to_owned(),
             active: true,
+            cordoned: false,
             workers: 2,
             vcpus: 4,
             vgpus: 0,
@@ -205,6 +211,17 @@ mod tests {
             outcome(&Microservice { vcpus: 5, ..service(1) }, &clusters),
             Err(Status::NoActiveClusterWithCapacity)
         );
+    }
+
+    #[test]
+    fn a_cordoned_cluster_gets_nothing_new() {
+        let held = Candidate { cordoned: true, ..cluster("held", 9000) };
+        assert_eq!(outcome(&service(100), &[held.clone(), cluster("free", 500)]).as_deref(), Ok("free"));
+        assert_eq!(
+            outcome(&pinned("held"), std::slice::from_ref(&held)),
+            Err(Status::TargetClusterNoCapacity)
+        );
+        assert_eq!(verdict(&service(100), &held).as_deref(), Some("it is cordoned"));
     }
 
     #[test]

@@ -65,6 +65,23 @@ fn a_cordoned_worker_is_shown_as_such_and_gets_nothing_new() {
 }
 
 #[test]
+fn a_cordoned_cluster_is_shown_as_such_and_gets_nothing_new() {
+    let Fleet { admin, .. } = &fleet();
+    apply(admin, &json!({ "instances": 1 }), &[]).exits(0);
+    let run = admin.hypha(&["cordon", "cluster/home"]).exits(0);
+    assert!(run.answer.lines().any(|row| row.starts_with("home     cordoned")), "{run:#?}");
+    let run = admin.hypha(&["scale", "web=2", "--timeout", "3s"]).exits(5);
+    run.says("home: it is cordoned");
+    let why = admin.hypha(&["why", "web/1"]).exits(0).answer;
+    assert!(why.contains("  cluster home: it is cordoned ("), "{why}");
+    admin.hypha(&["drain", "cluster/home"]).exits(2).says("only workers can be drained");
+    admin.hypha(&["cordon", "cluster/nowhere", "pi-1"]).exits(3).says("no cluster 'nowhere'");
+    admin.hypha(&["uncordon", "cluster/home", "pi-1"]).exits(0);
+    let run = admin.hypha(&["scale", "web=2"]).exits(0);
+    assert!(run.answer.contains("2/2"), "{run:#?}");
+}
+
+#[test]
 fn apply_waits_until_it_runs_and_tells_each_step() {
     let Fleet { admin, .. } = &fleet();
     let run = apply(admin, &json!({ "instances": 2 }), &[]).exits(0);

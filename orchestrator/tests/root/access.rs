@@ -28,7 +28,7 @@ enum For {
     ApplicationPeople,
 }
 
-const TABLE: [(&str, &str, For); 38] = [
+const TABLE: [(&str, &str, For); 40] = [
     ("POST", "/api/auth/login", For::Everybody),
     ("POST", "/api/auth/refresh", For::RefreshTokens),
     ("POST", "/api/auth/register", For::Administrators),
@@ -63,6 +63,8 @@ const TABLE: [(&str, &str, For); 38] = [
     ("GET", "/api/clusters/active", For::Everybody),
     ("POST", "/api/information/{id}", For::Everybody),
     ("GET", "/v1/why/{id}", For::ApplicationPeople),
+    ("POST", "/v1/clusters/{id}/cordon", For::Operators),
+    ("POST", "/v1/clusters/{id}/uncordon", For::Operators),
     ("GET", "/v1/workers", For::Users),
     ("POST", "/v1/workers/{id}/cordon", For::Operators),
     ("POST", "/v1/workers/{id}/drain", For::Operators),

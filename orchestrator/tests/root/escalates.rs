@@ -45,6 +45,28 @@ async fn what_finds_no_worker_in_one_cluster_goes_to_another_and_is_not_handed_t
 }
 
 #[tokio::test]
+async fn a_cordoned_cluster_gets_nothing_new_also_when_it_or_the_root_comes_back() {
+    let bed = Bed::start().await;
+    let held = Cluster::join(&bed, "held").await;
+    for _ in 0..2 {
+        bed.post(&format!("/v1/clusters/{}/cordon", held.id), json!({})).await.ok();
+    }
+    let service = bed.service("shop", web()).await;
+    bed.deploy(&service).await;
+    let waits = |shown: &Value| shown["status_detail"] == "No cluster fits (held: it is cordoned).";
+    bed.service_when(&service, waits).await;
+
+    let bed = bed.restart().await;
+    let again = Cluster::join(&bed, "held").await;
+    assert_eq!(again.id, held.id);
+    assert_eq!(bed.get("/api/clusters").await.ok()[0]["cordoned"], json!(true));
+    bed.service_when(&service, waits).await;
+    bed.post(&format!("/v1/clusters/{}/uncordon", held.id), json!({})).await.ok();
+    again.told(&format!("POST /api/service/{service}/0")).await;
+    bed.post("/v1/clusters/6b033dc62c1f07cbdcd88449/cordon", json!({})).await.is(404);
+}
+
+#[tokio::test]
 async fn what_is_to_run_in_one_cluster_only_waits_there() {
     let bed = Bed::start().await;
     let (large, small) = (Cluster::join(&bed, "large").await, Cluster::join(&bed, "small").await);

@@ -119,6 +119,12 @@ impl Client {
         self.get(&format!("/v1/why/{service}")).await
     }
 
+    /// Gives a cluster nothing new, or lets it have instances again.
+    pub(crate) async fn hold_cluster(&self, cluster: Id, cordoned: bool) -> Result<(), ApiError> {
+        let verb = if cordoned { "cordon" } else { "uncordon" };
+        self.call(Method::POST, &format!("/v1/clusters/{cluster}/{verb}"), None).await.map(drop)
+    }
+
     /// Says what is wanted of a worker.
     pub(crate) async fn say(&self, worker: Id, word: Word) -> Result<(), ApiError> {
         let verb = match word {

@@ -70,11 +70,11 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Tell why instances are where and as they are, and what those that wait are missing.
     Why(Why),
-    /// Place nothing new on workers; what runs there stays.
+    /// Place nothing new on workers, or in clusters; what runs there stays.
     Cordon(Cordon),
-    /// Move what runs on workers to others, and wait until they are empty; connections under way with it do not go on.
+    /// Move what runs on workers to others, and wait until they are empty; what is under way comes to its end.
     Drain(Drain),
-    /// Let workers have new instances again.
+    /// Let workers or clusters have new instances again.
     Uncordon(Cordon),
     /// Show in one screen how things are, what is wrong first.
     #[command(visible_alias = "st")]
@@ -144,7 +144,7 @@ pub(crate) struct Get {
 
 #[derive(Debug, Args)]
 pub(crate) struct Cordon {
-    /// `pi-7`, or `berlin/pi-7` where two clusters have a worker of that name.
+    /// `pi-7`, or `berlin/pi-7` where two clusters have a worker of that name; `cluster/berlin` for all of a cluster.
     #[arg(value_name = "WORKER", required = true)]
     pub(crate) workers: Vec<String>,
 }

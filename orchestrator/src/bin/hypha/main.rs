@@ -74,11 +74,11 @@ async fn run(context: &Context, command: Option<Command>) -> Result<(), Failure>
         Some(Command::Logs(arguments)) => command::logs::logs(context, &arguments).await,
         Some(Command::Why(arguments)) => command::why::why(context, &arguments).await,
         Some(Command::Cordon(arguments)) => {
-            command::worker::say(context, &arguments.workers, Word::Cordon).await
+            command::worker::hold(context, &arguments.workers, Word::Cordon).await
         }
         Some(Command::Drain(arguments)) => command::worker::drain(context, &arguments).await,
         Some(Command::Uncordon(arguments)) => {
-            command::worker::say(context, &arguments.workers, Word::Uncordon).await
+            command::worker::hold(context, &arguments.workers, Word::Uncordon).await
         }
         Some(Command::Status) => command::status::status(context).await,
         Some(Command::Version) => version(context),

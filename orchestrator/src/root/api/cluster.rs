@@ -7,6 +7,7 @@ use axum::extract::State;
 use protocol::cluster::Cluster;
 use serde_json::Value;
 
+use super::docs::Message;
 use super::extract::{self, Body, Named};
 use super::schema;
 use crate::root::Root;
@@ -36,4 +37,26 @@ pub(super) async fn report(
 ) -> Result<&'static str, Failure> {
     root.take_report(extract::id(&id, "cluster")?, report).await?;
     Ok("ok")
+}
+
+/// Gives a cluster nothing new. What runs there stays. Twice is once.
+#[utoipa::path(post, path = "/v1/clusters/{id}/cordon", tag = "cluster", params(("id" = String, Path)),
+    responses((status = 200, body = Message)))]
+pub(super) async fn cordon(
+    State(root): State<Arc<Root>>,
+    Named(id): Named<String>,
+) -> Result<Json<Message>, Failure> {
+    root.hold_cluster(extract::id(&id, "cluster")?, true).await?;
+    Ok(Message::json("The cluster gets nothing new."))
+}
+
+/// Lets a cluster have new instances again. Twice is once.
+#[utoipa::path(post, path = "/v1/clusters/{id}/uncordon", tag = "cluster", params(("id" = String, Path)),
+    responses((status = 200, body = Message)))]
+pub(super) async fn uncordon(
+    State(root): State<Arc<Root>>,
+    Named(id): Named<String>,
+) -> Result<Json<Message>, Failure> {
+    root.hold_cluster(extract::id(&id, "cluster")?, false).await?;
+    Ok(Message::json("The cluster gets new instances again."))
 }

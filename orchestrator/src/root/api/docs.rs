@@ -41,7 +41,7 @@ impl Message {
         application::list_of,
         service::create, service::get, service::update, service::delete, service::list, service::list_of,
         service::deploy, service::undeploy, service::why,
-        cluster::list, cluster::list_active, cluster::report,
+        cluster::list, cluster::list_active, cluster::report, cluster::cordon, cluster::uncordon,
         worker::list, worker::cordon, worker::drain, worker::uncordon,
     ),
     components(schemas(ErrorBody)),

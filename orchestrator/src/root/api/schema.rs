@@ -86,6 +86,8 @@ pub(super) struct Cluster {
     #[schema(rename = "_id")]
     id: String,
     active: bool,
+    /// It is given nothing new.
+    cordoned: bool,
     active_nodes: u32,
     candidate_name: String,
     cluster_name: String,

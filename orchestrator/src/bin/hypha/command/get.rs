@@ -123,7 +123,8 @@ fn instance_document(document: &Value, number: u32) -> Value {
     instance.cloned().unwrap_or_default()
 }
 
-fn clusters(clusters: &Clusters, names: &[String]) -> Result<Listing, Failure> {
+/// The clusters of these names; no names want all.
+pub(crate) fn clusters(clusters: &Clusters, names: &[String]) -> Result<Listing, Failure> {
     let known = |name: &String| clusters.clusters.iter().any(|cluster| cluster.cluster_name == *name);
     if let Some(unknown) = names.iter().find(|name| !known(name)) {
         let nearest = clusters.clusters.iter().map(|cluster| cluster.cluster_name.clone()).take(3).collect();

@@ -1,4 +1,4 @@
-//! Workers: `get workers`, `cordon`, `drain`, `uncordon`.
+//! Workers: `get workers`, `cordon`, `drain`, `uncordon`; clusters as a whole are cordoned, too.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::command::get::now;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::fleet::{Fleet, Workers};
+use crate::fleet::{Clusters, Fleet, Workers};
 use crate::name::Target;
 use crate::output::Listing;
 use crate::view::{count, worker};
@@ -53,8 +53,32 @@ fn find<'a>(workers: &'a Workers, name: &str) -> Result<&'a Worker, Failure> {
     }
 }
 
+/// What begins the name of a cluster among those of workers.
+const CLUSTER: &str = "cluster/";
+
+/// Cordons or uncordons workers and clusters. All names are looked up before anything is changed.
+pub(crate) async fn hold(context: &Context, names: &[String], word: Word) -> Result<(), Failure> {
+    let (of_clusters, of_workers): (Vec<_>, Vec<_>) =
+        names.iter().cloned().partition(|name| name.starts_with(CLUSTER));
+    let of_clusters: Vec<_> =
+        of_clusters.iter().filter_map(|name| name.strip_prefix(CLUSTER)).map(str::to_owned).collect();
+    let client = context.client()?;
+    let (known, workers) = futures::try_join!(Clusters::fetch(&client), Workers::fetch(&client))?;
+    super::get::clusters(&known, &of_clusters)?;
+    for name in &of_workers {
+        find(&workers, name)?;
+    }
+    for cluster in known.clusters.iter().filter(|cluster| of_clusters.contains(&cluster.cluster_name)) {
+        client.hold_cluster(cluster.id, word == Word::Cordon).await?;
+    }
+    if !of_clusters.is_empty() {
+        context.list(&super::get::clusters(&Clusters::fetch(&client).await?, &of_clusters)?, "")?;
+    }
+    if of_workers.is_empty() { Ok(()) } else { say(context, &of_workers, word).await }
+}
+
 /// Says something of workers. All names are looked up before anything is changed.
-pub(crate) async fn say(context: &Context, names: &[String], word: Word) -> Result<(), Failure> {
+async fn say(context: &Context, names: &[String], word: Word) -> Result<(), Failure> {
     let client = context.client()?;
     let workers = Workers::fetch(&client).await?;
     let named = names.iter().map(|name| find(&workers, name)).collect::<Result<Vec<_>, _>>()?;
@@ -71,6 +95,11 @@ const PERIOD: Duration = Duration::from_millis(500);
 /// Waits until the workers are empty, and says what moves meanwhile; what cannot move is named with its reason.
 pub(crate) async fn drain(context: &Context, arguments: &Drain) -> Result<(), Failure> {
     let Drain { workers: names, patience } = arguments;
+    if let Some(cluster) = names.iter().find(|name| name.starts_with(CLUSTER)) {
+        let title = format!("'{cluster}': only workers can be drained");
+        let hint = format!("hypha cordon {cluster}, and hypha drain each of its workers");
+        return Err(Failure::new(Exit::Usage, title).hint(hint));
+    }
     let client = context.client()?;
     say(context, names, Word::Drain).await?;
     if patience.no_wait {

@@ -21,7 +21,11 @@ pub(crate) const COLUMNS: &[Column] = &[
 
 /// `now`: seconds since the epoch. A cluster that is out of reach keeps its row, with its age.
 pub(crate) fn row(cluster: &Cluster, document: &Value, now: f64) -> Row {
-    let (state, mood) = if cluster.active { ("active", Mood::Good) } else { ("lost", Mood::Bad) };
+    let (state, mood) = match (cluster.active, cluster.cordoned) {
+        (false, _) => ("lost", Mood::Bad),
+        (true, true) => ("cordoned", Mood::Changing),
+        (true, false) => ("active", Mood::Good),
+    };
     Row {
         name: format!("cluster/{}", cluster.cluster_name),
         fields: vec![
