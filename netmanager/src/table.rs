@@ -40,7 +40,8 @@ pub struct OwnAddress {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub policy: Policy,
-    /// Under [`Policy::Closest`] as the cluster has listed them: which is closest depends on who asks.
+    /// Under [`Policy::Closest`] those first that the cluster says are close, the others as it has listed them: which is
+    /// closest depends on who asks.
     pub backends: Vec<Backend>,
     /// Those that are being stopped: they get nothing new and keep what they have.
     pub leaving: Vec<Backend>,
@@ -106,7 +107,20 @@ impl Table {
         for instance in &result.leaving {
             table.add_leaving(instance);
         }
+        table.order_by_distance(&result.instance_list);
         table
+    }
+
+    /// Puts those first that are told to be close: as long as nothing is measured, that is all that is known.
+    fn order_by_distance(&mut self, told: &[TableInstance]) {
+        let kilometres: BTreeMap<Ipv4Addr, u32> = told
+            .iter()
+            .filter_map(|told| Some((told.namespace_ip.as_ref()?.parse().ok()?, told.kilometres?)))
+            .collect();
+        let closest = self.addresses.values_mut().filter(|entry| entry.policy == Policy::Closest);
+        for entry in closest {
+            entry.backends.sort_by_key(|it| kilometres.get(&it.ns_ip).copied().unwrap_or(u32::MAX));
+        }
     }
 
     /// The answer to a question for the NsIP of a node itself: where that node is. It has no ServiceIP, and speaks under its
@@ -453,6 +467,24 @@ mod tests {
         };
         assert_eq!(order(&elsewhere), [1, 2]);
         assert_eq!(order(&|backend| backend.ns_ip == Ipv4Addr::new(10, 18, 0, 5)), [3, 1]);
+    }
+
+    #[test]
+    fn as_long_as_nothing_is_measured_the_closest_are_those_that_are_said_to_be() {
+        let mut instances: Vec<_> =
+            (1..=4).map(|number| complete(number, "fc00::2", &format!("192.0.2.3{number}"))).collect();
+        for (instance, kilometres) in
+            instances.iter_mut().zip([json!(500), json!(null), json!(20), json!(20)])
+        {
+            instance["kilometres"] = kilometres;
+        }
+        let table = answer(&instances);
+        let order = |text: &str| -> Vec<_> {
+            let backends = &table.addresses[&address(text)].backends;
+            backends.iter().map(|backend| backend.instance_ip.octets()[3]).collect()
+        };
+        assert_eq!(order("10.30.109.3"), [3, 4, 1, 2]);
+        assert_eq!(order("10.30.109.1"), [1, 2, 3, 4], "in turn it does not matter");
     }
 
     #[test]

@@ -114,6 +114,10 @@ pub struct TableInstance {
     /// Of Hypha's nodes: see [`LinkOffer`].
     #[serde(default, skip_serializing_if = "LinkOffer::is_empty")]
     pub links: LinkOffer,
+    /// Of Hypha's clusters, for instances behind a closest address: how far its node is from the one that is told, if it is
+    /// known where both are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kilometres: Option<u32>,
     #[serde(default, deserialize_with = "null_as_default")]
     pub service_ip: Vec<ServiceIp>,
 }

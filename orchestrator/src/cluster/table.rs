@@ -203,6 +203,8 @@ impl Table {
             host_ip: Some(host_ip),
             host_port,
             links,
+            // Depends on who is told.
+            kilometres: None,
             service_ip,
         })
     }

@@ -87,6 +87,7 @@ fn entry(worker: Option<Id>, itself: &NodeItself) -> TableInstance {
         host_ip: Some(itself.host_ip.to_string()),
         host_port: itself.host_port,
         links: itself.links,
+        kilometres: None,
         service_ip: Vec::new(),
     }
 }

@@ -4,10 +4,12 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use protocol::id::Id;
+use protocol::location::Location;
 use protocol::name::ServiceName;
 use protocol::net::{
-    AddressChanged, InterestRemove, JobUpdate, NetService, NodeItself, ServiceDeployed, ServiceUndeployed,
-    Subnet, SubnetRequest, SubnetResult, TableQuery, UpdateAvailable, UpdateKind,
+    AddressChanged, InterestRemove, IpType, JobUpdate, NetService, NodeItself, ServiceDeployed,
+    ServiceUndeployed, Subnet, SubnetRequest, SubnetResult, TableInstance, TableQuery, TableResult,
+    UpdateAvailable, UpdateKind,
 };
 use protocol::topic::{NodeTopic, updates_available};
 
@@ -223,7 +225,10 @@ impl State {
         for act in self.directory.take_acts() {
             match act {
                 Act::Ask(subject) => self.effects.ask.push(Ask::Table(subject)),
-                Act::Answer { worker, result } => self.publish(worker, NodeTopic::TableResult, &result),
+                Act::Answer { worker, mut result } => {
+                    self.tell_distances(worker, &mut result);
+                    self.publish(worker, NodeTopic::TableResult, &result);
+                }
                 Act::Notify { subject, kind } => self.notify(&subject, kind),
                 Act::Forget(name) => {
                     self.effects.keep.insert(table_key(&name), None);
@@ -237,10 +242,35 @@ impl State {
         }
     }
 
+    /// How far those are that are behind a closest address, for as long as the worker has measured nothing.
+    fn tell_distances(&self, worker: Id, result: &mut TableResult) {
+        let Some(own) = self.location(worker) else { return };
+        let is_closest =
+            |told: &TableInstance| told.service_ip.iter().any(|ip| ip.ip_type == IpType::Closest);
+        for told in result.instance_list.iter_mut().filter(|told| is_closest(told)) {
+            let location = told.worker_id.and_then(|other| self.location(other));
+            told.kilometres = location.map(|location| whole_kilometres(own.kilometres_to(location)));
+        }
+    }
+
+    fn location(&self, worker: Id) -> Option<Location> {
+        self.workers.get(&worker).and_then(|known| known.node().location.or(self.rules.location))
+    }
+
     fn notify(&mut self, subject: &Subject, kind: UpdateKind) {
         let payload = encode(&UpdateAvailable { kind }).to_string().into_bytes();
         self.effects.publish.push((updates_available(subject), payload));
     }
+}
+
+/// No two places are farther apart than half the way around the Earth.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "at most 20 016, and not negative"
+)]
+fn whole_kilometres(kilometres: f64) -> u32 {
+    kilometres.round() as u32
 }
 
 /// Whether the addresses are of this block, a /26 and a /120.

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use protocol::net::{TableQuery, TableResult};
 use protocol::node::Node;
 use protocol::status::Status;
 use serde_json::{Value, json};
 
 use super::super::Wish;
-use super::world::{SERVICE, World};
+use super::world::{SERVICE, World, name};
+use crate::cluster::directory::Subject;
 
 fn decisions(world: &World, number: u32) -> Vec<protocol::decision::Decision> {
     world.state.decisions(SERVICE).unwrap().instances[&number].clone()
@@ -101,4 +103,35 @@ fn an_instance_that_serves_while_it_finds_no_new_place_is_not_offered_to_other_c
     instance.move_away(from, "moves");
     instance.no_room("no worker fits".to_owned());
     assert_eq!(world.status(0), Some(Status::ClusterScheduled));
+}
+
+#[test]
+fn workers_are_told_how_far_those_are_that_are_behind_a_closest_address() {
+    let mut world = World::with_workers(3);
+    for (worker, place) in [(0, "48.137,11.575"), (1, "52.520,13.405")] {
+        describe(&mut world, worker, |node| node.location = place.parse().ok());
+    }
+    (0..3).for_each(|number| world.deploy(number));
+    world.run(Duration::from_secs(5));
+    let instance = |number: u32| json!({ "instance_number": number, "instance_ip": format!("10.30.0.{number}"), "host_port": 0 });
+    let root = |kind: &str| {
+        json!({
+            "_id": SERVICE, "job_name": name(),
+            "service_ip_list": [{ "IpType": kind, "Address": "10.30.1.2", "Address_v6": "fdff:1000::1" }],
+            "instance_list": [instance(0), instance(1), instance(2)],
+        })
+    };
+    for (kind, expected) in [("Closest", vec![Some(0), Some(504), None]), ("RR", vec![None, None, None])] {
+        let table = serde_json::from_value(root(kind)).unwrap();
+        world.state.table_answered(&Subject::Name(name()), Ok(Some(table)), world.now);
+        world.state.take_effects();
+        let query = TableQuery { sname: name().to_string(), sip: String::new() };
+        world.state.table_wanted(world.id(0), &query, world.now);
+        let published = world.state.take_effects().publish;
+        let (_, answer) = published.iter().find(|(topic, _)| topic.ends_with("tablequery/result")).unwrap();
+        let TableResult { instance_list, .. } = serde_json::from_slice(answer).unwrap();
+        let mut told: Vec<_> = instance_list.iter().map(|it| it.kilometres).collect();
+        told.sort_by_key(|kilometres| kilometres.unwrap_or(u32::MAX));
+        assert_eq!(told, expected, "{kind}");
+    }
 }
