@@ -20,7 +20,7 @@ use std::fmt;
 use protocol::decision::{Decision, Part, Rejection, SCORES_MAX, Score};
 
 pub use self::algorithm::{Algorithm, Cost, Placement};
-use self::filter::{FILTERS, Filter};
+use self::filter::FILTERS;
 pub use self::worker::{Request, Share, Worker};
 
 /// What came of looking for a place.
@@ -58,12 +58,13 @@ pub fn place(request: &Request, workers: &[Worker], algorithm: &dyn Algorithm) -
     }
     fitting.sort_unstable();
     let chosen = fitting.first().map(|(_, index)| *index);
-    let said = |say: fn(Filter, &Request, &[&Worker]) -> String, refused: &[Vec<&Worker>]| {
-        let refused = FILTERS.into_iter().zip(refused).filter(|(_, workers)| !workers.is_empty());
-        refused.map(|(filter, workers)| (filter, workers.len(), say(filter, request, workers))).collect()
-    };
-    let rejections: Vec<_> = said(Filter::detail, &first);
-    let changes: Vec<_> = if chosen.is_none() { said(Filter::change, &only) } else { Vec::new() };
+    let turned_down = first.iter().zip(FILTERS).filter(|(workers, _)| !workers.is_empty());
+    let rejections = turned_down.map(|(workers, filter)| Rejection {
+        filter: filter.word().into(),
+        count: u32::try_from(workers.len()).unwrap_or(u32::MAX),
+        detail: filter.detail(request, workers),
+    });
+    let changes = only.iter().zip(FILTERS).filter(|(workers, _)| !workers.is_empty() && chosen.is_none());
     let score = |worker: &Worker| Score {
         worker: worker.host.clone(),
         parts: algorithm
@@ -79,16 +80,9 @@ pub fn place(request: &Request, workers: &[Worker], algorithm: &dyn Algorithm) -
         algorithm: algorithm.name().into(),
         candidates: u32::try_from(workers.len()).unwrap_or(u32::MAX),
         chosen: chosen.map(|index| workers[index].host.clone()),
-        rejections: rejections
-            .into_iter()
-            .map(|(filter, count, detail)| Rejection {
-                filter: filter.word().into(),
-                count: u32::try_from(count).unwrap_or(u32::MAX),
-                detail,
-            })
-            .collect(),
+        rejections: rejections.collect(),
         scores: fitting.iter().map(|(_, index)| score(&workers[*index])).collect(),
-        would_help: changes.into_iter().map(|(_, _, change)| change).collect(),
+        would_help: changes.map(|(workers, filter)| filter.change(request, workers)).collect(),
     };
     Choice { chosen, decision }
 }

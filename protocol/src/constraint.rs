@@ -1,6 +1,8 @@
 //! What a service asks of the place where it runs, beyond amounts: its `constraints`, the drivers of its `volumes` and its
 //! `arch`. Facts: Oakestra's constraint object.
 
+use std::fmt;
+
 use serde_json::Value;
 
 use crate::location::Location;
@@ -38,6 +40,17 @@ pub struct Near {
     pub milliseconds: Option<f64>,
 }
 
+/// What was asked for: `20 km of 48.26,11.67`.
+impl fmt::Display for Near {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { location, kilometres, milliseconds } = self;
+        match milliseconds {
+            None => write!(f, "{kilometres} km of {location}"),
+            Some(milliseconds) => write!(f, "{milliseconds} ms of {location}"),
+        }
+    }
+}
+
 /// A key of a constraint that makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {expected}")]
@@ -64,11 +77,14 @@ impl Constraint {
                 says_something.then_some(Self::Direct { cluster, nodes })
             }
             "clusters" => {
-                let allowed = texts(value, "allowed", "expected a list of names of clusters")?;
+                let expected = "expected a list of names of clusters";
+                let allowed =
+                    texts(value.get("allowed")).ok_or(InvalidConstraint { key: "allowed", expected })?;
                 (!allowed.is_empty()).then_some(Self::Clusters { allowed })
             }
             "addons" => {
-                let needs = texts(value, "needs", "expected a list of names of addons")?;
+                let expected = "expected a list of names of addons";
+                let needs = texts(value.get("needs")).ok_or(InvalidConstraint { key: "needs", expected })?;
                 (!needs.is_empty()).then_some(Self::Addons { needs })
             }
             "geo" => {
@@ -95,15 +111,11 @@ fn threshold(value: &Value, expected: &'static str) -> Result<f64, InvalidConstr
     threshold.ok_or(InvalidConstraint { key: "threshold", expected })
 }
 
-fn texts(value: &Value, key: &'static str, expected: &'static str) -> Result<Vec<String>, InvalidConstraint> {
-    let invalid = InvalidConstraint { key, expected };
-    match value.get(key) {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(list)) => {
-            let texts = list.iter().map(|one| one.as_str().map(str::to_owned).ok_or(invalid.clone()));
-            texts.collect()
-        }
-        Some(_) => Err(invalid),
+/// A list of texts; one that is missing is empty. `None`: it is something else.
+fn texts(value: Option<&Value>) -> Option<Vec<String>> {
+    match value {
+        None | Some(Value::Null) => Some(Vec::new()),
+        Some(value) => value.as_array()?.iter().map(|one| one.as_str().map(str::to_owned)).collect(),
     }
 }
 
@@ -125,10 +137,8 @@ impl Demands {
     /// Leaves out what makes no sense; in a checked SLA all does.
     #[must_use]
     pub fn of(sla: &Microservice) -> Self {
-        let mut demands = Self {
-            architectures: texts(&sla.extra.clone().into(), "arch", "").unwrap_or_default(),
-            ..Self::default()
-        };
+        let mut demands =
+            Self { architectures: texts(sla.extra.get("arch")).unwrap_or_default(), ..Self::default() };
         for constraint in sla.constraints.iter().filter_map(|value| Constraint::read(value).ok().flatten()) {
             match constraint {
                 Constraint::Direct { cluster, nodes } => {
@@ -152,6 +162,12 @@ impl Demands {
 pub fn name_of(told: &Value) -> Option<&str> {
     let keys = ["csi_driver_name", "addon_name", "name"];
     told.as_str().or_else(|| keys.iter().find_map(|key| told.get(key)?.as_str()))
+}
+
+/// The names of all that have one.
+#[must_use]
+pub fn names_of(told: &[Value]) -> Vec<String> {
+    told.iter().filter_map(name_of).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

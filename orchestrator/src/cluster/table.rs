@@ -55,8 +55,8 @@ impl Table {
         let all = self.leaving.values().chain(self.departing_elsewhere.values());
         let departing = self.root.iter().flat_map(|root| {
             root.instance_list.iter().filter_map(|instance| {
-                let address = Some(self.departing.get(&instance.instance_number)?.clone());
-                self.instance_at(&root.service_ip_list, instance, Some(&address))
+                let was = self.departing.get(&instance.instance_number)?;
+                entry(&root.service_ip_list, instance, Some(was))
             })
         });
         all.map(|leaving| leaving.entry.clone()).chain(departing).collect()
@@ -94,8 +94,8 @@ impl Table {
             let mut instances = root.iter().flat_map(|root| &root.instance_list);
             instances.any(|instance| instance.instance_number == number)
         };
-        let gone: Vec<_> = self.instances().into_iter().map(|entry| entry.instance_number).collect();
-        let gone = gone.into_iter().filter(|number| !remain(*number) && !self.local.contains_key(number));
+        let numbers = before.iter().map(|entry| entry.instance_number);
+        let gone = numbers.filter(|number| !remain(*number) && !self.local.contains_key(number));
         for number in gone.collect::<Vec<_>>() {
             self.forgotten_by_root(Some(number), now);
         }
@@ -154,59 +154,11 @@ impl Table {
     }
 
     fn instance(&self, service_ips: &[ServiceIp], instance: &NetInstance) -> Option<TableInstance> {
-        self.instance_at(service_ips, instance, self.local.get(&instance.instance_number))
-    }
-
-    /// As if it were, here, where `local` says.
-    fn instance_at(
-        &self,
-        service_ips: &[ServiceIp],
-        instance: &NetInstance,
-        local: Option<&Option<Address>>,
-    ) -> Option<TableInstance> {
-        let instance_ip = instance.instance_ip?;
-        let (worker_id, namespace_ip, namespace_ip_v6, host_ip, host_port, links) = match local {
-            Some(None) => return None,
-            Some(Some(address)) => (
-                Some(address.worker),
-                address.namespace_ip.clone(),
-                Some(address.namespace_ip_v6.clone()),
-                address.host_ip.clone(),
-                address.host_port,
-                address.links,
-            ),
-            None => (
-                instance.worker_id,
-                instance.namespace_ip.clone().filter(|ip| !ip.is_empty())?,
-                instance.namespace_ip_v6.clone(),
-                instance.host_ip.clone().filter(|ip| !ip.is_empty())?,
-                instance.host_port,
-                instance.links,
-            ),
-        };
-        let instance_ip_v6 = parsable_v6(instance.instance_ip_v6.as_deref(), INSTANCE6_FIRST, instance_ip);
-        let namespace: Ipv4Addr = namespace_ip.parse().ok()?;
-        let mut service_ip: Vec<_> = service_ips.iter().cloned().map(complete).collect();
-        service_ip.push(ServiceIp {
-            ip_type: IpType::Instance,
-            address: instance_ip.to_string(),
-            address_v6: instance_ip_v6.clone(),
-        });
-        Some(TableInstance {
-            instance_number: instance.instance_number,
-            instance_ip: Some(instance_ip),
-            instance_ip_v6: Some(instance_ip_v6),
-            cluster_id: instance.cluster_id,
-            worker_id,
-            namespace_ip: Some(namespace_ip),
-            namespace_ip_v6: Some(parsable_namespace_v6(namespace_ip_v6, namespace)),
-            host_ip: Some(host_ip),
-            host_port,
-            links,
-            // Depends on who is told.
-            kilometres: None,
-            service_ip,
-        })
+        match self.local.get(&instance.instance_number) {
+            Some(None) => None,
+            Some(Some(address)) => entry(service_ips, instance, Some(address)),
+            None => entry(service_ips, instance, None),
+        }
     }
 
     /// Whether the root must be asked before the table can be believed: it never was, or an instance here has no
@@ -237,6 +189,52 @@ impl Table {
         });
         services.filter_map(Result::ok).chain(instances.flatten()).collect()
     }
+}
+
+/// An instance of the root's view as workers get it: where that has it, or, of one of this cluster, at `here`.
+fn entry(service_ips: &[ServiceIp], instance: &NetInstance, here: Option<&Address>) -> Option<TableInstance> {
+    let instance_ip = instance.instance_ip?;
+    let (worker_id, namespace_ip, namespace_ip_v6, host_ip, host_port, links) = match here {
+        Some(address) => (
+            Some(address.worker),
+            address.namespace_ip.clone(),
+            Some(address.namespace_ip_v6.clone()),
+            address.host_ip.clone(),
+            address.host_port,
+            address.links,
+        ),
+        None => (
+            instance.worker_id,
+            instance.namespace_ip.clone().filter(|ip| !ip.is_empty())?,
+            instance.namespace_ip_v6.clone(),
+            instance.host_ip.clone().filter(|ip| !ip.is_empty())?,
+            instance.host_port,
+            instance.links,
+        ),
+    };
+    let instance_ip_v6 = parsable_v6(instance.instance_ip_v6.as_deref(), INSTANCE6_FIRST, instance_ip);
+    let namespace: Ipv4Addr = namespace_ip.parse().ok()?;
+    let mut service_ip: Vec<_> = service_ips.iter().cloned().map(complete).collect();
+    service_ip.push(ServiceIp {
+        ip_type: IpType::Instance,
+        address: instance_ip.to_string(),
+        address_v6: instance_ip_v6.clone(),
+    });
+    Some(TableInstance {
+        instance_number: instance.instance_number,
+        instance_ip: Some(instance_ip),
+        instance_ip_v6: Some(instance_ip_v6),
+        cluster_id: instance.cluster_id,
+        worker_id,
+        namespace_ip: Some(namespace_ip),
+        namespace_ip_v6: Some(parsable_namespace_v6(namespace_ip_v6, namespace)),
+        host_ip: Some(host_ip),
+        host_port,
+        links,
+        // Depends on who is told.
+        kilometres: None,
+        service_ip,
+    })
 }
 
 /// `address`, or the IPv4 address in IPv6 form: one that is no container's, so that nobody sends anything there.

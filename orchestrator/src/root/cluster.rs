@@ -1,7 +1,7 @@
 //! Clusters: who has registered, and how they are reached.
 
 use protocol::cluster::Cluster as Document;
-use protocol::constraint;
+use protocol::constraint::names_of;
 use protocol::id::Id;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -45,6 +45,11 @@ impl Cluster {
 
 fn authority(ip: &str, port: u16) -> String {
     if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
+}
+
+/// What a cluster did that a request got no answer from, for people.
+pub(super) fn unanswered(error: &reqwest::Error) -> &'static str {
+    if error.is_timeout() { "does not answer" } else { "cannot be reached" }
 }
 
 /// What a cluster says of itself when it registers.
@@ -164,17 +169,13 @@ impl Root {
                 vgpus: report.vgpus,
                 memory: report.memory.saturating_sub(view.promised_memory(now)),
                 virtualization: report.virtualization.clone(),
-                drivers: names(&report.csi_drivers),
-                addons: names(&report.supported_addons),
+                drivers: names_of(&report.csi_drivers),
+                addons: names_of(&report.supported_addons),
                 largest: report.largest.clone(),
             }
         };
         Ok(clusters.into_iter().map(candidate).collect())
     }
-}
-
-fn names(told: &[Value]) -> Vec<String> {
-    told.iter().filter_map(constraint::name_of).map(str::to_owned).collect()
 }
 
 fn document(cluster: &Cluster, view: &ClusterView, now: Moment) -> Document {

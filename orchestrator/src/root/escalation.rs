@@ -11,7 +11,6 @@ use protocol::service::Instance;
 
 use super::command::{Command, CommandKind};
 use super::place::{Candidate, choose};
-use super::record::Record;
 use super::{Root, key};
 use crate::clock::{self, Moment};
 use crate::store::StoreError;
@@ -66,11 +65,7 @@ impl Root {
                     service = %reported.job_name, instance = number, cluster = %chosen.name,
                     "no worker fits in the cluster that had it, another one gets it"
                 );
-                self.live().promise(chosen.id, memory, now);
-                if let Some(candidate) = candidates.iter_mut().find(|candidate| candidate.id == chosen.id) {
-                    candidate.memory = candidate.memory.saturating_sub(memory);
-                }
-                self.wake();
+                self.promise(chosen.id, memory, candidates);
             }
         }
         Ok(())
@@ -95,7 +90,7 @@ impl Root {
                 let transaction = transaction
                     .put(&key::command(from, service, number), &told(CommandKind::Remove(number)))
                     .put(&key::command(chosen.id, service, number), &told(CommandKind::Deploy(number)));
-                (transaction, Some((chosen.clone(), memory(record))))
+                (transaction, Some((chosen.clone(), record.service.sla.memory)))
             })
             .await?;
         Ok(outcome.flatten())
@@ -104,10 +99,6 @@ impl Root {
 
 fn waits_in(instance: &Instance, cluster: Id) -> bool {
     instance.cluster_id == Some(cluster) && instance.status.is_unschedulable()
-}
-
-fn memory(record: &Record) -> u64 {
-    record.service.sla.memory
 }
 
 #[cfg(test)]

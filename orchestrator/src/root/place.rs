@@ -152,13 +152,8 @@ fn too_far(near: &Near, cluster: &Candidate) -> Option<String> {
         None => vec![location::of_cluster(&cluster.location)?],
     };
     let nearest = places.iter().map(|place| place.kilometres_to(near.location)).min_by(f64::total_cmp)?;
-    (nearest > near.kilometres).then(|| {
-        let wanted = near.milliseconds.map_or_else(
-            || format!("{} km of {}", near.kilometres, near.location),
-            |milliseconds| format!("{milliseconds} ms of {}", near.location),
-        );
-        format!("needs to be within {wanted}, its nearest worker is {nearest:.0} km away")
-    })
+    (nearest > near.kilometres)
+        .then(|| format!("needs to be within {near}, its nearest worker is {nearest:.0} km away"))
 }
 
 #[cfg(test)]

@@ -53,14 +53,19 @@ impl Root {
                 continue;
             };
             if let Outcome::Placed(cluster, memory) = self.place_one(service, number, &candidates).await? {
-                self.live().promise(cluster.id, memory, clock::moment());
-                if let Some(candidate) = candidates.iter_mut().find(|candidate| candidate.id == cluster.id) {
-                    candidate.memory = candidate.memory.saturating_sub(memory);
-                }
-                self.wake();
+                self.promise(cluster.id, memory, &mut candidates);
             }
         }
         Ok(())
+    }
+
+    /// A cluster was given an instance that needs so many MB: that counts until its reports show it, and it is to be told.
+    pub(super) fn promise(&self, cluster: Id, memory: u64, candidates: &mut [Candidate]) {
+        self.live().promise(cluster, memory, clock::moment());
+        for candidate in candidates.iter_mut().filter(|candidate| candidate.id == cluster) {
+            candidate.memory = candidate.memory.saturating_sub(memory);
+        }
+        self.wake();
     }
 
     async fn place_one(

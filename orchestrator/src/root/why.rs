@@ -10,7 +10,7 @@ use protocol::id::Id;
 use reqwest::StatusCode;
 
 use super::Root;
-use super::cluster::Cluster;
+use super::cluster::{Cluster, unanswered};
 use super::place;
 use super::record::Record;
 use crate::store::StoreError;
@@ -62,10 +62,7 @@ impl Root {
         };
         let url = format!("http://{}/v1/why/{service}", cluster.authority());
         let sent = self.client.get(url).timeout(ANSWER_WITHIN).send().await;
-        let answer = sent.map_err(|error| {
-            let why = if error.is_timeout() { "does not answer" } else { "cannot be reached" };
-            format!("cluster {} {why}", cluster.name)
-        })?;
+        let answer = sent.map_err(|error| format!("cluster {} {}", cluster.name, unanswered(&error)))?;
         match answer.status() {
             status if status.is_success() => {
                 let unreadable = |_error| format!("cluster {} does not say how it decided", cluster.name);

@@ -8,7 +8,7 @@ use protocol::id::Id;
 use reqwest::StatusCode;
 
 use super::Root;
-use super::cluster::Cluster;
+use super::cluster::{Cluster, unanswered};
 use super::failure::Failure;
 use crate::clock;
 use crate::store::StoreError;
@@ -69,7 +69,7 @@ impl Root {
         let url = format!("http://{}/api/worker/{worker}/{verb}", cluster.authority());
         let sent = self.client.post(url).timeout(ANSWER_WITHIN).send().await;
         let response = sent.map_err(|error| {
-            let why = if error.is_timeout() { "does not answer" } else { "cannot be reached" };
+            let why = unanswered(&error);
             Failure::Cluster(format!("Cluster {} at {} {why}.", cluster.name, cluster.authority()))
         })?;
         match response.status() {

@@ -146,10 +146,7 @@ fn names(workers: &[&Worker]) -> String {
 }
 
 fn distance(request: &Request, refused: &[&Worker]) -> String {
-    let wanted = request.near.iter().map(|near| match near.milliseconds {
-        None => format!("within {} km of {}", near.kilometres, near.location),
-        Some(milliseconds) => format!("within {milliseconds} ms of {}", near.location),
-    });
+    let wanted = request.near.iter().map(|near| format!("within {near}"));
     let wanted = wanted.collect::<Vec<_>>().join(" and ");
     match nearest(request, refused) {
         Some((worker, excess)) => format!("wants {wanted}; {} is {excess:.0} km too far away", worker.host),

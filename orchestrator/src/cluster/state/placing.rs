@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use protocol::constraint::{self, Demands};
+use protocol::constraint::{Demands, names_of};
 use protocol::decision::{Decision, Decisions};
 use protocol::id::Id;
-use serde_json::Value;
 
 use super::{Service, State};
 use crate::cluster::instance::{Instance, Phase};
@@ -51,9 +50,10 @@ impl State {
         request.avoid = instance.failed_on;
         let name = &service.document.job_name;
         let schedule::Choice { chosen, decision } = schedule::place(&request, views, algorithm);
-        instance.attempts.add(Decision { at: crate::clock::now(), ..decision.clone() });
+        let decision = Decision { at: crate::clock::now(), ..decision };
         match chosen {
             Some(chosen) => {
+                instance.attempts.add(decision);
                 let view = &mut views[chosen];
                 view.reserve(&request);
                 let Some(worker) = self.workers.get(&view.id) else {
@@ -65,9 +65,10 @@ impl State {
                 self.tell_deploy(id, number);
             }
             None => {
-                let refusal = schedule::Refusal(&decision);
-                if instance.no_room(refusal.to_string()) {
-                    tracing::warn!(service = %name, instance = number, reason = %refusal, "instance not placed");
+                let reason = schedule::Refusal(&decision).to_string();
+                instance.attempts.add(decision);
+                if instance.no_room(reason.clone()) {
+                    tracing::warn!(service = %name, instance = number, %reason, "instance not placed");
                     self.changed(id, number);
                 }
             }
@@ -108,8 +109,8 @@ impl State {
                     vgpus: node.vgpus,
                     virtualization: node.virtualization.clone(),
                     architecture: node.architecture.clone(),
-                    drivers: names(&node.csi_drivers),
-                    addons: names(&node.supported_addons),
+                    drivers: names_of(&node.csi_drivers),
+                    addons: names_of(&node.supported_addons),
                     location: node.location.or(self.rules.location),
                     cpu_percent: node.cpu_percent,
                     memory_total: worker.memory_total(),
@@ -173,8 +174,4 @@ pub(super) fn request(service: &Service) -> Request {
         near,
         avoid: None,
     }
-}
-
-fn names(told: &[Value]) -> Vec<String> {
-    told.iter().filter_map(constraint::name_of).map(str::to_owned).collect()
 }

@@ -80,11 +80,10 @@ fn summary(fleet: &Fleet, clusters: &Clusters, workers: &Workers, now: f64) -> S
         });
     }
     // Those of a lost cluster are told of with it.
-    let told = || workers.workers.iter().filter(|of| of.cluster_active).map(|of| &of.worker);
-    summary.cordoned = told().filter(|worker| worker.cordoned).count();
-    summary.draining = told().filter(|worker| worker.draining).count();
-    let silent = workers.workers.iter().filter(|of| of.cluster_active).filter_map(|of| silent(of, now));
-    summary.troubles.extend(silent);
+    let told = || workers.workers.iter().filter(|of| of.cluster_active);
+    summary.cordoned = told().filter(|of| of.worker.cordoned).count();
+    summary.draining = told().filter(|of| of.worker.draining).count();
+    summary.troubles.extend(told().filter_map(|of| silent(of, now)));
     if summary.active_clusters > 0 && summary.workers == 0 {
         summary.troubles.push(Trouble {
             name: "workers".to_owned(),
@@ -175,7 +174,11 @@ fn document(summary: &Summary, root: &str) -> Value {
         "root": root,
         "clusters": { "active": summary.active_clusters, "total": summary.clusters },
         "workers": {
-            "active": summary.workers, "cordoned": summary.cordoned, "draining": summary.draining, "cpus": summary.cpus, "memory_free_mb": summary.memory,
+            "active": summary.workers,
+            "cordoned": summary.cordoned,
+            "draining": summary.draining,
+            "cpus": summary.cpus,
+            "memory_free_mb": summary.memory,
         },
         "apps": summary.apps,
         "services": summary.services,
@@ -186,10 +189,9 @@ fn document(summary: &Summary, root: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use protocol::cluster::WorkerState;
     use protocol::service::Instance;
     use protocol::status::Status;
-
-    use protocol::cluster::WorkerState;
 
     use super::{Clusters, Fleet, Paint, Worker, Workers, document, summary, text};
     use crate::sample::{self, TOLD, worker};

@@ -70,8 +70,8 @@ pub(crate) async fn why(context: &Context, arguments: &Why) -> Result<(), Failur
         Target::App(app) => service.application_id == app,
         Target::Service(id) | Target::Instance(id, _) => service.id == id,
     });
-    let answers = try_join_all(meant.map(async |service| Ok((service.id, client.why(service.id).await?))));
-    let answers: Answers = answers.await.map_err(|error: crate::api::ApiError| error)?.into_iter().collect();
+    let ask = async |service: &Service| client.why(service.id).await.map(|answer| (service.id, answer));
+    let answers: Answers = try_join_all(meant.map(ask)).await?.into_iter().collect();
     let now = super::get::now();
     let reasons = reasons(&fleet, &clusters, &answers, target, now);
     let text = match context.global.output {

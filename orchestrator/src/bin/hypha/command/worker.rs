@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use protocol::cluster::Worker;
 
-use crate::api::Word;
+use crate::api::{Client, Word};
 use crate::args::Drain;
 use crate::command::get::now;
 use crate::context::Context;
@@ -18,7 +18,7 @@ use crate::view::{count, worker};
 
 /// The workers of these names; no names want all.
 pub(crate) fn listing(workers: &Workers, names: &[String], now: f64) -> Result<Listing, Failure> {
-    let named = names.iter().map(|name| find(workers, name)).collect::<Result<Vec<_>, _>>()?;
+    let named = find_all(workers, names)?;
     let shown = workers.workers.iter().zip(&workers.documents);
     let shown = shown
         .filter(|(worker, _)| named.is_empty() || named.iter().any(|named| std::ptr::eq(*named, *worker)));
@@ -53,39 +53,47 @@ fn find<'a>(workers: &'a Workers, name: &str) -> Result<&'a Worker, Failure> {
     }
 }
 
+fn find_all<'a>(workers: &'a Workers, names: &[String]) -> Result<Vec<&'a Worker>, Failure> {
+    names.iter().map(|name| find(workers, name)).collect()
+}
+
 /// What begins the name of a cluster among those of workers.
 const CLUSTER: &str = "cluster/";
 
 /// Cordons or uncordons workers and clusters. All names are looked up before anything is changed.
 pub(crate) async fn hold(context: &Context, names: &[String], word: Word) -> Result<(), Failure> {
-    let (of_clusters, of_workers): (Vec<_>, Vec<_>) =
-        names.iter().cloned().partition(|name| name.starts_with(CLUSTER));
-    let of_clusters: Vec<_> =
-        of_clusters.iter().filter_map(|name| name.strip_prefix(CLUSTER)).map(str::to_owned).collect();
+    let (mut of_clusters, mut of_workers) = (Vec::new(), Vec::new());
+    for name in names {
+        match name.strip_prefix(CLUSTER) {
+            Some(cluster) => of_clusters.push(cluster.to_owned()),
+            None => of_workers.push(name.clone()),
+        }
+    }
     let client = context.client()?;
     let (known, workers) = futures::try_join!(Clusters::fetch(&client), Workers::fetch(&client))?;
     super::get::clusters(&known, &of_clusters)?;
-    for name in &of_workers {
-        find(&workers, name)?;
-    }
+    find_all(&workers, &of_workers)?;
     for cluster in known.clusters.iter().filter(|cluster| of_clusters.contains(&cluster.cluster_name)) {
         client.hold_cluster(cluster.id, word == Word::Cordon).await?;
     }
     if !of_clusters.is_empty() {
         context.list(&super::get::clusters(&Clusters::fetch(&client).await?, &of_clusters)?, "")?;
     }
-    if of_workers.is_empty() { Ok(()) } else { say(context, &of_workers, word).await }
+    if of_workers.is_empty() { Ok(()) } else { say(context, &client, &workers, &of_workers, word).await }
 }
 
-/// Says something of workers. All names are looked up before anything is changed.
-async fn say(context: &Context, names: &[String], word: Word) -> Result<(), Failure> {
-    let client = context.client()?;
-    let workers = Workers::fetch(&client).await?;
-    let named = names.iter().map(|name| find(&workers, name)).collect::<Result<Vec<_>, _>>()?;
-    for worker in named {
+/// Says something of workers, which are shown then. All names are looked up before anything is changed.
+async fn say(
+    context: &Context,
+    client: &Client,
+    workers: &Workers,
+    names: &[String],
+    word: Word,
+) -> Result<(), Failure> {
+    for worker in find_all(workers, names)? {
         client.say(worker.worker.id, word).await?;
     }
-    let after = Workers::fetch(&client).await?;
+    let after = Workers::fetch(client).await?;
     context.list(&listing(&after, names, now())?, "")
 }
 
@@ -101,7 +109,7 @@ pub(crate) async fn drain(context: &Context, arguments: &Drain) -> Result<(), Fa
         return Err(Failure::new(Exit::Usage, title).hint(hint));
     }
     let client = context.client()?;
-    say(context, names, Word::Drain).await?;
+    say(context, &client, &Workers::fetch(&client).await?, names, Word::Drain).await?;
     if patience.no_wait {
         return Ok(());
     }
@@ -110,7 +118,7 @@ pub(crate) async fn drain(context: &Context, arguments: &Drain) -> Result<(), Fa
     let mut told = BTreeMap::new();
     loop {
         let (fleet, workers) = futures::try_join!(Fleet::fetch(&client), Workers::fetch(&client))?;
-        let named = names.iter().map(|name| find(&workers, name)).collect::<Result<Vec<_>, _>>()?;
+        let named = find_all(&workers, names)?;
         let ids: Vec<_> = named.iter().map(|of| of.worker.id).collect();
         let left: BTreeMap<_, _> = fleet
             .services
