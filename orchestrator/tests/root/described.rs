@@ -58,32 +58,46 @@ impl Description {
     }
 }
 
-#[tokio::test]
-async fn answers_are_as_described() {
-    let bed = Bed::start().await;
-    let description = Description(bed.get("/docs/openapi.json").await.ok());
-    let cluster = Cluster::join(&bed, "bed").await;
+/// Something of each kind, so that there is something to answer with.
+pub(crate) struct Furnished {
+    /// The service, as it was shown before it ran.
+    pub(crate) shown: Value,
+    /// They are there as long as these are kept.
+    pub(crate) clusters: [Cluster; 2],
+}
+
+pub(crate) async fn furnish(bed: &Bed) -> Furnished {
+    let cluster = Cluster::join(bed, "bed").await;
     let service = bed.service("shop", web_at("10.30.109.1")).await;
     bed.deploy(&service).await;
     cluster.told(&format!("POST /api/service/{service}/0")).await;
     let shown = bed.get(&format!("/api/service/{service}")).await.ok();
-    cluster.report(&bed, json!([job(&shown, 0, "RUNNING")])).await;
-    let another = Cluster::join(&bed, "another").await;
-    another.report_workers(&bed, json!([told("6b033dc62c1f07cbdcd88440", "pi-1")])).await;
+    cluster.report(bed, json!([job(&shown, 0, "RUNNING")])).await;
     cluster.decides(decided());
-    let application = shown["applicationID"].as_str().unwrap();
+    let another = Cluster::join(bed, "another").await;
+    another.report_workers(bed, json!([told("6b033dc62c1f07cbdcd88440", "pi-1")])).await;
+    Furnished { shown, clusters: [cluster, another] }
+}
+
+#[tokio::test]
+async fn answers_are_as_described() {
+    let bed = Bed::start().await;
+    let description = Description(bed.get("/docs/openapi.json").await.ok());
+    let Furnished { shown, clusters: _clusters } = furnish(&bed).await;
+    let (service, application) =
+        ["microserviceID", "applicationID"].map(|key| shown[key].as_str().unwrap()).into();
     let organization = bed.get("/api/organization").await.ok()[0]["_id"]["$oid"].as_str().unwrap().to_owned();
 
     for (path, id) in [
         ("/api/application/{id}", application),
         ("/api/applications", ""),
         ("/api/applications/{user}", "Admin"),
-        ("/api/service/{id}", &service),
+        ("/api/service/{id}", service),
         ("/api/services", ""),
         ("/api/services/{id}", application),
         ("/api/clusters", ""),
         ("/api/clusters/active", ""),
-        ("/v1/why/{id}", &service),
+        ("/v1/why/{id}", service),
         ("/v1/workers", ""),
         ("/api/organization", ""),
         ("/api/user/{username}", "Admin"),

@@ -2,13 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
 use tokio::process::Command;
 
-use crate::bed::web;
-use crate::cluster::{Cluster, job};
+use crate::described::{Furnished, furnish};
 use crate::resets::bed_with_mail;
-use crate::workers::told;
 
 const VERSION: &str = "4.32.5";
 /// For each operation and each way to make requests up.
@@ -39,15 +36,8 @@ async fn run(command: &mut Command) {
 async fn no_request_that_the_description_allows_or_forbids_makes_the_root_fail_or_answer_otherwise() {
     let program = schemathesis().await;
     let (bed, _mails) = bed_with_mail().await;
-    // So that there is something to answer with.
-    let cluster = Cluster::join(&bed, "bed").await;
-    let service = bed.service("shop", web()).await;
-    bed.deploy(&service).await;
-    cluster.told(&format!("POST /api/service/{service}/0")).await;
-    let shown = bed.get(&format!("/api/service/{service}")).await.ok();
-    cluster.report(&bed, json!([job(&shown, 0, "RUNNING")])).await;
-    let another = Cluster::join(&bed, "another").await;
-    another.report_workers(&bed, json!([told("6b033dc62c1f07cbdcd88440", "pi-1")])).await;
+    let Furnished { shown, clusters: _clusters } = furnish(&bed).await;
+    let service = shown["microserviceID"].as_str().unwrap();
 
     let folder = tempfile::tempdir().unwrap();
     // What it makes up is hardly ever the id of something.
