@@ -11,6 +11,7 @@
 
 mod pending;
 mod published;
+mod rivals;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
@@ -24,6 +25,7 @@ pub use self::pending::{GIVE_UP, TIMEOUT};
 use self::pending::{Key, Pending, is_of_overlay};
 pub use self::published::{NEGATIVE, RETRY};
 use self::published::{Published, publish};
+use self::rivals::{Claim, Rivals};
 use crate::datapath::{Flow, Policy, Transport};
 use crate::table::{Entry, OwnAddress, Table};
 
@@ -64,6 +66,12 @@ pub enum Action {
         number: u32,
         own: OwnAddress,
     },
+    /// `rival` is said to have this address, too; `holder` keeps it.
+    Contested {
+        address: IpAddr,
+        holder: ServiceName,
+        rival: ServiceName,
+    },
 }
 
 /// One service of interest.
@@ -88,6 +96,7 @@ impl Service {
 pub struct Resolver {
     services: BTreeMap<ServiceName, Service>,
     owners: HashMap<IpAddr, ServiceName>,
+    rivals: Rivals,
     published: BTreeMap<IpAddr, Published>,
     /// Of nodes that offer others than all do.
     links: BTreeMap<IpAddr, LinkOffer>,
@@ -283,33 +292,45 @@ impl Resolver {
         service.instances = table.instances;
         service.answer = Some(result);
 
-        let vanished: Vec<_> = service
-            .addresses
-            .keys()
-            .copied()
-            .filter(|address| !table.addresses.contains_key(address))
-            .collect();
+        let named = table.addresses.keys().copied().collect();
+        self.rivals.named(name, &named);
+        let vanished: Vec<_> =
+            service.addresses.keys().copied().filter(|address| !named.contains(address)).collect();
+        let mut to_ask = BTreeSet::new();
         for address in vanished {
             let policy = service.addresses[&address];
-            if policy == Policy::Instance {
-                // It may be given to another service from now on.
+            let before = to_ask.len();
+            to_ask.extend(self.rivals.released(address));
+            // Another service has it now, or may be given it.
+            if policy == Policy::Instance || to_ask.len() > before {
                 service.addresses.remove(&address);
                 self.owners.remove(&address);
             }
             publish(&mut self.published, &mut actions, address, Entry::empty(policy), now);
         }
-        let mut moved = Vec::new();
         for (address, entry) in table.addresses {
-            service.addresses.insert(address, entry.policy);
+            if let Some(holder) = self.owners.get(&address).filter(|holder| *holder != name) {
+                match self.rivals.claim(address, name, holder.clone()) {
+                    Claim::Taken => _ = to_ask.insert(holder.clone()),
+                    Claim::Refused { news } => {
+                        let (holder, rival) = (holder.clone(), name.clone());
+                        actions.extend(news.then_some(Action::Contested { address, holder, rival }));
+                        continue;
+                    }
+                }
+            }
+            if let Some(service) = self.services.get_mut(name) {
+                service.addresses.insert(address, entry.policy);
+            }
             publish(&mut self.published, &mut actions, address, entry, now);
-            if let Some(before) = self.owners.insert(address, name.clone()).filter(|before| before != name) {
-                moved.push((before, address));
+            let holder = self.owners.insert(address, name.clone());
+            if let Some(service) = holder.filter(|it| it != name).and_then(|it| self.services.get_mut(&it)) {
+                service.addresses.remove(&address);
             }
         }
-        for (before, address) in moved {
-            if let Some(service) = self.services.get_mut(&before) {
-                service.addresses.remove(&address);
-                actions.extend(self.ask_service(&before, now));
+        for rival in to_ask {
+            if self.services.contains_key(&rival) {
+                actions.extend(self.ask_service(&rival, now));
             }
         }
         if first_contact {
@@ -333,6 +354,8 @@ impl Resolver {
             Some(service) => service.addresses.remove(&address),
             None => None,
         };
+        // The next packet asks for the address, and not for one of them.
+        drop(self.rivals.released(address));
         let mut actions = Vec::new();
         let entry = Entry::empty(policy.unwrap_or(Policy::Instance));
         publish(&mut self.published, &mut actions, address, entry, now);
@@ -408,8 +431,10 @@ impl Resolver {
             if !service.is_idle(now) {
                 return true;
             }
+            self.rivals.named(name, &BTreeSet::new());
             for address in service.addresses.keys() {
                 self.owners.remove(address);
+                drop(self.rivals.released(*address));
                 if self.published.remove(address).is_some() {
                     actions.push(Action::Withdraw(*address));
                 }

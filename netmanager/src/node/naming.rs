@@ -138,6 +138,10 @@ impl Node {
                 Action::Identify { service, number, own } => {
                     self.identify(&InstanceName { service, number }, own);
                 }
+                Action::Contested { address, holder, rival } => {
+                    tracing::warn!(%address, %holder, %rival,
+                        "two services have the same address; who has had it last keeps it until one gives it up");
+                }
             }
         }
     }
