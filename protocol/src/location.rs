@@ -15,6 +15,9 @@ pub struct Location {
     longitude: f64,
 }
 
+/// Both numbers are finite, so that each place equals itself.
+impl Eq for Location {}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected \"latitude,longitude\" in degrees, such as \"48.26,11.67\"")]
 pub struct InvalidLocation;

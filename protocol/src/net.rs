@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::Id;
 use crate::lenient::{null_as_default, port};
 use crate::link::LinkOffer;
+use crate::location::{self, Location};
 use crate::name::ServiceName;
 
 /// `POST /register` of netmanager: which worker this is, and where its cluster is.
@@ -260,6 +261,9 @@ pub struct NetInstance {
     /// Of Hypha's nodes: see [`LinkOffer`].
     #[serde(default, skip_serializing_if = "LinkOffer::is_empty")]
     pub links: LinkOffer,
+    /// Of Hypha's clusters: where the node is, if that is known.
+    #[serde(default, deserialize_with = "location::known", skip_serializing_if = "Option::is_none")]
+    pub location: Option<Location>,
 }
 
 /// `POST /api/net/service/net_deploy_status` of the root (10099): instances got their addresses.

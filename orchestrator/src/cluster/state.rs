@@ -232,7 +232,8 @@ impl State {
         if known == Some(&address) || (known.is_none() && address.is_none()) {
             return;
         }
-        self.effects.announce.push((id, announcement(number, address.as_ref())));
+        let location = address.as_ref().and_then(|address| self.location(address.worker));
+        self.effects.announce.push((id, announcement(number, address.as_ref(), location)));
         self.announced.insert((id, number), address);
     }
 
@@ -326,7 +327,7 @@ fn encode(value: &impl Serialize) -> Value {
     })
 }
 
-fn announcement(instance_number: u32, address: Option<&Address>) -> NetInstance {
+fn announcement(instance_number: u32, address: Option<&Address>, location: Option<Location>) -> NetInstance {
     NetInstance {
         instance_number,
         instance_ip: None,
@@ -338,6 +339,7 @@ fn announcement(instance_number: u32, address: Option<&Address>) -> NetInstance 
         host_ip: address.map(|address| address.host_ip.clone()),
         host_port: address.map_or(0, |address| address.host_port),
         links: address.map(|address| address.links).unwrap_or_default(),
+        location,
     }
 }
 

@@ -149,6 +149,7 @@ impl Record {
             host_ip: None,
             host_port: 0,
             links: LinkOffer::default(),
+            location: None,
         });
         self.summarise();
         number
@@ -243,6 +244,7 @@ impl Record {
             place.host_ip.clone_from(&reported.host_ip);
             place.host_port = reported.host_port;
             place.links = reported.links;
+            place.location = reported.location;
             if reported.worker_id.is_some() {
                 place.worker_id = reported.worker_id;
             }

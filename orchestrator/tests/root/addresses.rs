@@ -160,7 +160,7 @@ async fn clusters_that_asked_are_told_of_changes_until_they_lose_interest() {
     bed.deploy(&service).await;
     let place = json!({ "job_id": service, "instances": [{
         "instance_number": 0, "namespace_ip": "10.18.0.2", "namespace_ip_v6": "fc00::2",
-        "host_ip": "192.0.2.31", "host_port": "50103",
+        "host_ip": "192.0.2.31", "host_port": "50103", "location": "48.262,11.668",
     }] });
     bed.net(Method::POST, "/api/net/service/net_deploy_status", Some(place)).await.ok();
     let update = cluster.told("POST /api/net/job/update").await;
@@ -170,6 +170,7 @@ async fn clusters_that_asked_are_told_of_changes_until_they_lose_interest() {
     );
     let instance = bed.net(Method::GET, table, None).await.ok()["instance_list"][0].clone();
     assert_eq!((&instance["namespace_ip"], &instance["host_port"]), (&json!("10.18.0.2"), &json!(50103)));
+    assert_eq!(instance["location"], "48.262,11.668", "other clusters are to know how far it is");
 
     cluster.forget();
     bed.delete(&format!("/api/service/{service}/instance/0")).await.ok();

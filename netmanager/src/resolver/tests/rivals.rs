@@ -25,7 +25,8 @@ fn contested() -> Action {
 
 fn both(now: Instant) -> Resolver {
     let mut resolver = connected(now);
-    for result in [answer(NAME, &[0]), answer(NAME, &[0]), answer_of_other(&[0, 1]), answer_of_other(&[0, 1])] {
+    for result in [answer(NAME, &[0]), answer(NAME, &[0]), answer_of_other(&[0, 1]), answer_of_other(&[0, 1])]
+    {
         resolver.answered(result, now);
     }
     resolver

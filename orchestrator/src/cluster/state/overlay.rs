@@ -247,13 +247,23 @@ impl State {
         let Some(own) = self.location(worker) else { return };
         let is_closest =
             |told: &TableInstance| told.service_ip.iter().any(|ip| ip.ip_type == IpType::Closest);
+        let name = result.app_name.parse::<ServiceName>().ok();
+        let root = name.and_then(|name| self.directory.root_view(&name));
+        let elsewhere = |number: u32| {
+            let mut instances = root.iter().flat_map(|root| &root.instance_list);
+            instances.find(|instance| instance.instance_number == number)?.location
+        };
         for told in result.instance_list.iter_mut().filter(|told| is_closest(told)) {
-            let location = told.worker_id.and_then(|other| self.location(other));
+            let here = told.worker_id.filter(|other| self.workers.contains_key(other));
+            let location = match here {
+                Some(other) => self.location(other),
+                None => elsewhere(told.instance_number),
+            };
             told.kilometres = location.map(|location| whole_kilometres(own.kilometres_to(location)));
         }
     }
 
-    fn location(&self, worker: Id) -> Option<Location> {
+    pub(super) fn location(&self, worker: Id) -> Option<Location> {
         self.workers.get(&worker).and_then(|known| known.node().location.or(self.rules.location))
     }
 

@@ -106,7 +106,7 @@ fn an_instance_that_serves_while_it_finds_no_new_place_is_not_offered_to_other_c
 }
 
 #[test]
-fn workers_are_told_how_far_those_are_that_are_behind_a_closest_address() {
+fn workers_are_told_how_far_those_are_that_are_behind_a_closest_address_in_any_cluster() {
     let mut world = World::with_workers(3);
     for (worker, place) in [(0, "48.137,11.575"), (1, "52.520,13.405")] {
         describe(&mut world, worker, |node| node.location = place.parse().ok());
@@ -114,14 +114,25 @@ fn workers_are_told_how_far_those_are_that_are_behind_a_closest_address() {
     (0..3).for_each(|number| world.deploy(number));
     world.run(Duration::from_secs(5));
     let instance = |number: u32| json!({ "instance_number": number, "instance_ip": format!("10.30.0.{number}"), "host_port": 0 });
+    let located = world.announced.iter().filter(|it| it.location.is_some());
+    assert_eq!(located.count(), 2, "the root is not told where they are: {:?}", world.announced);
+    let elsewhere = |number: u32, location: Value| {
+        json!({ "instance_number": number, "instance_ip": format!("10.30.0.{number}"), "worker_id": "6b033dc62c1f07cbdcd88440",
+            "namespace_ip": format!("10.18.9.{number}"), "host_ip": "192.0.2.90", "host_port": 50103, "location": location })
+    };
     let root = |kind: &str| {
         json!({
             "_id": SERVICE, "job_name": name(),
             "service_ip_list": [{ "IpType": kind, "Address": "10.30.1.2", "Address_v6": "fdff:1000::1" }],
-            "instance_list": [instance(0), instance(1), instance(2)],
+            "instance_list": [
+                instance(0), instance(1), instance(2),
+                elsewhere(3, json!("48.262,11.668")), elsewhere(4, json!(null)),
+            ],
         })
     };
-    for (kind, expected) in [("Closest", vec![Some(0), Some(504), None]), ("RR", vec![None, None, None])] {
+    for (kind, expected) in
+        [("Closest", vec![Some(0), Some(16), Some(504), None, None]), ("RR", vec![None; 5])]
+    {
         let table = serde_json::from_value(root(kind)).unwrap();
         world.state.table_answered(&Subject::Name(name()), Ok(Some(table)), world.now);
         world.state.take_effects();
