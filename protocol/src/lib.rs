@@ -21,6 +21,7 @@ pub mod location;
 pub mod name;
 pub mod net;
 pub mod node;
+pub mod outage;
 pub mod port;
 pub mod service;
 pub mod sla;

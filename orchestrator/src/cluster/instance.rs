@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use protocol::id::Id;
 use protocol::link::LinkOffer;
+use protocol::outage::Reconcile;
 use protocol::service::Instance as Document;
 use protocol::status::Status;
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,16 @@ pub(super) struct Record {
     /// Where it was before it moved, and what is under way there comes to its end.
     #[serde(default)]
     pub(super) departing: Option<Address>,
+    /// The worker that it was replaced at because nobody heard of it, and that may have it back.
+    #[serde(default)]
+    pub(super) original: Option<Original>,
+}
+
+/// Where an instance was that its service would rather have than the one that took its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Original {
+    pub(super) worker: Id,
+    pub(super) address: Option<Address>,
 }
 
 /// Where an instance is reached, as its worker's netmanager says.
@@ -120,6 +131,7 @@ impl Instance {
             moving_from: None,
             arriving: None,
             departing: None,
+            original: None,
         };
         Self {
             record,
@@ -373,10 +385,30 @@ impl Instance {
         self.leave(status, detail, Some(now + pause));
     }
 
-    /// Its worker is gone; through no fault of its own, so it need not wait.
-    pub(super) fn lose_worker(&mut self, reason: String) {
+    /// Its worker is gone; through no fault of its own, so it need not wait. That worker may have it back later if the
+    /// service wants the original.
+    pub(super) fn lose_worker(&mut self, reason: String, reconcile: Reconcile) {
+        let address = self.address().cloned();
+        self.record.original = match reconcile {
+            Reconcile::Original => self.wanted_on().map(|worker| Original { worker, address }),
+            Reconcile::Newest => None,
+        };
         self.record.left = Some(reason.clone());
         self.leave(Status::Failed, reason, None);
+    }
+
+    /// The worker that it was replaced at has come back and runs it: it is to move there from wherever it is now. Says
+    /// whether it is.
+    pub(super) fn is_reclaimed_by(&mut self, worker: Id) -> bool {
+        let Some(now_on) = self.wanted_on().filter(|_| self.record.moving_from.is_none()) else {
+            return false;
+        };
+        let Some(original) = self.record.original.take_if(|original| original.worker == worker) else {
+            return false;
+        };
+        self.move_away(now_on, "Its first worker is back and still runs it");
+        self.record.arriving = original.address;
+        true
     }
 
     fn leave(&mut self, status: Status, detail: String, until: Option<Instant>) {

@@ -1,6 +1,7 @@
 //! The rules for one service.
 
 use protocol::constraint::Constraint;
+use protocol::outage::{ON_DISCONNECT, Outage, RECONCILE};
 use serde_json::{Map, Value};
 
 use super::{Check, join, kind, port, present, shortened};
@@ -62,6 +63,9 @@ impl Check<'_> {
         self.addresses(service, path);
         self.constraints(service, path);
         self.volumes(service, path);
+        if let Err(invalid) = Outage::read(service.get(ON_DISCONNECT), service.get(RECONCILE)) {
+            self.wrong(&join(path, invalid.key), invalid.expected);
+        }
     }
 
     fn virtualization(&mut self, service: &Map<String, Value>, path: &str) {

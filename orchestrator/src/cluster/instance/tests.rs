@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use protocol::id::Id;
+use protocol::outage::Reconcile;
 use protocol::service::Instance as Document;
 use protocol::status::Status;
 
@@ -77,7 +78,7 @@ fn a_stable_run_forgives_earlier_failures() {
 fn an_instance_whose_worker_is_gone_need_not_wait() {
     let now = Instant::now();
     let mut instance = up(now);
-    instance.lose_worker("pi1 is silent".to_owned());
+    instance.lose_worker("pi1 is silent".to_owned(), Reconcile::Newest);
     assert!(instance.placeable(now, false));
     assert_eq!(instance.record.failures, 0);
 }

@@ -48,6 +48,9 @@ impl State {
     pub(in crate::cluster) fn instance_report(&mut self, worker: Id, report: InstanceReport, now: Instant) {
         self.heard(worker, now);
         let InstanceReport { sname, status, status_detail, instance: number, publicip } = report;
+        if status == Status::Running {
+            self.reclaim(worker, &sname, number, now);
+        }
         let Some(id) = self.service_on(&sname, number, worker) else {
             if matches!(status, Status::Creating | Status::Created | Status::Running) {
                 self.evict(worker, &sname, number, String::new(), now);
@@ -99,6 +102,22 @@ impl State {
         }
     }
 
+    /// A worker that was given up runs what was replaced meanwhile, and what its service would rather have.
+    fn reclaim(&mut self, worker: Id, name: &ServiceName, number: u32, now: Instant) {
+        let Some(known) = self.workers.get(&worker) else { return };
+        let (host_ip, host_port) = (known.node().ip.clone(), known.port());
+        let ids: Vec<_> = self.named(name).map(|(id, _)| id).collect();
+        for id in ids {
+            let Some(instance) = self.instance_mut(id, number) else { continue };
+            if instance.is_reclaimed_by(worker) {
+                tracing::info!(service = %name, instance = number, %worker, "the original is back, and takes over again");
+                instance.place(worker, &host_ip, host_port, now);
+                self.changed(id, number);
+                return;
+            }
+        }
+    }
+
     /// `nodes/{id}/jobs/resources`: being named here is being alive. Oakestra's workers send a list per runtime, so
     /// that not being in one list means nothing; not having been in any for long does (see [`super::time`]).
     pub(in crate::cluster) fn resource_report(&mut self, worker: Id, report: ResourceReport, now: Instant) {
@@ -121,6 +140,7 @@ impl State {
 
     fn is_named(&mut self, worker: Id, named: InstanceResources, now: Instant) {
         let number = named.instance;
+        self.reclaim(worker, &named.job_name, number, now);
         let Some(id) = self.service_on(&named.job_name, number, worker) else {
             self.evict(worker, &named.job_name, number, named.virtualization, now);
             return;

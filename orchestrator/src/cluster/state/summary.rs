@@ -7,10 +7,12 @@ use std::time::Instant;
 use protocol::cluster::{Largest, Report, ReportedService, ReportedWorker, WorkerState};
 use protocol::constraint::name_of;
 use protocol::id::Id;
+use protocol::service::Instance as Document;
 use protocol::status::Status;
 use serde_json::{Map, Value, json};
 
 use super::State;
+use crate::cluster::instance::Instance;
 use crate::cluster::worker::{Standing, Worker};
 use crate::schedule;
 
@@ -103,11 +105,22 @@ impl State {
         }
     }
 
+    /// An instance as clients read it. Of one that is kept at a worker that is not heard, nobody knows how it is.
+    fn document(&self, instance: &Instance) -> Document {
+        let mut document = instance.document();
+        let unheard = |id: &Id| self.workers.get(id).filter(|worker| !worker.is_alive());
+        if let Some(worker) = instance.wanted_on().as_ref().and_then(unheard) {
+            let host = worker.host();
+            document.status_detail = Some(format!("Worker {host} is not heard; kept there (on_disconnect)"));
+        }
+        document
+    }
+
     fn jobs(&self) -> Vec<ReportedService> {
         let mut jobs: BTreeMap<Id, ReportedService> = BTreeMap::new();
         for (id, service) in &self.services {
             let instance_list: Vec<_> =
-                service.instances.values().map(|instance| instance.document()).collect();
+                service.instances.values().map(|instance| self.document(instance)).collect();
             let running = instance_list.iter().all(|instance| instance.status == Status::Running);
             let odd = instance_list.iter().find(|instance| instance.status != Status::Running);
             let status = if running { Some(Status::Running) } else { odd.map(|instance| instance.status) };

@@ -2,6 +2,7 @@
 
 mod convergence;
 mod draining;
+mod outage;
 mod placing;
 mod world;
 

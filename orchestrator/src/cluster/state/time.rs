@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 
 use protocol::id::Id;
+use protocol::outage::Outage;
 
-use super::State;
+use super::{Service, State};
 use crate::cluster::instance::Phase;
 use crate::cluster::worker::Standing;
 
@@ -22,6 +23,8 @@ enum Due {
     Resend,
     /// The worker does not name it, and never said why.
     Missing,
+    /// The worker has been silent for as long as the service bears it.
+    Lost(Id),
     /// The worker came back without it.
     PlaceAgain,
     Gone,
@@ -51,31 +54,27 @@ impl State {
                 } else {
                     tracing::warn!(
                         worker = %host, %id, ?timeout,
-                        "worker is unreachable; its instances stay until the timeout"
+                        "worker is unreachable; its instances stay until the timeout, or for as long as they ask for"
                     );
                 }
             }
         }
         for (worker, host) in lost {
-            tracing::warn!(worker = %host, id = %worker, ?timeout, "worker is dead; its instances go elsewhere");
-            self.worker_lost(worker, &host);
+            tracing::warn!(
+                worker = %host, id = %worker, ?timeout,
+                "worker is dead; its instances go elsewhere, but for those that ask to be kept"
+            );
+            self.worker_lost(worker);
         }
     }
 
-    fn worker_lost(&mut self, worker: Id, host: &str) {
+    /// Of what it still serves nothing is left, and what was to go has gone. What was to stay: see [`Due::Lost`].
+    fn worker_lost(&mut self, worker: Id) {
         self.directory.forget_worker(worker);
         self.nobody_moves_from(worker);
-        let timeout = self.rules.worker_timeout.as_secs();
         for (id, number) in self.instances_on(worker) {
-            match self.phase(id, number) {
-                Some(Phase::Placed { .. } | Phase::Up { .. }) => {
-                    if let Some(instance) = self.instance_mut(id, number) {
-                        instance.lose_worker(format!("Worker {host} has not been heard for {timeout} s"));
-                    }
-                    self.changed(id, number);
-                }
-                Some(Phase::Removing { .. }) => self.gone(id, number),
-                Some(Phase::Completed { .. } | Phase::Waiting { .. }) | None => {}
+            if let Some(Phase::Removing { .. }) = self.phase(id, number) {
+                self.gone(id, number);
             }
         }
     }
@@ -84,9 +83,16 @@ impl State {
         let due: Vec<_> = self
             .services
             .iter()
-            .flat_map(|(id, service)| service.instances.values().map(|instance| (*id, instance)))
-            .filter_map(|(id, instance)| {
+            .flat_map(|(id, service)| {
+                service.instances.values().map(move |instance| (*id, service, instance))
+            })
+            .filter_map(|(id, service, instance)| {
                 let due = match instance.phase {
+                    Phase::Placed { worker, .. } | Phase::Up { worker, .. }
+                        if self.is_given_up(worker, service, now) =>
+                    {
+                        Some(Due::Lost(worker))
+                    }
                     Phase::Placed { .. } => instance.resend_due(now).then_some(Due::Resend),
                     Phase::Up { worker, named, .. } => self.missing(worker, named, now),
                     Phase::Removing { worker, told, named, reports } => {
@@ -108,6 +114,17 @@ impl State {
         }
     }
 
+    /// Whether a worker has been silent for longer than a service bears it.
+    fn is_given_up(&self, worker: Id, service: &Service, now: Instant) -> bool {
+        let Some(worker) = self.workers.get(&worker).filter(|it| it.standing() != Standing::Reachable) else {
+            return false;
+        };
+        let on_disconnect = Outage::of(&service.document.sla).on_disconnect;
+        on_disconnect
+            .patience(self.rules.worker_timeout)
+            .is_some_and(|patience| worker.silence(now) >= patience)
+    }
+
     /// Whether an instance that was up has not been named by its worker for too long, while the worker reported.
     fn missing(&self, worker: Id, named: Instant, now: Instant) -> Option<Due> {
         let worker = self.workers.get(&worker).filter(|worker| worker.is_alive())?;
@@ -125,6 +142,7 @@ impl State {
 
     fn act(&mut self, id: Id, number: u32, due: &Due, now: Instant) {
         match due {
+            Due::Lost(worker) => self.lose_worker(id, number, *worker, now),
             Due::Resend => {
                 if let Some(instance) = self.instance_mut(id, number) {
                     instance.sent_again(now);
@@ -155,5 +173,18 @@ impl State {
                 self.changed(id, number);
             }
         }
+    }
+
+    fn lose_worker(&mut self, id: Id, number: u32, worker: Id, now: Instant) {
+        let Some(known) = self.workers.get(&worker) else { return };
+        let reason =
+            format!("Worker {} has not been heard for {} s", known.host(), known.silence(now).as_secs());
+        let Some(service) = self.services.get_mut(&id) else { return };
+        let reconcile = Outage::of(&service.document.sla).reconcile;
+        if let Some(instance) = service.instances.get_mut(&number) {
+            tracing::warn!(service = %service.document.job_name, instance = number, %reason, "instance is given up");
+            instance.lose_worker(reason, reconcile);
+        }
+        self.changed(id, number);
     }
 }

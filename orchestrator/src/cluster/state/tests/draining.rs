@@ -110,7 +110,7 @@ fn a_worker_that_is_lost_while_an_instance_leaves_it_serves_no_more() {
 }
 
 /// On which workers the instance is in the table, and on which it was.
-fn listed(world: &mut World) -> (Vec<Option<Id>>, Vec<Option<Id>>) {
+pub(super) fn listed(world: &mut World) -> (Vec<Option<Id>>, Vec<Option<Id>>) {
     let root = json!({
         "_id": SERVICE, "job_name": name(), "service_ip_list": [],
         "instance_list": [{ "instance_number": 0, "instance_ip": "10.30.0.0", "host_port": 0 }],
@@ -120,7 +120,9 @@ fn listed(world: &mut World) -> (Vec<Option<Id>>, Vec<Option<Id>>) {
     world.state.table_answered(&subject, Ok(Some(table)), world.now);
     world.state.take_effects();
     let query = TableQuery { sname: name().to_string(), sip: String::new() };
-    world.state.table_wanted(world.id(0), &query, world.now);
+    // Asking is a sign of life.
+    let asker = if world.is_connected(0) { 0 } else { 1 };
+    world.state.table_wanted(world.id(asker), &query, world.now);
     let published = world.state.take_effects().publish;
     let (_, answer) = published.iter().find(|(topic, _)| topic.ends_with("tablequery/result")).unwrap();
     let TableResult { instance_list, leaving, .. } = serde_json::from_slice(answer).unwrap();
