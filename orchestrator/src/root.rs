@@ -13,7 +13,7 @@
 //!   [`token`], [`access`] (who may do what), [`limit`] (how often).
 //! - The store's users: [`application`], [`change`], [`instance`], [`cluster`], [`account`] and [`organization`] (users),
 //!   [`session`] (logins), [`reset`]; the keys are in [`key`].
-//! - In the background: [`placement`], [`dispatch`], [`expiry`]. From clusters: [`report`], [`grpc`], [`net`].
+//! - In the background: [`placement`], [`dispatch`], [`outage`] (clusters that fall silent), [`expiry`]. From clusters: [`report`], [`grpc`], [`net`].
 //! - Only observed, never stored: [`live`].
 
 pub mod access;
@@ -37,6 +37,7 @@ pub mod live;
 pub mod mail;
 mod net;
 pub mod organization;
+mod outage;
 pub mod password;
 pub mod place;
 mod placement;
@@ -74,12 +75,13 @@ use self::pool::Pool;
 use self::session::Attempts;
 use self::signing_key::KeyError;
 use self::token::Tokens;
+use crate::clock;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::http::{self, BindError};
 use crate::store::{Store, StoreError};
 
 /// What a cluster is given to answer.
-const CLUSTER_TIMEOUT: Duration = Duration::from_secs(10);
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// A cluster closes a connection that is idle for 30 s; a command must not meet that.
 const IDLE: Duration = Duration::from_secs(20);
 
@@ -114,6 +116,8 @@ struct Root {
     mailer: Option<Mailer>,
     /// Whether a refresh token is good more than once: see [`AccountArgs`].
     reusable_refresh_tokens: bool,
+    /// The silence after which a cluster is given up.
+    cluster_timeout: Duration,
     /// Id of the organization `root`.
     root_organization: Id,
     /// What goes on after a request was answered.
@@ -209,6 +213,7 @@ impl Bound {
         tasks.spawn(placement::run(root.clone(), background.clone()));
         tasks.spawn(dispatch::run(root.clone(), dispatch::Lane::Commands, background.clone()));
         tasks.spawn(dispatch::run(root.clone(), dispatch::Lane::Notices, background.clone()));
+        tasks.spawn(outage::run(root.clone(), background.clone()));
         tasks.spawn(expiry::run(root.clone(), background.clone()));
         tokio::join!(
             http::serve(api, api::router(root.clone()), shutdown.clone()),
@@ -245,9 +250,10 @@ impl Root {
             tasks: TaskTracker::new(),
             store,
             pool: Mutex::new(pool),
-            live: Mutex::default(),
+            live: Mutex::new(Live::new(clock::moment(), config.cluster_timeout.as_secs_f64())),
+            cluster_timeout: config.cluster_timeout,
             client: reqwest::Client::builder()
-                .timeout(CLUSTER_TIMEOUT)
+                .timeout(ANSWER_WITHIN)
                 .pool_idle_timeout(IDLE)
                 .tcp_nodelay(true)
                 // Clusters are reached where they registered from, whatever the environment says of proxies.

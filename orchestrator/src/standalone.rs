@@ -55,6 +55,10 @@ pub struct Args {
     /// Seconds of silence after which a worker's instances are placed elsewhere. At least 2.
     #[arg(long, env = "HYPHA_WORKER_TIMEOUT", value_name = "SECONDS", default_value_t = cluster::config::WORKER_TIMEOUT)]
     pub worker_timeout: u64,
+    /// Seconds of silence after which the instances of another cluster are given to others, unless their services ask for
+    /// another time (on_disconnect). At least 30.
+    #[arg(long, env = "HYPHA_CLUSTER_TIMEOUT", value_name = "SECONDS", default_value_t = root::config::CLUSTER_TIMEOUT)]
+    pub cluster_timeout: u64,
     /// Which of the workers that fit an instance is placed on.
     #[arg(long, env = "HYPHA_PLACEMENT", value_name = "HOW", default_value = "best-fit")]
     pub placement: Placement,
@@ -92,6 +96,7 @@ impl TryFrom<Args> for Config {
             grpc_port: args.grpc_port,
             net_port: args.root_net_port,
             insecure_admin_password: args.insecure_admin_password,
+            cluster_timeout: args.cluster_timeout,
             account: args.account,
         })?;
         // What listens on one address only is not to be found on loopback.

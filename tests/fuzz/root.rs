@@ -1,6 +1,7 @@
 //! What people and clusters send to the root.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use integration::fuzz::{Chance, campaign};
 use orchestrator::root::{Addresses, Bound, Config};
@@ -33,6 +34,7 @@ impl Root {
             net: free,
             grpc: free,
             insecure_admin_password: Some(PASSWORD.to_owned()),
+            cluster_timeout: Duration::from_secs(300),
             mail: None,
             reusable_refresh_tokens: false,
         });

@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::live::ClusterView;
 use super::place::Candidate;
 use super::{Root, key};
-use crate::clock::{self, Moment};
+use crate::clock;
 use crate::object_id;
 use crate::store::{StoreError, Transaction};
 
@@ -147,7 +147,8 @@ impl Root {
         let now = clock::moment();
         let (live, unheard) = (self.live(), ClusterView::default());
         let view = |cluster: &Cluster| live.cluster(cluster.id).unwrap_or(&unheard);
-        Ok(clusters.iter().map(|cluster| document(cluster, view(cluster), now)).collect())
+        let active = |cluster: &Cluster| live.is_active(cluster.id, now);
+        Ok(clusters.iter().map(|cluster| document(cluster, view(cluster), active(cluster))).collect())
     }
 
     /// All clusters as the choice among them sees them.
@@ -162,7 +163,7 @@ impl Root {
                 id: cluster.id,
                 name: cluster.name,
                 location: cluster.location,
-                active: view.is_active(now),
+                active: live.is_active(cluster.id, now),
                 cordoned: cluster.cordoned,
                 workers: report.active_nodes,
                 vcpus: report.vcpus,
@@ -178,8 +179,7 @@ impl Root {
     }
 }
 
-fn document(cluster: &Cluster, view: &ClusterView, now: Moment) -> Document {
-    let active = view.is_active(now);
+fn document(cluster: &Cluster, view: &ClusterView, active: bool) -> Document {
     let (cpu_history, memory_history) = view.histories();
     let last_modified_timestamp = view.last_heard();
     let report = view.report().clone();

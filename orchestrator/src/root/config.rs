@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use protocol::port;
 
@@ -9,6 +10,9 @@ use super::mail::MailConfig;
 
 /// The longest password that is taken: the hash reads all of it at each login.
 const PASSWORD_MAX: usize = 256;
+/// Seconds.
+pub const CLUSTER_TIMEOUT: u64 = 300;
+const CLUSTER_TIMEOUT_MIN: u64 = 30;
 
 /// The flags of `orchestrator root`.
 #[derive(Debug, Clone, clap::Args)]
@@ -32,6 +36,10 @@ pub struct Args {
     /// everyone who reaches the API can then be admin.
     #[arg(long, env = "HYPHA_INSECURE_ADMIN_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
     pub insecure_admin_password: Option<String>,
+    /// Seconds of silence after which a cluster's instances are given to others, unless their services ask for another time
+    /// (on_disconnect). A silent cluster's workers may run on, so this is rather long. At least 30: clusters report every 15 s.
+    #[arg(long, env = "HYPHA_CLUSTER_TIMEOUT", value_name = "SECONDS", default_value_t = CLUSTER_TIMEOUT)]
+    pub cluster_timeout: u64,
     #[command(flatten)]
     pub account: AccountArgs,
 }
@@ -66,6 +74,8 @@ pub struct Config {
     /// Service addresses and table queries, for clusters.
     pub net: SocketAddr,
     pub insecure_admin_password: Option<String>,
+    /// The silence after which a cluster's instances are given to others.
+    pub cluster_timeout: Duration,
     /// Without it, nobody is sent mail.
     pub mail: Option<MailConfig>,
     pub reusable_refresh_tokens: bool,
@@ -77,6 +87,8 @@ pub enum ConfigError {
     NoDataDir,
     #[error("--insecure-admin-password: expected 1 to {PASSWORD_MAX} bytes, got {0}")]
     PasswordLength(usize),
+    #[error("--cluster-timeout: {0} s is too short, clusters report every 15 s")]
+    ClusterTimeout(u64),
     #[error("--mail-from: expected a mail address, got {0:?}")]
     MailFrom(String),
     #[error("--dashboard-url: expected http:// or https:// and a host, got {0:?}")]
@@ -101,6 +113,9 @@ impl TryFrom<Args> for Config {
         {
             return Err(ConfigError::PasswordLength(password.len()));
         }
+        if args.cluster_timeout < CLUSTER_TIMEOUT_MIN {
+            return Err(ConfigError::ClusterTimeout(args.cluster_timeout));
+        }
         let ports = [("port", args.port), ("grpc-port", args.grpc_port), ("net-port", args.net_port)];
         for (index, (first, port)) in ports.iter().enumerate() {
             // Port 0 is whichever the system gives.
@@ -116,6 +131,7 @@ impl TryFrom<Args> for Config {
             grpc: SocketAddr::new(args.bind, args.grpc_port),
             net: SocketAddr::new(args.bind, args.net_port),
             insecure_admin_password: args.insecure_admin_password,
+            cluster_timeout: Duration::from_secs(args.cluster_timeout),
             reusable_refresh_tokens: args.account.reusable_refresh_tokens,
             mail: args.account.mail()?,
         })
@@ -161,6 +177,7 @@ impl std::fmt::Debug for Config {
             .field("grpc", &self.grpc)
             .field("net", &self.net)
             .field("insecure_admin_password", &self.insecure_admin_password.as_ref().map(|_| "…"))
+            .field("cluster_timeout", &self.cluster_timeout)
             .field("mail", &self.mail)
             .field("reusable_refresh_tokens", &self.reusable_refresh_tokens)
             .finish()

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use protocol::cluster::{Report, ReportedWorker};
 use protocol::id::Id;
@@ -14,8 +15,11 @@ use super::escalation::Refusals;
 use super::worker::Word;
 use crate::clock::{self, Moment};
 
-/// Seconds without a report after which a cluster is no longer active.
+/// Seconds without a report after which a cluster is no longer active, unless it is given up sooner than that. Clusters
+/// report every 15 s.
 pub const ACTIVE_FOR: f64 = 30.0;
+/// What an instance says whose cluster is silent.
+const UNHEARD: &str = "Its cluster is not heard of: the state is what it said last";
 /// Points of a history that are kept.
 const HISTORY: usize = 100;
 /// What is kept of an instance's logs, in bytes; clusters send one KiB.
@@ -25,8 +29,12 @@ const PROMISE_FOR: f64 = 20.0;
 /// Seconds from the moment that a cluster (re)appears until its reports must hold all that it was given.
 const SETTLED_AFTER: f64 = 20.0;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Live {
+    /// When the root started, by the steady clock: the silence of clusters that were not heard of since counts from then.
+    since: f64,
+    /// Seconds: see [`ACTIVE_FOR`].
+    active_for: f64,
     clusters: HashMap<Id, ClusterView>,
     instances: HashMap<(Id, u32), InstanceView>,
     pub(super) refusals: Refusals,
@@ -84,6 +92,33 @@ impl<T> History<T> {
 }
 
 impl Live {
+    /// Nothing is known yet. Clusters are given up after so many seconds of silence.
+    #[must_use]
+    pub fn new(now: Moment, given_up_after: f64) -> Self {
+        Self {
+            since: now.steady,
+            active_for: ACTIVE_FOR.min(given_up_after),
+            clusters: HashMap::new(),
+            instances: HashMap::new(),
+            refusals: Refusals::default(),
+        }
+    }
+
+    /// Whether the cluster was heard of lately.
+    #[must_use]
+    pub fn is_active(&self, cluster: Id, now: Moment) -> bool {
+        let heard = self.clusters.get(&cluster).and_then(|view| view.last_heard);
+        heard.is_some_and(|heard| now.steady - heard.steady <= self.active_for)
+    }
+
+    /// How long nothing was heard of a cluster, as far as can be known.
+    #[must_use]
+    pub fn silence(&self, cluster: Id, now: Moment) -> Duration {
+        let heard = self.clusters.get(&cluster).and_then(|view| view.last_heard);
+        let since = heard.map_or(self.since, |heard| heard.steady);
+        Duration::try_from_secs_f64(now.steady - since).unwrap_or_default()
+    }
+
     /// The cluster that has told of this worker.
     #[must_use]
     pub fn cluster_of_worker(&self, worker: Id) -> Option<Id> {
@@ -115,11 +150,6 @@ impl ClusterView {
     /// Those that it has told of.
     pub fn workers(&self) -> impl Iterator<Item = &ReportedWorker> {
         self.report.workers.iter().flatten()
-    }
-
-    #[must_use]
-    pub fn is_active(&self, now: Moment) -> bool {
-        self.last_heard.is_some_and(|heard| now.steady - heard.steady <= ACTIVE_FOR)
     }
 
     /// Without services; all zeros before the first.
@@ -196,8 +226,11 @@ impl Live {
         self.refusals.forget((service, number));
     }
 
-    /// Adds what is known of an instance's load to what is stored of it.
-    pub fn complete(&self, service: Id, instance: &mut Instance) {
+    /// Adds what is known of an instance's load to what is stored of it, and whether that can be believed.
+    pub fn complete(&self, service: Id, instance: &mut Instance, now: Moment) {
+        if instance.cluster_id.is_some_and(|cluster| !self.is_active(cluster, now)) {
+            instance.status_detail = Some(UNHEARD.to_owned());
+        }
         if let Some(view) = self.instances.get(&(service, instance.instance_number)) {
             let point =
                 |at: f64, value: &Option<String>| json!({ "value": value, "timestamp": clock::iso8601(at) });
@@ -242,20 +275,22 @@ mod tests {
 
     #[test]
     fn a_cluster_is_active_while_it_is_heard_of() {
-        let mut live = Live::default();
+        let mut live = Live::new(at(50.0), 300.0);
         let id = object_id::new();
         assert!(live.cluster(id).is_none());
+        assert_eq!(live.silence(id, at(60.0)).as_secs(), 10);
         live.greeted(id, at(100.0));
-        assert!(live.cluster(id).unwrap().is_active(at(130.0)));
-        assert!(!live.cluster(id).unwrap().is_active(at(131.0)));
+        assert!(live.is_active(id, at(130.0)));
+        assert!(!live.is_active(id, at(131.0)));
+        assert_eq!(live.silence(id, at(131.0)).as_secs(), 31);
         let set_back = Moment { wall: 0.0, steady: 140.0 };
         live.reported(id, Report::default(), set_back);
-        assert!(live.cluster(id).unwrap().is_active(at(165.0)));
+        assert!(live.is_active(id, at(165.0)));
     }
 
     #[test]
     fn one_report_is_held_against_what_a_cluster_was_given_each_time_it_appears() {
-        let mut live = Live::default();
+        let mut live = Live::new(at(0.0), 300.0);
         let id = object_id::new();
         let audits: Vec<_> =
             [0.0, 15.0, 30.0, 45.0].map(|now| live.reported(id, Report::default(), at(now))).into();
@@ -267,7 +302,7 @@ mod tests {
 
     #[test]
     fn what_was_placed_lately_counts_until_reports_show_it() {
-        let mut live = Live::default();
+        let mut live = Live::new(at(0.0), 300.0);
         let id = object_id::new();
         live.promise(id, 100, at(10.0));
         live.promise(id, 200, at(25.0));
@@ -278,7 +313,7 @@ mod tests {
 
     #[test]
     fn an_instance_shows_its_last_load_and_a_bounded_history() {
-        let mut live = Live::default();
+        let mut live = Live::new(at(0.0), 300.0);
         let service = object_id::new();
         let mut reported = Instance::new(3, Status::Running);
         reported.logs = format!("ä{}", "x".repeat(LOGS_MAX - 1));
@@ -287,7 +322,7 @@ mod tests {
             live.observe(service, &reported, at(0.0));
         }
         let mut shown = Instance::new(3, Status::Running);
-        live.complete(service, &mut shown);
+        live.complete(service, &mut shown, at(0.0));
         assert_eq!(shown.cpu_percent.as_deref(), Some("104"));
         assert_eq!(shown.cpu_history.len(), HISTORY);
         assert_eq!(
@@ -297,7 +332,7 @@ mod tests {
         assert_eq!(shown.logs, "x".repeat(LOGS_MAX - 1), "half a character is left out");
         live.forget(service, 3);
         let mut forgotten = Instance::new(3, Status::Running);
-        live.complete(service, &mut forgotten);
+        live.complete(service, &mut forgotten, at(0.0));
         assert_eq!(forgotten, Instance::new(3, Status::Running));
     }
 }

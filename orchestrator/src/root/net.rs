@@ -98,13 +98,14 @@ async fn node(
 
 async fn settle(
     State(root): State<Arc<Root>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
     Body(body): Body<NetDeployStatus>,
 ) -> Result<Response, Failure> {
+    let callers = root.callers(&headers, peer).await?;
     root.change_service(body.job_id, |record, mut transaction| {
         for instance in &body.instances {
-            let known = record.instance(instance.instance_number).is_some();
-            record.settle(instance);
-            if known {
+            if record.settle(instance, &callers) {
                 transaction =
                     notify(record, instance.instance_number.into(), UpdateKind::Deployment, transaction);
             }

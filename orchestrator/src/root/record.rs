@@ -52,6 +52,9 @@ pub struct Record {
     pub closest: Option<ServiceIp>,
     /// Addresses of the instances, each beside its entry in `service.instance_list`.
     pub places: Vec<NetInstance>,
+    /// Where instances were that went to another cluster since theirs was silent, and that may have them back.
+    #[serde(default)]
+    pub originals: Vec<NetInstance>,
     /// Clusters that asked for this service's table, and are told when it changes.
     pub interested: BTreeSet<Id>,
 }
@@ -119,6 +122,7 @@ impl Record {
             address,
             closest,
             places: Vec::new(),
+            originals: Vec::new(),
             interested: BTreeSet::new(),
         })
     }
@@ -192,6 +196,7 @@ impl Record {
             });
         }
         self.places.retain(|place| !goes(place.instance_number));
+        self.originals.retain(|place| !goes(place.instance_number));
         self.summarise();
         removed
     }
@@ -208,6 +213,33 @@ impl Record {
             place.cluster_id = Some(cluster);
         }
         self.summarise();
+    }
+
+    /// Notes where an instance is that its cluster may have back later.
+    pub fn remember_original(&mut self, number: u32) {
+        self.originals.retain(|place| place.instance_number != number);
+        self.originals.extend(self.places.iter().find(|place| place.instance_number == number).cloned());
+    }
+
+    /// Whether the cluster had this instance, and may have it back.
+    #[must_use]
+    pub fn is_original(&self, number: u32, cluster: Id) -> bool {
+        let mut originals = self.originals.iter();
+        originals.any(|place| place.instance_number == number && place.cluster_id == Some(cluster))
+    }
+
+    /// Gives an instance back to the cluster that had it, at the addresses that it had there. Says whether that may be.
+    pub fn restore_original(&mut self, number: u32, cluster: Id, location: &str) -> bool {
+        if !self.is_original(number, cluster) {
+            return false;
+        }
+        let is_it = |place: &NetInstance| place.instance_number == number;
+        let original = self.originals.extract_if(.., |place| is_it(place)).next();
+        if let (Some(original), Some(place)) = (original, self.places.iter_mut().find(|place| is_it(place))) {
+            *place = original;
+        }
+        self.place(number, cluster, location);
+        true
     }
 
     /// Says what an instance is waiting for.
@@ -235,10 +267,15 @@ impl Record {
         self.summarise();
     }
 
-    /// Takes over where an instance is reached; of an instance that is not (or no longer) there, nothing.
-    pub fn settle(&mut self, reported: &NetInstance) {
-        let number = reported.instance_number;
-        if let Some(place) = self.places.iter_mut().find(|place| place.instance_number == number) {
+    /// Takes over where an instance is reached, from one of these clusters if it is theirs. Says whether it is.
+    pub fn settle(&mut self, reported: &NetInstance, from: &[Id]) -> bool {
+        let is_theirs = |place: &NetInstance| {
+            place.instance_number == reported.instance_number
+                && place.cluster_id.is_some_and(|cluster| from.contains(&cluster))
+        };
+        let place = self.places.iter_mut().find(|place| is_theirs(place));
+        let is_known = place.is_some();
+        if let Some(place) = place {
             place.namespace_ip.clone_from(&reported.namespace_ip);
             place.namespace_ip_v6.clone_from(&reported.namespace_ip_v6);
             place.host_ip.clone_from(&reported.host_ip);
@@ -249,6 +286,7 @@ impl Record {
                 place.worker_id = reported.worker_id;
             }
         }
+        is_known
     }
 
     #[must_use]

@@ -94,6 +94,12 @@ impl Root {
             tracing::info!(%cluster, service = %reported.job_name, "cluster runs a service that is not known");
             return self.command(cluster, reported.id, CommandKind::RemoveAll).await;
         };
+        let record = if record.originals.is_empty() {
+            record
+        } else {
+            self.take_back(cluster, &record, &reported.instance_list).await?;
+            self.service(reported.id).await?.unwrap_or(record)
+        };
         let (own, foreign): (Vec<_>, Vec<_>) =
             reported.instance_list.iter().partition(|instance| belongs(&record, instance, cluster));
         {

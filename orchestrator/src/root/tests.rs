@@ -25,6 +25,7 @@ async fn root(data: &tempfile::TempDir) -> Arc<Root> {
         net: free,
         grpc: free,
         insecure_admin_password: Some("Admin".to_owned()),
+        cluster_timeout: std::time::Duration::from_secs(300),
         mail: None,
         reusable_refresh_tokens: false,
     };

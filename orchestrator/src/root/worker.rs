@@ -42,7 +42,7 @@ impl Root {
             workers.extend(of_cluster.into_iter().map(|worker| Worker {
                 cluster_id: cluster.id,
                 cluster_name: cluster.name.clone(),
-                cluster_active: view.is_active(now),
+                cluster_active: live.is_active(cluster.id, now),
                 told_timestamp: view.last_heard(),
                 worker: worker.clone(),
             }));

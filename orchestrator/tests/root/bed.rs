@@ -40,6 +40,7 @@ pub(crate) fn config(data_dir: &Path, addresses: Option<Addresses>) -> Config {
         net,
         grpc,
         insecure_admin_password: Some(PASSWORD.to_owned()),
+        cluster_timeout: Duration::from_secs(300),
         mail: None,
         reusable_refresh_tokens: false,
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::{Json, Router};
+pub(crate) use orchestrator::registration::CLUSTER_HEADER;
 use orchestrator::registration::register_cluster_client::RegisterClusterClient;
 use orchestrator::registration::{Cs1Message, Cs2Message, KeyValue};
 use serde_json::{Value, json};

@@ -15,6 +15,7 @@ mod escalates;
 mod fuzzed;
 mod logins;
 mod organizations;
+mod outage;
 mod payloads;
 mod people;
 mod refuses;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::docs::Message;
 use super::extract::{self, Body, Named};
 use super::schema;
+use crate::clock;
 use crate::root::Root;
 use crate::root::access::Caller;
 use crate::root::failure::Failure;
@@ -24,9 +25,9 @@ impl Root {
     fn document(&self, record: Record) -> Value {
         let mut service = record.service;
         {
-            let live = self.live();
+            let (live, now) = (self.live(), clock::moment());
             for instance in &mut service.instance_list {
-                live.complete(service.id, instance);
+                live.complete(service.id, instance, now);
             }
         }
         let id = ExtendedId::from(service.id);

@@ -52,6 +52,9 @@ memory is in MB. Further keys of a service:
   addresses    {"rr_ip": "10.30.30.30"}: a ServiceIP of your choice within 10.30.0.0/16; and with
                {"closest_ip": "10.30.30.31"} one that leads to the closest instance
   constraints  [{"type": "direct", "cluster": "home", "node": "nuc-1"}]: where it may run
+  on_disconnect  "keep", or "replace_after 2m": what is to become of instances whose worker or
+               cluster is not heard of any more; without it they are replaced after a while
+  reconcile    "original": one that was replaced and comes back takes over again
   one_shot     true: done when it ends with exit code 0
   instances    how many run (read by hypha apply). Without it: one, or as many as there are"#;
 
