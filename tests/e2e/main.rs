@@ -12,6 +12,7 @@ use integration::{Lab, Machine, Topology, Worker, image};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 mod bad_input;
+mod chaos;
 mod clusters;
 mod deploy;
 mod oak;
@@ -24,9 +25,16 @@ const WORKERS: u8 = 3;
 type Claim = (&'static str, fn(&mut Lab) -> Result<()>);
 
 fn main() {
-    let claims: Vec<Claim> =
-        [deploy::CLAIMS, bad_input::CLAIMS, restart::CLAIMS, oak::CLAIMS, vanish::CLAIMS, clusters::CLAIMS]
-            .concat();
+    let claims: Vec<Claim> = [
+        deploy::CLAIMS,
+        bad_input::CLAIMS,
+        restart::CLAIMS,
+        oak::CLAIMS,
+        vanish::CLAIMS,
+        clusters::CLAIMS,
+        chaos::CLAIMS,
+    ]
+    .concat();
     let bed = Arc::new(Mutex::new(Bed::default()));
     let trials = claims
         .into_iter()
