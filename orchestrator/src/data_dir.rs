@@ -35,6 +35,12 @@ pub enum DataDirError {
     Store(#[from] StoreError),
 }
 
+/// The file of the store in a data directory.
+#[must_use]
+pub fn store_in(data_dir: &Path) -> PathBuf {
+    data_dir.join("state.db")
+}
+
 impl DataDir {
     /// Opens the directory, made if need be readable by its owner only, and takes its lock.
     ///
@@ -66,12 +72,12 @@ impl DataDir {
         &self.path
     }
 
-    /// The store of this directory, `state.db`.
+    /// The store of this directory.
     ///
     /// # Errors
     /// When the file cannot be opened or is no store.
     pub fn store(&self) -> Result<Store, DataDirError> {
-        Ok(Store::open(&self.path.join("state.db"))?)
+        Ok(Store::open(&store_in(&self.path))?)
     }
 }
 

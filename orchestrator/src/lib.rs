@@ -2,13 +2,14 @@
 //!
 //! - [`root`]: what people ask for, and which cluster gets it; service addresses.
 //! - [`cluster`]: the workers of one cluster, where instances are placed, and what they are told.
-//! - [`standalone`]: both in one process.
+//! - [`standalone`]: both in one process. [`archive`]: the state of either is put away, and put back.
 //! - [`schedule`]: which worker an instance runs on; [`broker`]: MQTT between a cluster and its workers.
 //!
 //! What both stand on: [`data_dir`] and [`store`] (what must not be lost), [`http`] (serving), [`registration`] (the
 //! wire of a cluster that makes itself known), [`object_id`] and [`clock`].
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod cluster;
 pub mod root;
 pub mod standalone;

@@ -1,4 +1,4 @@
-//! `orchestrator root`, `orchestrator cluster`, `orchestrator standalone`.
+//! `orchestrator root`, `orchestrator cluster`, `orchestrator standalone`; `orchestrator backup` and `restore`.
 #![forbid(unsafe_code)]
 
 use std::future::Future;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use orchestrator::{cluster, root, standalone};
+use orchestrator::{archive, cluster, root, standalone};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -33,6 +33,10 @@ enum Command {
     Cluster(cluster::Args),
     /// Root and one cluster in one process.
     Standalone(standalone::Args),
+    /// Copy the state of a root or a cluster, which may be running, into a file.
+    Backup(archive::BackupArgs),
+    /// Put a backup in place of the state of a root or a cluster, which must not be running.
+    Restore(archive::RestoreArgs),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +50,19 @@ fn main() -> ExitCode {
         Command::Root(args) => start(args, root::run),
         Command::Cluster(args) => start(args, cluster::run),
         Command::Standalone(args) => start(args, standalone::run),
+        Command::Backup(args) => tell(archive::backup(&args)),
+        Command::Restore(args) => tell(archive::restore(&args)),
+    }
+}
+
+/// What was done, in one line, or why not.
+fn tell(outcome: Result<String, archive::ArchiveError>) -> ExitCode {
+    match outcome {
+        Ok(done) => match writeln!(std::io::stdout(), "{done}") {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_stdout_gone) => ExitCode::FAILURE,
+        },
+        Err(error) => fail(&error.into(), 1),
     }
 }
 

@@ -8,12 +8,14 @@
 //! One thread owns the file. Transactions that arrive while it writes are made durable together with one sync.
 //! The verbs are those that etcd has too, so that a larger installation can put it in this place.
 
+pub mod backup;
 mod file;
 mod transaction;
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
+use rusqlite::ErrorCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
@@ -38,6 +40,8 @@ pub struct Entry<T> {
 pub enum StoreError {
     #[error("open store {path}")]
     Open { path: PathBuf, source: rusqlite::Error },
+    #[error("store {path} is damaged ({what}): `orchestrator restore` puts a backup in its place")]
+    Damaged { path: PathBuf, what: String },
     #[error("create store file {path}")]
     Create { path: PathBuf, source: std::io::Error },
     #[error("store {path} was written by a newer version (layout {found}, known up to {known})")]
@@ -57,11 +61,29 @@ pub enum StoreError {
     Closed,
 }
 
+impl StoreError {
+    fn of_open(path: &Path, source: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+                Self::Damaged { path, what: source.to_string() }
+            }
+            _ => Self::Open { path, source },
+        }
+    }
+
+    /// Whether nothing was written since there is no room on the disk.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Write(source) if source.sqlite_error_code() == Some(ErrorCode::DiskFull))
+    }
+}
+
 impl Store {
     /// Opens the store at `path`; a new one is made when there is none, readable by its owner only.
     ///
     /// # Errors
-    /// When the file cannot be opened, is no SQLite file, or was written by a newer version.
+    /// When the file cannot be opened, is damaged or no SQLite file, or was written by a newer version.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let file = File::open(path)?;
         let (requests, inbox) = mpsc::channel();

@@ -17,6 +17,7 @@ mod clusters;
 mod deploy;
 mod oak;
 mod restart;
+mod storage;
 mod vanish;
 
 const WORKERS: u8 = 3;
@@ -33,6 +34,7 @@ fn main() {
         vanish::CLAIMS,
         clusters::CLAIMS,
         chaos::CLAIMS,
+        storage::CLAIMS,
     ]
     .concat();
     let bed = Arc::new(Mutex::new(Bed::default()));

@@ -3,7 +3,8 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::oneshot;
@@ -12,9 +13,15 @@ use super::StoreError;
 use super::transaction::{Revision, Step};
 
 /// The layout of the file that this code reads and writes.
-const LAYOUT: i64 = 1;
+pub(super) const LAYOUT: i64 = 1;
 /// How many requests share one sync at most, so that none waits for long behind others.
 const BATCH_MAX: usize = 256;
+/// Pages of 4 KiB that may lie unused in the file, or a quarter of it, before they are given back.
+const SLACK: i64 = 256;
+/// How many are given back at a time: requests wait meanwhile.
+const GIVEN_BACK: i64 = 512;
+/// Without a request for so long, more is given back.
+const PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(super) enum Request {
@@ -42,6 +49,8 @@ type Reply = oneshot::Sender<Result<Answer, StoreError>>;
 pub(super) struct File {
     connection: Connection,
     last: Revision,
+    /// There is more unused in the file than there should be.
+    slack: bool,
 }
 
 impl File {
@@ -56,15 +65,18 @@ impl File {
             .map_err(|source| StoreError::Create { path: path.to_owned(), source })?;
         let open = |source| StoreError::Open { path: path.to_owned(), source };
         let connection = Connection::open(path).map_err(open)?;
-        let found: i64 =
-            connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(open)?;
+        let found = layout(&connection, path)?;
         if found > LAYOUT {
             return Err(StoreError::Newer { path: path.to_owned(), found, known: LAYOUT });
         }
-        // FULL syncs the log at each commit: with less, a power cut may take back what was answered.
+        damage(&connection, path)?;
+        // FULL syncs the log at each commit: with less, a power cut may take back what was answered. Once much was
+        // written, the log would stay as long as it was; and what was deleted would stay in the file.
         connection
             .execute_batch(
-                "PRAGMA journal_mode = WAL;
+                "PRAGMA auto_vacuum = INCREMENTAL;
+                 PRAGMA journal_mode = WAL;
+                 PRAGMA journal_size_limit = 1048576;
                  PRAGMA synchronous = FULL;
                  CREATE TABLE IF NOT EXISTS entry (
                      key TEXT PRIMARY KEY, value TEXT NOT NULL, revision INTEGER NOT NULL
@@ -74,15 +86,31 @@ impl File {
         if found < LAYOUT {
             connection.pragma_update(None, "user_version", LAYOUT).map_err(open)?;
         }
+        if pragma(&connection, "auto_vacuum").map_err(open)? == 0 {
+            // Made by a version that did not give back.
+            connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM").map_err(open)?;
+        }
         let last = connection
             .query_row("SELECT coalesce(max(revision), 0) FROM entry", [], |row| row.get(0))
             .map_err(open)?;
-        Ok(Self { connection, last: Revision(last) })
+        Ok(Self { connection, last: Revision(last), slack: false })
     }
 
     /// Serves until every handle on the store is gone.
     pub(super) fn serve(mut self, inbox: &Receiver<(Request, Reply)>) {
-        while let Ok(first) = inbox.recv() {
+        loop {
+            let first = match self.slack {
+                false => inbox.recv().map_err(|_gone| RecvTimeoutError::Disconnected),
+                true => inbox.recv_timeout(PAUSE),
+            };
+            let first = match first {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.give_back();
+                    continue;
+                }
+            };
             let batch = std::iter::once(first).chain(inbox.try_iter().take(BATCH_MAX - 1));
             let (requests, replies): (Vec<_>, Vec<_>) = batch.unzip();
             let answers = self.run(requests);
@@ -90,6 +118,26 @@ impl File {
                 let _caller_gone = reply.send(answer);
             }
         }
+    }
+
+    /// Gives a part of what is unused in the file back to the disk.
+    fn give_back(&mut self) {
+        let given = self.vacuum();
+        // Of a full disk, or of a file that another process reads: it is tried again after the next change.
+        self.slack = given.is_ok() && self.has_slack();
+        if !self.slack {
+            // The file itself is cut when the log is in it.
+            let _again_later = run_to_end(&self.connection, "PRAGMA wal_checkpoint(TRUNCATE)");
+        }
+    }
+
+    fn vacuum(&self) -> Result<(), rusqlite::Error> {
+        run_to_end(&self.connection, &format!("PRAGMA incremental_vacuum({GIVEN_BACK})"))
+    }
+
+    fn has_slack(&self) -> bool {
+        let count = |name| pragma(&self.connection, name).unwrap_or(0);
+        count("freelist_count") > SLACK.max(count("page_count") / 4)
     }
 
     /// The answers to a batch, once what it wrote is durable: a reader in it may have seen a write of it.
@@ -127,8 +175,36 @@ impl File {
         }
         outer.commit()?;
         self.last = last;
+        self.slack = self.has_slack();
         Ok(answers)
     }
+}
+
+/// The layout that a file says it has; 0 for a new one.
+pub(super) fn layout(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
+    pragma(connection, "user_version").map_err(|source| StoreError::of_open(path, source))
+}
+
+/// Whether a file can be believed: one that was damaged would else give answers as if it were whole.
+pub(super) fn damage(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let found: Result<String, _> = connection.pragma_query_value(None, "quick_check", |row| row.get(0));
+    match found {
+        Ok(found) if found == "ok" => Ok(()),
+        Ok(what) => Err(StoreError::Damaged { path: path.to_owned(), what }),
+        Err(source) => Err(StoreError::of_open(path, source)),
+    }
+}
+
+/// A statement of which each row is a part of the work.
+fn run_to_end(connection: &Connection, statement: &str) -> Result<(), rusqlite::Error> {
+    let mut statement = connection.prepare(statement)?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
+}
+
+fn pragma(connection: &Connection, name: &str) -> Result<i64, rusqlite::Error> {
+    connection.pragma_query_value(None, name, |row| row.get(0))
 }
 
 /// An SQLite error for each caller of a batch that failed: the original cannot be cloned.

@@ -81,7 +81,73 @@ fn a_file_that_is_no_store_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.db");
     std::fs::write(&path, "this is not a database, and long enough to be told so").unwrap();
-    assert!(matches!(Store::open(&path), Err(StoreError::Open { .. })));
+    assert!(matches!(Store::open(&path), Err(StoreError::Damaged { .. })));
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_refused_with_the_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let store = Store::open(&path).unwrap();
+    for number in 0..500 {
+        store.put(&format!("key/{number}"), &"x".repeat(200)).await.unwrap();
+    }
+    drop(store);
+    // The log is in the file once the last of its users has closed it.
+    while dir.path().join("state.db-wal").exists() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 8192].fill(0xa5);
+    std::fs::write(&path, bytes).unwrap();
+    let error = Store::open(&path).unwrap_err();
+    assert!(error.to_string().contains("`orchestrator restore` puts a backup in its place"), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_becomes_small_again_when_what_was_in_it_is_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let store = Store::open(&path).unwrap();
+    let number_of_bytes = || {
+        let size = |name: &str| std::fs::metadata(dir.path().join(name)).map_or(0, |file| file.len());
+        size("state.db") + size("state.db-wal")
+    };
+    let large = "x".repeat(100_000);
+    for number in 0..200 {
+        store.put(&format!("key/{number}"), &large).await.unwrap();
+    }
+    assert!(number_of_bytes() > 20_000_000);
+    for number in 0..200 {
+        store.delete(&format!("key/{number}")).await.unwrap();
+    }
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while number_of_bytes() > 6_000_000 {
+        assert!(std::time::Instant::now() < deadline, "{} bytes are left", number_of_bytes());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_a_version_that_did_not_give_back_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let old = rusqlite::Connection::open(&path).unwrap();
+    old.execute_batch(
+        "PRAGMA journal_mode = WAL;
+         CREATE TABLE entry (key TEXT PRIMARY KEY, value TEXT NOT NULL, revision INTEGER NOT NULL) WITHOUT ROWID;
+         INSERT INTO entry VALUES ('a', '1', 7); PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    drop(old);
+    let store = Store::open(&path).unwrap();
+    assert_eq!(all(&store, "").await, [("a".to_owned(), 1)]);
+    let mode: i64 = rusqlite::Connection::open(&path)
+        .unwrap()
+        .pragma_query_value(None, "auto_vacuum", |row| row.get(0))
+        .unwrap();
+    assert_eq!(mode, 2, "nothing is given back");
 }
 
 proptest! {

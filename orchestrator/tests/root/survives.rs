@@ -102,6 +102,43 @@ async fn what_was_answered_before_a_kill_is_there_after_it_and_whole() {
     check(&Process::start(data.path()).await, &answered).await;
 }
 
+/// `orchestrator` with these words: its exit code, and what it said.
+fn orchestrator(words: &[&str], data: &Path, file: &Path) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrator"));
+    let output = command.args(words).arg("--data-dir").arg(data).arg(file).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[tokio::test]
+async fn a_backup_of_a_running_root_is_what_there_is_after_it_was_restored() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, file) = (directory.path().join("root"), directory.path().join("backup.db"));
+    let mut process = Process::start(&data).await;
+    process.ask(Method::POST, "/api/application", &sla("kept", web())).await.unwrap();
+    assert_eq!(orchestrator(&["backup"], &data, &file).0, Some(0));
+    let (code, said) = orchestrator(&["backup"], &data, &file);
+    assert!(code == Some(1) && said.contains("exists already"), "{said}");
+    process.ask(Method::POST, "/api/application", &sla("later", web())).await.unwrap();
+    let (code, said) = orchestrator(&["restore", "--replace"], &data, &file);
+    assert!(code == Some(1) && said.contains("in use by another orchestrator"), "{said}");
+    process.child.kill().unwrap();
+    process.child.wait().unwrap();
+    let (code, said) = orchestrator(&["restore"], &data, &file);
+    assert!(code == Some(1) && said.contains("--replace"), "{said}");
+    let (code, said) = orchestrator(&["restore", "--replace"], &data, &file);
+    assert!(code == Some(0) && said.contains("what was there is state.db.replaced"), "{said}");
+    check(&Process::start(&data).await, &HashSet::from(["kept".to_owned()])).await;
+
+    // The whole of it, on another machine.
+    let elsewhere = directory.path().join("elsewhere");
+    assert_eq!(orchestrator(&["restore"], &elsewhere, &file).0, Some(0));
+    let process = Process::start(&elsewhere).await;
+    assert_eq!(process.list("/api/applications").await.len(), 1);
+    let (code, said) = orchestrator(&["backup"], directory.path(), &directory.path().join("none.db"));
+    assert!(code == Some(1) && said.contains("is of a standalone orchestrator"), "{said}");
+}
+
 async fn check(process: &Process, answered: &HashSet<String>) {
     let applications = process.list("/api/applications").await;
     let services = process.list("/api/services").await;

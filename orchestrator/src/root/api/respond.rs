@@ -49,9 +49,14 @@ impl IntoResponse for Failure {
             Self::Cluster(_) => StatusCode::BAD_GATEWAY,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Pool(_) | Self::NoSubnet | Self::NoMail => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Store(error) if error.is_full() => StatusCode::INSUFFICIENT_STORAGE,
             Self::Store(_) | Self::Password(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         match &self {
+            Self::Store(error) if error.is_full() => {
+                let full = "The disk of the root's --data-dir is full: nothing was changed.";
+                answer(code, full.to_owned(), &[])
+            }
             Self::Store(_) | Self::Password(_) => {
                 tracing::error!(error = %self, "request failed");
                 answer(code, "The root failed to carry it out; its log says why.".to_owned(), &[])
