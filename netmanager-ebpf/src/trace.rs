@@ -137,11 +137,13 @@ fn look(skb: &Skb, origin: Origin, verdict: i32, reason: u32, now: u64, scratch:
     record.program = program as u8;
     record.protocol = 0;
     let ethertype = Be16(skb.load(ETHERNET_LEN - 2)?);
-    let is_v4 = ethertype == ETHERTYPE_IPV4;
-    if !is_v4 && ethertype != ETHERTYPE_IPV6 {
+    if ethertype != ETHERTYPE_IPV4 && ethertype != ETHERTYPE_IPV6 {
         return Some(());
     }
     let mut at = ETHERNET_LEN;
+    // The Ethernet header is still that of the inner packet, which may be of another version than the outer one.
+    let Some([version]) = skb.load::<[u8; 1]>(at) else { return Some(()) };
+    let is_v4 = version >> 4 == 4;
     let Some(mut header) = read(skb, at, is_v4, record) else { return Some(()) };
     if is_tunnel(record, origin) {
         record.node = if origin == Origin::Uplink { record.source } else { record.destination };
