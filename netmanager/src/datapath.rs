@@ -23,7 +23,7 @@ mod slow_path;
 mod tables;
 mod takeover;
 mod trace;
-mod uplinks;
+pub(crate) mod uplinks;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -58,7 +58,7 @@ pub use tables::Tables;
 pub use trace::{Ends, TraceFilter, Traced, Tracer};
 
 pub(crate) use health::milliseconds;
-pub(crate) use interface::{mtu as interface_mtu, name as interface_name};
+pub(crate) use interface::mtu as interface_mtu;
 use paths::Paths;
 use pin::PinDir;
 use registry::{Registry, Step};

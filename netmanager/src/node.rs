@@ -73,6 +73,8 @@ pub struct Node {
     other_uplinks: Vec<Candidate>,
     /// The interfaces through which other nodes are reached, as last seen.
     ways: BTreeMap<IpAddr, u32>,
+    /// When they were looked at.
+    ways_seen: Instant,
     /// Where each uplink's packets are unwrapped, as last seen.
     placements: Vec<Placement>,
     /// Whether the other nodes may send packets in VXLAN's format.
@@ -184,7 +186,10 @@ impl Node {
                     self.balance.untaken(&mut self.datapath, self.slow_path.as_ref(), untaken, now());
                 }
                 Wake::Path(heard) => self.hear_of_path(heard),
-                Wake::Links => self.reconcile_due = self.reconcile_due.min(Instant::now() + SETTLE),
+                Wake::Links => {
+                    self.follow_ways();
+                    self.reconcile_due = self.reconcile_due.min(Instant::now() + SETTLE);
+                }
                 Wake::Time => {}
             }
             self.tick();

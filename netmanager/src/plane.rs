@@ -139,7 +139,7 @@ impl Plane {
         }
     }
 
-    /// As [`Datapath::set_uplinks`]. In user space there is one uplink: its socket is bound to it.
+    /// As [`Datapath::set_uplinks`].
     pub fn set_uplinks(
         &mut self,
         address: IpAddr,
@@ -149,15 +149,15 @@ impl Plane {
     ) -> Result<(), PlaneError> {
         match self {
             Self::Ebpf(datapath) => Ok(datapath.set_uplinks(address, primary, others, ways)?),
-            Self::Userspace(datapath) => datapath.set_node(address.into(), primary),
+            Self::Userspace(datapath) => datapath.set_uplinks(address.into(), primary, others, ways),
         }
     }
 
-    /// As [`Datapath::set_egress`]. In user space nothing is done.
+    /// As [`Datapath::set_egress`].
     pub fn set_egress(&mut self, node: IpAddr, ifindex: Option<u32>) -> Result<(), PlaneError> {
         match self {
             Self::Ebpf(datapath) => Ok(datapath.set_egress(node, ifindex)?),
-            Self::Userspace(_) => Ok(()),
+            Self::Userspace(datapath) => datapath.set_egress(node, ifindex),
         }
     }
 
@@ -175,7 +175,7 @@ impl Plane {
     pub fn uplinks(&self) -> Vec<u32> {
         match self {
             Self::Ebpf(datapath) => datapath.tables().uplinks().unwrap_or_default(),
-            Self::Userspace(_) => Vec::new(),
+            Self::Userspace(datapath) => datapath.control().uplinks(),
         }
     }
 

@@ -122,12 +122,13 @@ impl Kernel {
         })
     }
 
-    /// The same of a data plane in user space, which has nothing attached and measures no round trips.
+    /// The same of a data plane in user space, which has nothing attached.
     #[must_use]
     pub fn of_process(control: &Control) -> Self {
         let services = of_services(control.services());
         let nodes = peer::others(control.peers(), control.node());
-        let peers = peer::all(nodes, &services, |_| None, &control.paths());
+        let round_trip = |backend: &_| control.reading(backend)?.round_trip;
+        let peers = peer::all(nodes, &services, round_trip, &control.paths());
         Self {
             services,
             own_ns_ip: control.node_itself().map(|itself| itself.ns_ip),

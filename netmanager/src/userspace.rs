@@ -42,6 +42,7 @@ mod unfinished;
 mod virtio;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -52,7 +53,7 @@ pub(crate) use self::reader::Reader;
 pub(crate) use self::rehearsal::Rehearsal;
 use self::socket::{ContainerSocket, TunnelSockets};
 use self::worker::Workers;
-use crate::datapath::{Addresses, Backend, Endpoint, Repair, Service, interface_name};
+use crate::datapath::{Addresses, Backend, Endpoint, Repair, Service};
 use crate::plane::PlaneError;
 
 /// Whether packet sockets are to be had here. Leaves nothing open.
@@ -73,7 +74,7 @@ pub struct Datapath {
     control: Control,
     workers: Workers,
     /// Where the tunnel's sockets are bound.
-    bound: Option<(Addresses, u32)>,
+    bound: Option<Addresses>,
 }
 
 impl Datapath {
@@ -100,27 +101,54 @@ impl Datapath {
     /// As [`crate::datapath::Datapath::set_node`].
     ///
     /// # Errors
-    /// When there is no such interface, or the tunnel's port is taken.
+    /// As [`Self::set_uplinks`].
     pub fn set_node(&mut self, addresses: Addresses, uplink_ifindex: u32) -> Result<(), PlaneError> {
-        if self.bound != Some((addresses, uplink_ifindex)) {
-            let device = interface_name(uplink_ifindex)?;
-            let port = self.control.tunnel_port();
-            // Whoever listens on the same port would share it, so the old ones go first.
-            self.bound = None;
-            self.control.engine().sockets_mut().tunnels = [None, None];
-            for address in [addresses.v4.map(IpAddr::V4), addresses.v6.map(IpAddr::V6)].into_iter().flatten()
-            {
-                let failed = |source| PlaneError::Tunnel { address, port, source };
-                let sockets = TunnelSockets::bind(address, port, &device, self.workers.count());
-                let sockets = Arc::new(sockets.map_err(failed)?);
-                let place = usize::from(address.is_ipv6());
-                self.control.engine().sockets_mut().tunnels[place] = Some(Arc::clone(&sockets));
-                self.workers.serve_tunnel(address.is_ipv4(), sockets.all()).map_err(failed)?;
-            }
-            self.bound = Some((addresses, uplink_ifindex));
-            self.guard()?;
+        self.set_uplinks(addresses, uplink_ifindex, &[], &BTreeMap::new())
+    }
+
+    /// As [`crate::datapath::Datapath::set_uplinks`]. The kernel's routes say where packets leave, from the first one after a
+    /// change on; what is known of the ways says only how large they may be. What comes in elsewhere the guard drops.
+    ///
+    /// # Errors
+    /// When there is no interface `primary`, the tunnel's port is taken, or the kernel refuses the guard's rules.
+    pub fn set_uplinks(
+        &mut self,
+        addresses: Addresses,
+        primary: u32,
+        others: &[u32],
+        ways: &BTreeMap<IpAddr, u32>,
+    ) -> Result<(), PlaneError> {
+        let before = self.control.uplinks();
+        self.control.set_uplinks(addresses, primary, others, ways)?;
+        if self.bound == Some(addresses) {
+            return if self.control.uplinks() == before { Ok(()) } else { self.guard() };
         }
-        self.control.set_node(addresses, uplink_ifindex)
+        let port = self.control.tunnel_port();
+        // Whoever listens on the same port would share it, so the old ones go first.
+        self.bound = None;
+        self.control.engine().sockets_mut().tunnels = [None, None];
+        // Before anything can come in.
+        self.guard()?;
+        for address in addresses.each() {
+            let failed = |source| PlaneError::Tunnel { address, port, source };
+            let sockets = TunnelSockets::bind(address, port, self.workers.count());
+            let sockets = Arc::new(sockets.map_err(failed)?);
+            let place = usize::from(address.is_ipv6());
+            self.control.engine().sockets_mut().tunnels[place] = Some(Arc::clone(&sockets));
+            self.workers.serve_tunnel(address.is_ipv4(), sockets.all()).map_err(failed)?;
+        }
+        self.bound = Some(addresses);
+        Ok(())
+    }
+
+    /// As [`crate::datapath::Datapath::set_egress`].
+    ///
+    /// # Errors
+    /// When the kernel refuses the guard's rules.
+    pub fn set_egress(&mut self, node: IpAddr, ifindex: Option<u32>) -> Result<(), PlaneError> {
+        let before = self.control.uplinks();
+        self.control.set_egress(node, ifindex);
+        if self.control.uplinks() == before { Ok(()) } else { self.guard() }
     }
 
     /// As [`crate::datapath::Datapath::attach_endpoint`].
@@ -238,7 +266,8 @@ impl Datapath {
         let rules = guard::Rules {
             containers: &self.control.endpoints(),
             node_itself: node_itself.as_ref(),
-            uplink: self.bound.map(|(_, ifindex)| ifindex),
+            uplinks: &self.control.uplinks(),
+            addresses: self.control.node().map(|node| node.addresses).unwrap_or_default(),
             tunnel_port: self.control.tunnel_port(),
             others: &self.control.other_tunnels(),
         };

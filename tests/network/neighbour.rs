@@ -1,6 +1,6 @@
 //! A second worker of the same cluster, and connections from the first one's container to its own.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
@@ -19,6 +19,8 @@ const ID: &str = "6b033dc62c1f07cbdcd88441";
 /// Of one in a network of its own, and that network's router.
 pub(crate) const FAR: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 32);
 pub(crate) const FAR_ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
+pub(crate) const FAR6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x32);
+const FAR_ROUTER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x20);
 const FAR_ID: &str = "6b033dc62c1f07cbdcd88442";
 
 #[derive(Debug)]
@@ -46,15 +48,28 @@ impl Neighbour {
     }
 
     /// Joins the bed's cluster from a network of its own, to which a cable of `router` leads: [`FAR`] there, the router has
-    /// [`FAR_ROUTER`].
+    /// [`FAR_ROUTER`]. The same by IPv6.
     pub(crate) fn behind(bed: &Bed, router: &Netns) -> Result<Self> {
+        Self::behind_with(bed, router, &config())
+    }
+
+    /// As [`Neighbour::behind`], with this configuration.
+    pub(crate) fn behind_with(bed: &Bed, router: &Netns, config: &Value) -> Result<Self> {
         let node = Arc::new(Netns::new("far")?);
+        // Without looking for duplicates: a router that has just begun to do so asks for nobody's MAC.
+        for netns in [&node, router] {
+            let all = ["net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0"];
+            netns.output("sysctl", &[&["-qw"], &all[..]].concat())?;
+        }
         connect((&node, "up0"), (router, "far0"))?;
         router.ip(&format!("addr add {FAR_ROUTER}/24 dev far0"))?;
-        router.output("sysctl", &["-qw", "net.ipv4.ip_forward=1"])?;
+        router.ip(&format!("addr add {FAR_ROUTER6}/64 dev far0 nodad"))?;
+        router.output("sysctl", &["-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"])?;
         node.ip(&format!("addr add {FAR}/24 dev up0"))?;
+        node.ip(&format!("addr add {FAR6}/64 dev up0 nodad"))?;
         node.ip(&format!("route add default via {FAR_ROUTER}"))?;
-        Self::start(bed, node, &config(), FAR_ID, (Ipv4Addr::new(10, 18, 0, 192), "fc00::300"))
+        node.ip(&format!("-6 route add default via {FAR_ROUTER6}"))?;
+        Self::start(bed, node, config, FAR_ID, (Ipv4Addr::new(10, 18, 0, 192), "fc00::300"))
     }
 
     fn start(

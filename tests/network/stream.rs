@@ -86,6 +86,16 @@ impl Numbered {
         })
     }
 
+    /// Of those that are sent from now on each comes back.
+    pub(crate) fn expect_to_go_on(&self) -> Result<()> {
+        let from = self.sent.load(Ordering::Relaxed);
+        eventually(PATIENCE, "a hundred datagrams to come back", || {
+            let returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
+            let lost: Vec<_> = (from..from + 100).filter(|number| !returned.contains(number)).collect();
+            if lost.is_empty() { Ok(()) } else { Err(anyhow!("not yet or lost: {lost:?}")) }
+        })
+    }
+
     /// Gives how many there were.
     pub(crate) fn finish(mut self) -> Result<u64> {
         self.expect_none_lost()?;

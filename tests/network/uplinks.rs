@@ -9,9 +9,9 @@ use integration::netns::connect;
 use integration::{Netns, eventually};
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, Container, NODE, NODE_ADDRESS, config, ip_json, write_config};
+use crate::bed::{Bed, Container, NODE, NODE_ADDRESS, NODE_ADDRESS6, config, ip_json, write_config};
 use crate::cluster::{self, WEB_ADDRESS};
-use crate::neighbour::{FAR, Neighbour};
+use crate::neighbour::{FAR, FAR6, Neighbour};
 use crate::stream::{Bulk, Numbered};
 use crate::talk::{ask_by_tcp, ask_by_udp, ping, serve};
 
@@ -47,7 +47,16 @@ fn uplink(bed: &Bed) -> Result<Value> {
 
 #[test]
 fn a_node_reaches_some_nodes_through_one_interface_and_others_through_another() -> Result<()> {
-    let bed = Bed::registered()?;
+    reach_nodes_through_two_interfaces("ebpf")
+}
+
+#[test]
+fn a_node_reaches_nodes_through_several_interfaces_without_bpf_too() -> Result<()> {
+    reach_nodes_through_two_interfaces("userspace")
+}
+
+fn reach_nodes_through_two_interfaces(datapath: &str) -> Result<()> {
+    let bed = registered(datapath)?;
     let near = Neighbour::join(&bed)?;
     // The far one is behind the node itself, by a cable of its own, and the rest of the world by that node.
     let far = {
@@ -72,17 +81,39 @@ fn a_node_reaches_some_nodes_through_one_interface_and_others_through_another() 
     for status in [bed.status()?, near.status()?, far.status()?] {
         assert_eq!(status["drops"], json!([]));
     }
-    let hooks = bed.status()?["hooks"].clone();
-    let at =
-        |name: &str| hooks.as_array().is_some_and(|hooks| hooks.iter().any(|hook| hook["interface"] == name));
-    ensure!(at("up0") && at("far0"), "{hooks}");
+    if datapath == "ebpf" {
+        let hooks = bed.status()?["hooks"].clone();
+        let at = |name: &str| {
+            hooks.as_array().is_some_and(|hooks| hooks.iter().any(|hook| hook["interface"] == name))
+        };
+        ensure!(at("up0") && at("far0"), "{hooks}");
+    }
     Ok(())
+}
+
+/// A node with this data plane.
+fn registered(datapath: &str) -> Result<Bed> {
+    let mut settings = config();
+    settings["Datapath"] = json!(datapath);
+    let bed = Bed::start_with(&settings, 1500)?;
+    let (status, said) = bed.register(NODE)?;
+    ensure!(status == 200, "register: {status} {said}");
+    Ok(bed)
 }
 
 /// No interface of the node is known to lead to nodes but by a route, and nobody on it is known when its packet comes.
 #[test]
 fn a_stranger_is_heard_at_any_interface_that_leads_on() -> Result<()> {
-    let bed = Bed::registered()?;
+    hear_a_stranger("ebpf")
+}
+
+#[test]
+fn a_stranger_is_heard_at_any_interface_without_bpf_too() -> Result<()> {
+    hear_a_stranger("userspace")
+}
+
+fn hear_a_stranger(datapath: &str) -> Result<()> {
+    let bed = registered(datapath)?;
     control(&bed).ip(&format!("route add 203.0.113.0/24 via {NODE_ADDRESS}"))?;
     let far = Neighbour::behind(&bed, &bed.node)?;
     bed.node.ip(&format!("route add 198.51.100.0/24 via {FAR}"))?;
@@ -91,9 +122,18 @@ fn a_stranger_is_heard_at_any_interface_that_leads_on() -> Result<()> {
     far.serve_as(&bed, &at_far, SERVICE, 5)?;
     serve(&here.netns)?;
     eventually(SOON, "the interface to be an uplink", || {
-        let hooks = bed.status()?["hooks"].clone();
-        let is = hooks.as_array().is_some_and(|hooks| hooks.iter().any(|hook| hook["interface"] == "far0"));
-        if is { Ok(()) } else { Err(anyhow!("{hooks}")) }
+        let shown = if datapath == "ebpf" {
+            let hooks = bed.status()?["hooks"].clone();
+            let hooks = hooks.as_array().into_iter().flatten();
+            hooks.filter(|hook| hook["interface"] == "far0").count() > 0
+        } else {
+            let index = ip_json(&bed.node, &["link", "show", "dev", "far0"])?[0]["ifindex"].clone();
+            let guard =
+                bed.node.output("nft", &["-n", "list", "chain", "inet", "hypha-guard", "prerouting"])?;
+            guard.contains("far0") || guard.contains(&index.to_string())
+        };
+        ensure!(shown, "it is none");
+        Ok(())
     })?;
     assert_eq!(ask_by_tcp(&at_far.netns, instance(3))?, instance(5).to_string());
     Ok(())
@@ -137,18 +177,66 @@ struct TwoWays {
     server: Container,
 }
 
+/// How nodes reach each other.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Underlay {
+    V4,
+    V6,
+}
+
+impl Underlay {
+    /// The ways out by the first and the second network, as `ip route` takes them.
+    fn ways(self) -> [String; 2] {
+        match self {
+            Self::V4 => [format!("via {} dev up0", cluster::ADDRESS), "via 198.51.100.20 dev up1".to_owned()],
+            Self::V6 => {
+                [format!("via {} dev up0", cluster::ADDRESS6), "via 2001:db8:2::20 dev up1".to_owned()]
+            }
+        }
+    }
+
+    fn address(self) -> IpAddr {
+        match self {
+            Self::V4 => NODE_ADDRESS.into(),
+            Self::V6 => NODE_ADDRESS6.into(),
+        }
+    }
+
+    fn far_address(self) -> IpAddr {
+        match self {
+            Self::V4 => FAR.into(),
+            Self::V6 => FAR6.into(),
+        }
+    }
+
+    fn ip(self, node: &Netns, command: &str) -> Result<()> {
+        node.ip(&if self == Self::V4 { command.to_owned() } else { format!("-6 {command}") })
+    }
+}
+
 impl TwoWays {
-    fn start(public: &str) -> Result<Self> {
-        let mut settings = config();
-        settings["NodePublicAddress"] = json!(public);
-        let bed = Bed::start_with(&settings, 1500)?;
+    /// Of nodes with this data plane, which are told these addresses of theirs, or find them.
+    fn start(datapath: &str, addresses: Option<Underlay>) -> Result<Self> {
+        let settings = |address: Option<IpAddr>| {
+            let mut settings = config();
+            settings["Datapath"] = json!(datapath);
+            if let Some(address) = address {
+                settings["NodePublicAddress"] = json!(address);
+            }
+            settings
+        };
+        let bed = Bed::start_with(&settings(addresses.map(Underlay::address)), 1500)?;
         let (status, said) = bed.register(NODE)?;
         ensure!(status == 200, "register: {status} {said}");
         let control = control(&bed);
-        let far = Neighbour::behind(&bed, &control)?;
+        let far = Neighbour::behind_with(&bed, &control, &settings(addresses.map(Underlay::far_address)))?;
+        // As in `Neighbour::behind`.
+        bed.node.output("sysctl", &["-qw", "net.ipv6.conf.default.accept_dad=0"])?;
         connect((&bed.node, "up1"), (&control, "second0"))?;
         control.ip("addr add 198.51.100.20/24 dev second0")?;
+        control.ip("addr add 2001:db8:2::20/64 dev second0 nodad")?;
         bed.node.ip("addr add 198.51.100.31/24 dev up1")?;
+        bed.node.ip("addr add 2001:db8:2::31/64 dev up1 nodad")?;
         // Packets of either network come in by the cable where their answer does not go.
         control.output(
             "sysctl",
@@ -163,36 +251,60 @@ impl TwoWays {
 
 #[test]
 fn warm_flows_move_with_the_default_route_and_no_datagram_is_lost() -> Result<()> {
-    let TwoWays { bed, far, client, server } = TwoWays::start(&NODE_ADDRESS.to_string())?;
+    move_the_default_route("ebpf", Underlay::V4)
+}
+
+/// Over IPv6 the kernel does not insist on the interface that the program names: until netmanager has heard of the route,
+/// packets wait there for the MAC of a gateway that is elsewhere.
+#[test]
+fn connections_move_with_the_default_route_of_ipv6() -> Result<()> {
+    move_the_default_route("ebpf", Underlay::V6)
+}
+
+#[test]
+fn warm_flows_move_with_the_default_route_without_bpf_too() -> Result<()> {
+    move_the_default_route("userspace", Underlay::V4)?;
+    move_the_default_route("userspace", Underlay::V6)
+}
+
+fn move_the_default_route(datapath: &str, underlay: Underlay) -> Result<()> {
+    let TwoWays { bed, far, client, server } = TwoWays::start(datapath, Some(underlay))?;
+    let ip = |command: &str| underlay.ip(&bed.node, command);
+    let [first, second] = underlay.ways();
     let datagrams = Numbered::start(&client.netns, &server.netns)?;
+    let expect_no_loss = || match (datapath, underlay) {
+        ("ebpf", Underlay::V6) => datagrams.expect_to_go_on(),
+        _ => datagrams.expect_none_lost(),
+    };
     let mut bulk = Bulk::start(&client.netns, &server.netns)?;
     wait_until_used(&bed.node, "up0")?;
+    datagrams.expect_none_lost()?;
     // A better one comes, and then the first one goes.
-    bed.node.ip("route add default via 198.51.100.20 dev up1 metric 5")?;
-    bed.node.ip(&format!("route add default via {} dev up0 metric 10", cluster::ADDRESS))?;
-    bed.node.ip(&format!("route del default via {} dev up0 metric 0", cluster::ADDRESS))?;
+    ip(&format!("route add default {second} metric 5"))?;
+    ip(&format!("route add default {first} metric 10"))?;
+    ip(&format!("route del default {first} metric {}", if underlay == Underlay::V4 { 0 } else { 1024 }))?;
     wait_until_used(&bed.node, "up1")?;
-    datagrams.expect_none_lost()?;
-    bed.node.ip("route del default dev up0")?;
+    expect_no_loss()?;
+    ip("route del default dev up0")?;
     wait_until_used(&bed.node, "up1")?;
-    datagrams.expect_none_lost()?;
+    expect_no_loss()?;
     // And back.
-    bed.node.ip(&format!("route add default via {} dev up0", cluster::ADDRESS))?;
+    ip(&format!("route add default {first} metric 1"))?;
     wait_until_used(&bed.node, "up0")?;
-    datagrams.expect_none_lost()?;
+    expect_no_loss()?;
     bulk.expect_running()?;
     bulk.finish()?;
-    datagrams.finish()?;
-    assert_eq!(uplink(&bed)?["address"], NODE_ADDRESS.to_string(), "what others are told stays");
+    assert_eq!(uplink(&bed)?["address"], underlay.address().to_string(), "what others are told stays");
     for status in [bed.status()?, far.status()?] {
         assert_eq!(status["drops"], json!([]));
+        assert_eq!(status["mode"], datapath);
     }
     Ok(())
 }
 
 #[test]
 fn connections_outlive_a_default_route_that_gives_the_node_another_address() -> Result<()> {
-    let TwoWays { bed, far, client, server } = TwoWays::start("0.0.0.0")?;
+    let TwoWays { bed, far, client, server } = TwoWays::start("ebpf", None)?;
     let mut bulk = Bulk::start(&client.netns, &server.netns)?;
     wait_until_used(&bed.node, "up0")?;
     bed.node.ip("route replace default via 198.51.100.20 dev up1")?;

@@ -161,6 +161,13 @@ pub struct Addresses {
     pub v6: Option<Ipv6Addr>,
 }
 
+impl Addresses {
+    /// Those that there are.
+    pub(crate) fn each(self) -> impl Iterator<Item = IpAddr> {
+        [self.v4.map(IpAddr::V4), self.v6.map(IpAddr::V6)].into_iter().flatten()
+    }
+}
+
 impl From<Ipv4Addr> for Addresses {
     fn from(address: Ipv4Addr) -> Self {
         Self { v4: Some(address), v6: None }

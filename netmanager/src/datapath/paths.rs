@@ -58,8 +58,8 @@ impl Paths {
     }
 
     /// Only the ways to these nodes begin elsewhere.
-    pub(crate) fn replace_egresses(&mut self, egresses: impl Iterator<Item = (IpAddr, Egress)>) {
-        self.egresses = egresses.collect();
+    pub(crate) fn replace_egresses(&mut self, egresses: BTreeMap<IpAddr, Egress>) {
+        self.egresses = egresses;
     }
 
     /// The place of the uplink through which `node` is reached.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use super::decapsulation::{self, Decapsulation, Place, Placement, Why};
 use super::paths::Egress;
+use super::slots::Slots;
 use super::takeover::Takeover;
 use super::{Addresses, Datapath, DatapathError, FROM_UPLINK, Node, attach, interface, slots};
 
@@ -33,14 +34,7 @@ impl Datapath {
         ways: &BTreeMap<IpAddr, u32>,
     ) -> Result<(), DatapathError> {
         let before = self.slots()?;
-        let mut egresses = Vec::new();
-        for (node, &ifindex) in ways.iter().filter(|(_, ifindex)| **ifindex != primary) {
-            let mtu = interface::mtu(ifindex).ok().filter(|_| interface::is_ethernet(ifindex));
-            egresses.extend(mtu.map(|mtu| (*node, ifindex, mtu)));
-        }
-        let named = egresses.iter().map(|(_, ifindex, _)| *ifindex);
-        let after =
-            slots::assign(before, std::iter::once(primary).chain(named).chain(others.iter().copied()));
+        let (after, egresses) = plan(before, primary, others, ways, interface::is_ethernet);
         for ifindex in slots::taken(&after) {
             match self.attach(FROM_UPLINK, ifindex) {
                 // Of the others one may go at any moment.
@@ -48,9 +42,7 @@ impl Datapath {
                 result => result?,
             }
         }
-        self.paths.replace_egresses(egresses.into_iter().filter_map(|(node, ifindex, mtu)| {
-            slots::of(&after, ifindex).map(|slot| (node, Egress { ifindex, slot, mtu }))
-        }));
+        self.paths.replace_egresses(egresses);
         self.write_node(addresses.into(), primary, after)?;
         for ifindex in slots::taken(&before).filter(|ifindex| slots::of(&after, *ifindex).is_none()) {
             // First: what it has taken the outer headers off, only the other one knows.
@@ -90,7 +82,7 @@ impl Datapath {
     }
 
     /// Before [`Self::set_node`] all are free.
-    fn slots(&self) -> Result<slots::Slots, DatapathError> {
+    fn slots(&self) -> Result<Slots, DatapathError> {
         Ok(self.tables.node()?.map(|node| node.uplinks).unwrap_or_default())
     }
 
@@ -136,4 +128,25 @@ impl Datapath {
         }
         Ok(Placement { interface, driver, place, why })
     }
+}
+
+/// The places of the uplinks, and through which of them those nodes are reached to which `primary` is not the way: only
+/// through interfaces that `may_be_one` lets pass.
+pub(crate) fn plan(
+    before: Slots,
+    primary: u32,
+    others: &[u32],
+    ways: &BTreeMap<IpAddr, u32>,
+    may_be_one: impl Fn(u32) -> bool,
+) -> (Slots, BTreeMap<IpAddr, Egress>) {
+    let mut found = Vec::new();
+    for (node, &ifindex) in ways.iter().filter(|(_, ifindex)| **ifindex != primary) {
+        let mtu = interface::mtu(ifindex).ok().filter(|_| may_be_one(ifindex));
+        found.extend(mtu.map(|mtu| (*node, ifindex, mtu)));
+    }
+    let named = found.iter().map(|(_, ifindex, _)| *ifindex);
+    let after = slots::assign(before, std::iter::once(primary).chain(named).chain(others.iter().copied()));
+    let egress =
+        |(node, ifindex, mtu)| Some((node, Egress { ifindex, slot: slots::of(&after, ifindex)?, mtu }));
+    (after, found.into_iter().filter_map(egress).collect())
 }

@@ -102,6 +102,7 @@ impl Node {
             egresses,
             other_uplinks: Vec::new(),
             ways: BTreeMap::new(),
+            ways_seen: Instant::now(),
             placements: Vec::new(),
             offer: Err(Why::InUserSpace),
             store,

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -20,6 +21,9 @@ use crate::error::chain;
 use crate::net::{Candidate, Egresses, NetError, Wish};
 use crate::pathmtu::Heard;
 use crate::{nft, state};
+
+/// Links come and go often where containers do, and each look asks for the route to each node.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 impl Node {
     /// The address under which the other nodes reach this one.
@@ -109,6 +113,29 @@ impl Node {
                     tracing::warn!(%node, error = chain(&error), "the data plane is not told the way to a node");
                 }
             }
+        }
+    }
+
+    /// At the first word of a change: through which interfaces other nodes are reached now. Over IPv6 the kernel does not insist on
+    /// the interface that a program names, so that until then packets go nowhere. All else waits for [`Self::follow_uplink`].
+    pub(super) fn follow_ways(&mut self) {
+        if self.ways_seen.elapsed() < BETWEEN_LOOKS {
+            return;
+        }
+        self.ways_seen = Instant::now();
+        for (node, ifindex) in ways(&self.egresses, self.datapath.peers(), self.uplink.address) {
+            let before = self.ways.get(&node).copied();
+            if before == Some(ifindex) {
+                continue;
+            }
+            if let Err(error) = self.datapath.set_egress(node, Some(ifindex)) {
+                tracing::warn!(%node, error = chain(&error), "the data plane is not told the way to a node");
+                continue;
+            }
+            if before.is_some() {
+                tracing::info!(%node, ifindex, was = before, "the way to a node changed");
+            }
+            self.ways.insert(node, ifindex);
         }
     }
 

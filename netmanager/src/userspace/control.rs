@@ -1,13 +1,13 @@
 //! The tables' writer: the verbs of the data plane without sockets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use netmanager_common::event::DropReason;
-use netmanager_common::map::{self, MAX_UPLINKS};
+use netmanager_common::map;
 use netmanager_common::tunnel::{OVERHEAD, OVERHEAD6, inner_mtu};
 use netmanager_common::wire::{Be16, Ip};
 
@@ -17,13 +17,14 @@ use super::forward::{Forward, Memory, Verdict};
 use super::frame::Frame;
 use super::moment::now;
 use super::reader::Reader;
-use crate::datapath::paths::Paths;
+use crate::datapath::paths::{Egress, Paths};
 use crate::datapath::registry::{OutOfNumbers, Registry};
-use crate::datapath::slots;
 use crate::datapath::{
     Addresses, Backend, Counters, DatapathError, Endpoint, EndpointCounters, Flow, Node, Reading, Service,
     Suspect, endpoint_rows, from_ip, full, interface_mtu, ip, ip4, milliseconds, node_of, optional_ip6,
 };
+use crate::datapath::{slots, uplinks};
+use crate::plane::PlaneError;
 
 /// The tables, and which backend has which number in them.
 #[derive(Debug)]
@@ -67,26 +68,58 @@ impl Control {
 
     /// # Errors
     /// When there is no such interface.
-    pub fn set_node(
+    pub fn set_node(&self, addresses: impl Into<Addresses>, uplink_ifindex: u32) -> Result<(), PlaneError> {
+        self.set_uplinks(addresses.into(), uplink_ifindex, &[], &BTreeMap::new())
+    }
+
+    /// As [`crate::datapath::Datapath::set_uplinks`], but that any interface may be one: the kernel sends.
+    ///
+    /// # Errors
+    /// When there is no interface `primary`.
+    pub fn set_uplinks(
         &self,
-        addresses: impl Into<Addresses>,
-        uplink_ifindex: u32,
-    ) -> Result<(), crate::plane::PlaneError> {
-        let addresses = addresses.into();
+        addresses: Addresses,
+        primary: u32,
+        others: &[u32],
+        ways: &BTreeMap<IpAddr, u32>,
+    ) -> Result<(), PlaneError> {
         let overhead = if addresses.v6.is_some() { OVERHEAD6 } else { OVERHEAD };
-        let uplink_mtu = interface_mtu(uplink_ifindex)?;
+        let uplink_mtu = interface_mtu(primary)?;
         let mut tables = self.engine.tables_mut();
-        tables.paths.set_uplink(0, uplink_mtu);
+        let (uplinks, egresses) = uplinks::plan(tables.node.uplinks, primary, others, ways, |_| true);
+        tables.paths.set_uplink(slots::of(&uplinks, primary).unwrap_or_default(), uplink_mtu);
+        tables.paths.replace_egresses(egresses);
         tables.refresh_mtus();
         tables.node = map::Node {
             address: addresses.v4.map(ip4).unwrap_or_default(),
             address6: optional_ip6(addresses.v6),
-            uplink_ifindex,
-            uplinks: slots::assign([0; MAX_UPLINKS], [uplink_ifindex]),
+            uplink_ifindex: primary,
+            uplinks,
             tunnel_port: Be16::new(self.tunnel_port),
             inner_mtu: inner_mtu(uplink_mtu, overhead),
         };
         Ok(())
+    }
+
+    /// As [`crate::datapath::Datapath::set_egress`].
+    pub fn set_egress(&self, node: IpAddr, ifindex: Option<u32>) {
+        let mut tables = self.engine.tables_mut();
+        let primary = tables.node.uplink_ifindex;
+        let egress = ifindex.filter(|ifindex| *ifindex != primary).and_then(|ifindex| {
+            let mtu = interface_mtu(ifindex).ok()?;
+            let before = tables.node.uplinks;
+            tables.node.uplinks = slots::assign(before, slots::taken(&before).chain([ifindex]));
+            Some(Egress { ifindex, slot: slots::of(&tables.node.uplinks, ifindex)?, mtu })
+        });
+        if tables.paths.set_egress(node, egress) {
+            tables.refresh_mtus();
+        }
+    }
+
+    /// The interfaces at which packets of other nodes are taken.
+    #[must_use]
+    pub fn uplinks(&self) -> Vec<u32> {
+        slots::taken(&self.engine.tables().node.uplinks).collect()
     }
 
     /// Enters a container. Gives the interface at which it was before.

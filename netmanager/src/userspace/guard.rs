@@ -1,8 +1,8 @@
 //! The rules beside the data plane: what a packet socket sees, the host's stack sees too. So nftables drops there what
 //! is the overlay's, and keeps containers from what the program at their veth would keep them from: speaking for others,
 //! reaching the tunnel of a node, being a router or a DHCP server. What the node's own processes send to services it has
-//! to forget, too, and what they get it has to take, for their addresses are its own. And what comes to the uplink with the address of a
-//! container must come through the tunnel.
+//! to forget, too, and what they get it has to take, for their addresses are its own. What comes to an uplink with the address of a
+//! container must come through the tunnel, and what comes to the tunnel must come through an uplink.
 //!
 //! The whole table is written in one transaction each time. A link of ours that is not in it may send nothing.
 
@@ -12,7 +12,7 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Stdio};
 
-use crate::datapath::{Endpoint, gateway_of};
+use crate::datapath::{Addresses, Endpoint, gateway_of};
 use crate::net::{LINK_PREFIX, OWN_LINK, OWN_LINK_PEER};
 
 /// The table's name; its family is `inet`.
@@ -23,7 +23,10 @@ pub const TABLE: &str = "hypha-guard";
 pub(super) struct Rules<'a> {
     pub(super) containers: &'a [Endpoint],
     pub(super) node_itself: Option<&'a Endpoint>,
-    pub(super) uplink: Option<u32>,
+    /// Where packets of other nodes may come in.
+    pub(super) uplinks: &'a [u32],
+    /// Of this node's end of the tunnel.
+    pub(super) addresses: Addresses,
     pub(super) tunnel_port: u16,
     /// Tunnels of other nodes at other ports.
     pub(super) others: &'a BTreeSet<SocketAddr>,
@@ -58,7 +61,7 @@ pub(super) fn is_there() -> io::Result<bool> {
 
 impl Rules<'_> {
     fn text(&self) -> String {
-        let Self { containers: endpoints, node_itself, uplink, tunnel_port, others } = *self;
+        let Self { containers: endpoints, node_itself, uplinks, tunnel_port, others, .. } = *self;
         let (mut senders, mut senders6) = (Vec::new(), Vec::new());
         let (mut gateways, mut gateways6) = (BTreeSet::new(), BTreeSet::new());
         let (mut containers, mut containers6) = (BTreeSet::new(), BTreeSet::new());
@@ -102,7 +105,18 @@ impl Rules<'_> {
             // Writing to a String cannot fail.
             let _ok = writeln!(text, "  set {name} {{ type {kind}; {elements}}}");
         }
-        let at_uplink = uplink.map(|ifindex| format!("iif {ifindex} jump bare")).unwrap_or_default();
+        let at_uplinks = match uplinks {
+            [] => String::new(),
+            some => {
+                let some: Vec<_> = some.iter().map(u32::to_string).collect();
+                format!("iif {{ {} }} goto bare", some.join(", "))
+            }
+        };
+        let mut elsewhere = String::new();
+        for address in self.addresses.each() {
+            let family = if address.is_ipv4() { "ip" } else { "ip6" };
+            let _ok = write!(elsewhere, "\n    {family} daddr {address} udp dport {tunnel_port} drop");
+        }
         let _ok = write!(
             text,
             "  chain of_link {{
@@ -138,7 +152,7 @@ impl Rules<'_> {
     iifname \"{OWN_LINK}\" accept
     iifname \"{OWN_LINK_PEER}\" drop
     iifname \"{LINK_PREFIX}*\" jump from_container
-    {at_uplink}
+    {at_uplinks}{elsewhere}
   }}
 }}
 "
@@ -172,9 +186,10 @@ fn nft(script: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::net::IpAddr;
 
     use super::Rules;
-    use crate::datapath::Endpoint;
+    use crate::datapath::{Addresses, Endpoint};
 
     #[test]
     fn a_container_is_known_by_its_link_its_mac_and_its_address() {
@@ -192,7 +207,8 @@ mod tests {
         let rules = Rules {
             containers: &[endpoint],
             node_itself: Some(&node),
-            uplink: Some(3),
+            uplinks: &[3, 5],
+            addresses: Addresses::from(IpAddr::from([192, 0, 2, 1])),
             tunnel_port: 50103,
             others: &others,
         };
@@ -203,7 +219,8 @@ mod tests {
             "elements = { 192.0.2.9 . 40000 }",
             "elements = { 2001:db8::2 . 4 }",
             "udp dport 50103 drop",
-            "iif 3 jump bare",
+            "iif { 3, 5 } goto bare",
+            "ip daddr 192.0.2.1 udp dport 50103 drop",
             "set containers { type ipv4_addr; elements = { 10.18.0.66, 10.18.0.126 }; }",
         ] {
             assert!(text.contains(line), "{line} is not in {text}");

@@ -122,11 +122,11 @@ struct TunnelSocket {
 }
 
 impl TunnelSockets {
-    /// In the network namespace of the calling thread. Only what arrives at `device` for `address` is taken, and only
-    /// there it is sent.
-    pub(super) fn bind(address: IpAddr, port: u16, device: &str, count: usize) -> io::Result<Self> {
+    /// In the network namespace of the calling thread. What arrives for `address` is taken, at any interface (what the host's
+    /// reverse path filter lets through, as of all sockets), and what is sent leaves where the routes lead.
+    pub(super) fn bind(address: IpAddr, port: u16, count: usize) -> io::Result<Self> {
         let socket = |_| {
-            let fd = tunnel_socket(SocketAddr::new(address, port), device)?;
+            let fd = tunnel_socket(SocketAddr::new(address, port))?;
             Ok(TunnelSocket { fd, is_v4: address.is_ipv4(), bare: Mutex::new(false) })
         };
         (0..count).map(socket).collect::<io::Result<_>>().map(Self)
@@ -161,11 +161,10 @@ impl TunnelSockets {
     }
 }
 
-fn tunnel_socket(address: SocketAddr, device: &str) -> io::Result<OwnedFd> {
+fn tunnel_socket(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&fd, sockopt::ReusePort, &true)?;
-    setsockopt(&fd, sockopt::BindToDevice, &device.into())?;
     set(fd.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER)?;
     set(fd.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, BUFFER)?;
     // "Do not fragment", as the programs set it; what is too large is found out before.
