@@ -8,13 +8,14 @@ mod listen;
 use std::path::PathBuf;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, serve};
+use futures::{StreamExt, stream};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -23,8 +24,10 @@ use tokio_util::sync::CancellationToken;
 pub use self::listen::{ListenError, Socket, bind_loopback, bind_metrics};
 use crate::commands::exit::NotFound;
 use crate::commands::source::{self, Question};
+use crate::commands::trace::{Feed, Wanted};
 use crate::datapath::Programs;
 use crate::error::chain;
+use crate::names::Names;
 use crate::node::{Command, Refusal, Reply};
 use crate::report::Report;
 use crate::state::Store;
@@ -38,6 +41,9 @@ pub const REPORT_PATH: &str = "/hypha/report";
 
 /// Where commands ask a daemon that forwards packets itself.
 pub const LOOK_PATH: &str = "/hypha/look";
+
+/// Where such a daemon tells of packets, one JSON object in each line, for as long as it is listened to.
+pub const TRACE_PATH: &str = "/hypha/trace";
 
 /// Where Prometheus asks.
 pub const METRICS_PATH: &str = "/metrics";
@@ -57,6 +63,8 @@ pub struct Tcp {
 pub(crate) struct Look {
     pub(crate) tables: userspace::Reader,
     pub(crate) state_dir: PathBuf,
+    /// Ends what is being told.
+    pub(crate) stop: CancellationToken,
 }
 
 /// The API on the UNIX socket, and on TCP if that is wanted, until `stop`. Into the tables only the UNIX socket lets look,
@@ -94,7 +102,8 @@ fn router(node: Node) -> Router {
 }
 
 fn look_router(look: Option<Look>) -> Router {
-    Router::new().route(LOOK_PATH, post(answer)).layer(DefaultBodyLimit::max(LARGEST_BODY)).with_state(look)
+    let routes = Router::new().route(LOOK_PATH, post(answer)).route(TRACE_PATH, post(trace));
+    routes.layer(DefaultBodyLimit::max(LARGEST_BODY)).with_state(look)
 }
 
 fn metrics_router(node: Node) -> Router {
@@ -126,11 +135,25 @@ async fn scrape(State(node): State<Node>) -> Result<Response, Failure> {
 
 async fn answer(State(look): State<Option<Look>>, body: Bytes) -> Result<Response, Failure> {
     let question: Question = decode(&body)?;
-    let Look { tables, state_dir } = look.ok_or(Failure::TablesElsewhere)?;
+    let Look { tables, state_dir, .. } = look.ok_or(Failure::TablesElsewhere)?;
     let answered =
         tokio::task::spawn_blocking(move || source::answer(&tables, &Store::at(&state_dir), &question)).await;
     let answer = answered.map_err(|_panicked| Failure::Stopping)?.map_err(Failure::Look)?;
     Ok(Json(answer).into_response())
+}
+
+async fn trace(State(look): State<Option<Look>>, body: Bytes) -> Result<Response, Failure> {
+    let wanted: Wanted = decode(&body)?;
+    let Look { tables, state_dir, stop } = look.ok_or(Failure::TablesElsewhere)?;
+    let names = Names::read(&Store::at(&state_dir)).map_err(|error| Failure::Look(error.into()))?;
+    let feed = Feed::of_process(&tables, names, &wanted).map_err(Failure::Look)?;
+    let feed = feed.ok_or(Failure::Watched)?;
+    let lines = stream::unfold(feed, |mut feed| async {
+        let line = feed.next().await.and_then(|told| Ok(serde_json::to_vec(&told)?));
+        Some((line.map(|line| [line, vec![b'\n']].concat()), feed))
+    });
+    let lines = Body::from_stream(lines.take_until(stop.cancelled_owned()));
+    Ok(([(CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
 }
 
 async fn report_of(node: &Node) -> Result<Report, Failure> {
@@ -163,6 +186,8 @@ enum Failure {
     /// Of a question about the tables.
     Look(anyhow::Error),
     TablesElsewhere,
+    /// Somebody else is told of packets.
+    Watched,
     Stopping,
 }
 
@@ -179,6 +204,9 @@ impl IntoResponse for Failure {
             Self::Look(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")),
             Self::TablesElsewhere => {
                 (StatusCode::CONFLICT, "the tables are in the kernel: read them there".to_owned())
+            }
+            Self::Watched => {
+                (StatusCode::CONFLICT, "somebody else traces on this node; one can at a time".to_owned())
             }
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "netmanager is about to stop".to_owned()),
         };

@@ -62,7 +62,11 @@ pub async fn run(config: Config, paths: &Paths, listen: Listen) -> Result<()> {
     let choice = config.datapath;
     let node = Node::open(config, store, &paths.bpffs, choice, tasks.clone(), stop_node.clone()).await?;
     let mode = node.mode();
-    let look = node.tables().map(|tables| Look { tables, state_dir: paths.state_dir.clone() });
+    let look = node.tables().map(|tables| Look {
+        tables,
+        state_dir: paths.state_dir.clone(),
+        stop: stop_api.clone(),
+    });
     let (commands, queue) = mpsc::channel(64);
     tasks.spawn(node.run(queue));
     let api = tasks.spawn(api::run(commands, look, socket, api::Tcp { loopback, metrics }, stop_api.clone()));

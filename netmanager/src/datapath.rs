@@ -55,6 +55,7 @@ pub use rehearsal::{Outcome, Rehearsal, Verdict, try_to_load};
 pub use repair::Repair;
 pub use slow_path::{Arrival, Datagram, FlowAge, gateway_of, is_service};
 pub use tables::Tables;
+pub(crate) use trace::traced;
 pub use trace::{Ends, TraceFilter, Traced, Tracer};
 
 pub(crate) use health::milliseconds;

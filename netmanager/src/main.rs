@@ -76,8 +76,10 @@ fn run(command: Command) -> Result<Exit> {
         Command::Trace(args) => {
             let OutputArgs { format, places } = args.output;
             let TraceArgs { from, to, drops: drops_only, count, .. } = args;
-            let wanted = commands::trace::Wanted { from, to, drops_only, count };
-            return runtime()?.block_on(commands::trace::run(&places.into(), &wanted, format, &mut out));
+            let wanted = commands::trace::Wanted { from, to, drops_only };
+            let paths = places.into();
+            let traced = commands::trace::run(&paths, &wanted, count, format, &mut out);
+            return runtime()?.block_on(traced);
         }
         Command::Doctor(args) => {
             let OutputArgs { format, places } = args.output;

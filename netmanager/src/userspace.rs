@@ -38,8 +38,10 @@ mod rehearsal;
 mod segment;
 mod socket;
 mod tables;
+mod trace;
 mod unfinished;
 mod virtio;
+mod way;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -52,6 +54,7 @@ pub(crate) use self::punt::PuntQueue;
 pub(crate) use self::reader::Reader;
 pub(crate) use self::rehearsal::Rehearsal;
 use self::socket::{ContainerSocket, TunnelSockets};
+pub use self::trace::Watch;
 use self::worker::Workers;
 use crate::datapath::{Addresses, Backend, Endpoint, Repair, Service};
 use crate::plane::PlaneError;

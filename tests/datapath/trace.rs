@@ -164,11 +164,11 @@ fn the_command_prints_one_object_a_line_and_ends_by_itself_if_it_is_to() {
     let mut bed = Bed::new();
     let state = tempfile::tempdir().unwrap();
     let paths: Paths = bed.paths(state.path());
-    let wanted = Wanted { to: Some(SERVICE.to_string()), count: Some(2), ..Wanted::default() };
+    let wanted = Wanted { to: Some(SERVICE.to_string()), ..Wanted::default() };
     let mut out = Vec::new();
     within(async || {
         tokio::select! {
-            exit = trace::run(&paths, &wanted, Format::Json, &mut out) => drop(exit.unwrap()),
+            exit = trace::run(&paths, &wanted, Some(2), Format::Json, &mut out) => drop(exit.unwrap()),
             () = async {
                 loop {
                     connect(&mut bed, SERVICE);
@@ -185,6 +185,6 @@ fn the_command_prints_one_object_a_line_and_ends_by_itself_if_it_is_to() {
     assert_eq!(lines[0]["onward_destination"], format!("{}:{SERVER_PORT}", SERVER.ns_ip), "{text}");
     let unknown = Wanted { from: Some("nobody".to_owned()), ..Wanted::default() };
     let error =
-        within(async || trace::run(&paths, &unknown, Format::Json, &mut Vec::new()).await).unwrap_err();
+        within(async || trace::run(&paths, &unknown, None, Format::Json, &mut Vec::new()).await).unwrap_err();
     assert!(error.is::<netmanager::commands::exit::NotFound>(), "{error:#}");
 }

@@ -1,7 +1,10 @@
 //! The daemon without BPF: two nodes whose netmanagers forward packets themselves.
 
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -268,6 +271,97 @@ fn why_tells_the_same_of_a_packet_whether_the_kernel_or_the_daemon_forwards_it()
     let sent = (0, "sent");
     assert_eq!(ends[..6], [sent; 6]);
     assert_eq!(ends[6..], [(1, "netmanager"), (1, "netmanager"), (0, "host")], "{told:?}");
+    Ok(())
+}
+
+/// `netmanager trace` on the first node, until it has told of `count` packets.
+fn traced(pair: &Pair, arguments: &[&str], count: u64, mut send: impl FnMut()) -> Result<Vec<Value>> {
+    let mut command = pair.bed.command("trace")?;
+    command.args(arguments).args(["-o", "json", "--count", &count.to_string()]);
+    let mut tracer = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let told = eventually(PATIENCE, "the packets to be told of", || {
+        send();
+        ensure!(tracer.try_wait()?.is_some(), "it has not told of {count}");
+        Ok(())
+    });
+    if told.is_err() {
+        tracer.kill()?;
+        let output = tracer.wait_with_output()?;
+        return told.with_context(|| format!("{arguments:?}: {output:?}")).map(|()| Vec::new());
+    }
+    let output = tracer.wait_with_output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout)?;
+    lines.lines().map(|line| serde_json::from_str(line).with_context(|| format!("read {line}"))).collect()
+}
+
+/// What a line says, but for when and of which connection. From which node a packet came that is delivered, the programs do not
+/// know any more; and what netmanager is given may have waited once already.
+fn told(line: &Value) -> String {
+    let mut line = line.clone();
+    match line["verdict"].as_str() {
+        Some("delivered") => line["node"] = Value::Null,
+        Some("netmanager") => line["program"] = Value::Null,
+        _ => {}
+    }
+    let told =
+        ["program", "verdict", "reason", "protocol", "length", "node"].map(|key| line[key].to_string());
+    let ends = ["source", "destination", "onward_source", "onward_destination"].map(|key| {
+        let end: Option<SocketAddr> = line[key].as_str().and_then(|end| end.parse().ok());
+        // The server's alone is always the same.
+        end.map_or("none".to_owned(), |end| format!("{} {}", end.ip(), end.port() == PORT))
+    });
+    told.into_iter().chain(ends).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn trace_tells_the_same_of_packets_whether_the_kernel_or_the_daemon_forwards_them() -> Result<()> {
+    let mut seen: Vec<Vec<BTreeSet<String>>> = Vec::new();
+    for datapath in ["ebpf", "userspace"] {
+        let pair = Pair::start([datapath, "userspace"])?;
+        let _server = Server::start(&pair.server.netns)?;
+        pair.expect_connected()?;
+        let client = &pair.client.netns;
+        let of = |arguments: &[&str], count, send: &dyn Fn()| -> Result<BTreeSet<String>> {
+            // What the link says to itself does not come to the daemon.
+            let lines = traced(&pair, arguments, count, send)?;
+            Ok(lines.iter().filter(|line| line["verdict"] != "host").map(told).collect())
+        };
+        let mut sets = Vec::new();
+        for address in [IpAddr::V4(WEB_ADDRESS), WEB_ADDRESS6.into()] {
+            sets.push(of(&[], 6, &|| drop(ping(client, address)))?);
+            sets.push(of(&["--from", "10.18.0.66"], 2, &|| drop(ask_by_datagram(client, address)))?);
+        }
+        let nobody = "10.18.200.1".parse()?;
+        sets.push(of(&["--to", "10.18.200.1"], 1, &|| drop(ask_by_datagram(client, nobody)))?);
+        seen.push(sets);
+
+        // One at a time; one that was killed does not keep others out.
+        let told = pair.bed.places.folder().join("told");
+        let mut first = pair.bed.command("trace")?.stdout(File::create(&told)?).spawn()?;
+        let refused = eventually(PATIENCE, "the first one to tell", || {
+            ping(client, WEB_ADDRESS.into())?;
+            ensure!(told.metadata()?.len() > 0, "it does not");
+            Ok(())
+        })
+        .and_then(|()| {
+            let second = pair.bed.command("trace")?.args(["--count", "1"]).output()?;
+            ensure!(!second.status.success(), "it has told, too");
+            Ok(String::from_utf8_lossy(&second.stderr).into_owned())
+        });
+        first.kill()?;
+        first.wait()?;
+        let refused = refused?;
+        assert!(refused.contains("somebody else"), "{refused}");
+        eventually(PATIENCE, "another one to be let", || {
+            traced(&pair, &[], 2, || drop(ping(client, WEB_ADDRESS.into()))).map(drop)
+        })?;
+    }
+    assert_eq!(seen[0], seen[1]);
+    let all: String = seen[1].iter().flatten().map(|told| format!("{told}\n")).collect();
+    for verdict in ["sent", "delivered", "netmanager"] {
+        assert!(all.contains(verdict), "{all}");
+    }
     Ok(())
 }
 

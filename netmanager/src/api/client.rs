@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use axum::body::Body;
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::net::UnixStream;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::{LOOK_PATH, REPORT_PATH};
+use super::{LOOK_PATH, REPORT_PATH, TRACE_PATH};
 use crate::report::Report;
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -61,18 +62,83 @@ pub(crate) async fn ask(socket: &Path, question: &impl Serialize) -> Result<Aske
     }
 }
 
+/// What came of asking to be told.
+#[derive(Debug)]
+pub(crate) enum Watched {
+    Lines(Lines),
+    /// What the question names is not there.
+    NotFound(String),
+    /// No daemon serves the socket.
+    Nobody,
+}
+
+/// What a daemon tells, line by line, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    body: Incoming,
+    begun: Vec<u8>,
+    _connection: AbortOnDropHandle<()>,
+}
+
+impl Lines {
+    /// The next one, without its end; nothing when the daemon has stopped. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        loop {
+            if let Some(end) = self.begun.iter().position(|byte| *byte == b'\n') {
+                let mut line: Vec<_> = self.begun.drain(..=end).collect();
+                line.pop();
+                return Ok(Some(line));
+            }
+            match self.body.frame().await {
+                Some(frame) => self.begun.extend(frame?.into_data().unwrap_or_default()),
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+/// Asks a daemon that forwards packets itself to tell what becomes of them. Call within a tokio runtime.
+///
+/// # Errors
+/// As [`report`], and when it tells somebody else already.
+pub(crate) async fn watch(socket: &Path, question: &impl Serialize) -> Result<Watched, Error> {
+    let Some(stream) = connect(socket).await? else { return Ok(Watched::Nobody) };
+    let body = Body::from(serde_json::to_vec(question)?);
+    let request = Request::post(TRACE_PATH).header("host", "localhost").body(body)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    // How it ends, the body tells.
+    let connection = AbortOnDropHandle::new(tokio::spawn(async { connection.await.unwrap_or_default() }));
+    let response = tokio::time::timeout(DEADLINE, sender.send_request(request)).await??;
+    let status = response.status();
+    if status == StatusCode::OK {
+        let body = response.into_body();
+        return Ok(Watched::Lines(Lines { body, begun: Vec::new(), _connection: connection }));
+    }
+    let said = Limited::new(response.into_body(), LARGEST_ANSWER).collect();
+    let said = tokio::time::timeout(DEADLINE, said).await??.to_bytes();
+    if status == StatusCode::NOT_FOUND {
+        return Ok(Watched::NotFound(String::from_utf8_lossy(&said).trim_end().to_owned()));
+    }
+    Err(unexpected(status, &said))
+}
+
 fn unexpected(status: StatusCode, body: &[u8]) -> Error {
     format!("{status}: {}", String::from_utf8_lossy(body).trim_end()).into()
 }
 
-async fn exchange(socket: &Path, request: Request<Body>) -> Result<Option<(StatusCode, Bytes)>, Error> {
-    let stream = match UnixStream::connect(socket).await {
-        Ok(stream) => stream,
+/// Nothing if nobody serves the socket.
+async fn connect(socket: &Path) -> io::Result<Option<UnixStream>> {
+    match UnixStream::connect(socket).await {
+        Ok(stream) => Ok(Some(stream)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            return Ok(None);
+            Ok(None)
         }
-        Err(error) => return Err(error.into()),
-    };
+        Err(error) => Err(error),
+    }
+}
+
+async fn exchange(socket: &Path, request: Request<Body>) -> Result<Option<(StatusCode, Bytes)>, Error> {
+    let Some(stream) = connect(socket).await? else { return Ok(None) };
     tokio::time::timeout(DEADLINE, send(stream, request)).await?.map(Some)
 }
 

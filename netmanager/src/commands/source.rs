@@ -92,7 +92,7 @@ fn opening(paths: &Paths) -> String {
     format!("open the data plane pinned under {}", paths.bpffs.display())
 }
 
-fn asking(paths: &Paths) -> impl FnOnce() -> String {
+pub(super) fn asking(paths: &Paths) -> impl FnOnce() -> String {
     let socket = paths.socket.display().to_string();
     move || format!("ask the daemon at {socket}")
 }

@@ -1,42 +1,53 @@
-//! `netmanager trace`: what becomes of packets, live, as the programs tell it.
+//! `netmanager trace`: what becomes of packets, live, as the data plane tells it.
 
+mod feed;
+
+use std::borrow::Cow;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
-use netmanager_common::trace::Verdict;
-use nix::net::if_::if_indextoname;
-use serde::Serialize;
+use anyhow::{Context, Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
 
+pub(crate) use self::feed::Feed;
 use super::exit::{Exit, NotFound};
-use super::source::Source;
+use super::source::{Source, asking};
+use crate::api::client::{self, Lines, Watched};
 use crate::app::Paths;
 use crate::cli::Format;
-use crate::datapath::{Ends, Tables, TraceFilter, Traced, Tracer};
 use crate::names::Names;
 use crate::state::Store;
 
-/// Which packets are shown, and how many.
-#[derive(Debug, Default)]
+/// Which packets are shown.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Wanted {
     /// Name or address of the sender; nothing is anybody.
     pub from: Option<String>,
     /// Name or address of the receiver: a service or an instance.
     pub to: Option<String>,
     pub drops_only: bool,
-    /// Nothing: until Ctrl-C.
-    pub count: Option<u64>,
 }
 
-#[derive(Debug, Serialize)]
-struct Line {
+/// What there is to show next.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Told {
+    /// So many more were wanted, and are not shown.
+    Untold {
+        untold: u64,
+    },
+    Packet(Box<Line>),
+}
+
+/// One packet, as `-o json` prints it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Line {
     /// Milliseconds since 1970.
-    time_ms: u128,
-    program: &'static str,
+    time_ms: u64,
+    program: Cow<'static, str>,
     interface: Option<String>,
-    verdict: &'static str,
-    reason: Option<&'static str>,
+    verdict: Cow<'static, str>,
+    reason: Option<Cow<'static, str>>,
     protocol: String,
     /// Of the inner IP packet.
     length: u32,
@@ -52,142 +63,85 @@ struct Line {
     node: Option<IpAddr>,
 }
 
+/// Where the lines come from.
+enum Stream {
+    /// The programs in the kernel.
+    Here(Feed),
+    /// A daemon that forwards packets itself.
+    Daemon(Lines),
+}
+
+impl Stream {
+    async fn find(paths: &Paths, wanted: &Wanted) -> Result<Self> {
+        match Source::find(paths).await? {
+            Source::Kernel(tables) => {
+                let names = Names::read(&Store::at(&paths.state_dir))?;
+                let feed = Feed::of_programs(&paths.bpffs, &tables, names, wanted)?;
+                Ok(Self::Here(feed))
+            }
+            Source::Daemon(socket) => {
+                let watched = client::watch(&socket, wanted).await;
+                match watched.map_err(|error| anyhow!(error)).with_context(asking(paths))? {
+                    Watched::Lines(lines) => Ok(Self::Daemon(lines)),
+                    Watched::NotFound(what) => Err(NotFound(what).into()),
+                    Watched::Nobody => bail!("the daemon at {} has stopped meanwhile", socket.display()),
+                }
+            }
+        }
+    }
+
+    /// Cancel safe.
+    async fn next(&mut self) -> Result<Told> {
+        match self {
+            Self::Here(feed) => feed.next().await,
+            Self::Daemon(lines) => {
+                let line = lines.next().await.map_err(|error| anyhow!(error)).context("hear the daemon")?;
+                let line = line.context("the daemon has stopped")?;
+                serde_json::from_slice(&line).context("understand what the daemon tells")
+            }
+        }
+    }
+}
+
+/// Shows `count` packets, or without it goes on until Ctrl-C.
+///
 /// # Errors
-/// When an end is not known, there is no data plane in the kernel, or somebody else traces.
-pub async fn run(paths: &Paths, wanted: &Wanted, format: Format, out: &mut impl Write) -> Result<Exit> {
-    let tables = match Source::find(paths).await? {
-        Source::Kernel(tables) => tables,
-        Source::Daemon(_) => bail!(
-            "the daemon of this node forwards packets itself, so there are no programs in the kernel that could tell of \
-             them; `netmanager drops --watch` tells what it drops"
-        ),
-    };
-    let names = Names::read(&Store::at(&paths.state_dir))?;
-    let end = |text: &Option<String>| {
-        text.as_deref().map_or(Ok(Vec::new()), |text| addresses(&tables, &names, text))
-    };
-    let filter =
-        TraceFilter { from: end(&wanted.from)?, to: end(&wanted.to)?, drops_only: wanted.drops_only };
-    let mut tracer = Tracer::open(&paths.bpffs, &filter).context("let the programs tell of packets")?;
-    let mut renewal = tokio::time::interval(Tracer::RENEWAL);
-    let (mut shown, mut untold) = (0, 0);
-    while wanted.count.is_none_or(|count| shown < count) {
-        tokio::select! {
+/// When an end is not known, there is no data plane, or somebody else traces.
+pub async fn run(
+    paths: &Paths,
+    wanted: &Wanted,
+    count: Option<u64>,
+    format: Format,
+    out: &mut impl Write,
+) -> Result<Exit> {
+    let mut stream = Stream::find(paths, wanted).await?;
+    let mut shown = 0;
+    while count.is_none_or(|count| shown < count) {
+        let told = tokio::select! {
             stopped = tokio::signal::ctrl_c() => {
                 stopped.context("listen for Ctrl-C")?;
                 return Ok(Exit::Stopped);
             }
-            _ = renewal.tick() => {
-                tracer.renew()?;
-                let more = tracer.untold()?;
-                if more > untold {
-                    writeln!(
-                        std::io::stderr(),
-                        "{} more packets are not shown: there are too many; name an end by --from or --to",
-                        more - untold
-                    )?;
-                    untold = more;
-                }
+            told = stream.next() => told?,
+        };
+        match (told, format) {
+            (Told::Untold { untold }, _) => {
+                writeln!(
+                    std::io::stderr(),
+                    "{untold} more packets are not shown: there are too many; name an end by --from or --to"
+                )?;
+                continue;
             }
-            traced = tracer.next() => {
-                let line = line(&traced?, &names);
-                match format {
-                    Format::Json => {
-                        serde_json::to_writer(&mut *out, &line)?;
-                        writeln!(out)?;
-                    }
-                    Format::Table => writeln!(out, "{}", text(&line))?,
-                }
-                out.flush()?;
-                shown += 1;
+            (Told::Packet(line), Format::Json) => {
+                serde_json::to_writer(&mut *out, &line)?;
+                writeln!(out)?;
             }
+            (Told::Packet(line), Format::Table) => writeln!(out, "{}", text(&line))?,
         }
+        out.flush()?;
+        shown += 1;
     }
     Ok(Exit::Done)
-}
-
-/// The addresses that a person means: of containers here, instances and services.
-fn addresses(tables: &Tables, names: &Names, text: &str) -> Result<Vec<IpAddr>> {
-    let mut found: Vec<IpAddr> = match text.parse() {
-        Ok(address) => vec![address],
-        Err(_name) => {
-            names.addresses_of(text).chain(names.instances_of(text).map(|(address, _)| address)).collect()
-        }
-    };
-    // One who is named by one address sends from another.
-    for endpoint in tables.endpoints()? {
-        let v4 = [Some(endpoint.ns_ip), endpoint.instance_ip].into_iter().flatten().map(IpAddr::V4);
-        let v6 = [endpoint.ns_ip6, endpoint.instance_ip6].into_iter().flatten().map(IpAddr::V6);
-        let own: Vec<_> = v4.chain(v6).collect();
-        if own.iter().any(|own| found.contains(own)) {
-            found.extend(own);
-        }
-    }
-    found.sort_unstable();
-    found.dedup();
-    match found.len() {
-        0 => Err(NotFound(format!(
-            "'{text}' is known on this node neither as a service nor as an instance; give its address, or see `netmanager services`"
-        ))
-        .into()),
-        count if count > TraceFilter::MOST => Err(NotFound(format!(
-            "'{text}' has {count} addresses here, more than can be looked for at a time ({}); name an instance (service/2) or \
-             one address",
-            TraceFilter::MOST
-        ))
-        .into()),
-        _ => Ok(found),
-    }
-}
-
-fn line(traced: &Traced, names: &Names) -> Line {
-    let name = |end: Option<SocketAddr>| {
-        let address = end?.ip();
-        let name = names.show(address);
-        (name != address.to_string()).then_some(name)
-    };
-    let source = traced.came.map(|Ends { source, .. }| source);
-    let destination = traced.came.map(|Ends { destination, .. }| destination);
-    Line {
-        time_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis(),
-        program: traced.program,
-        interface: if_indextoname(traced.ifindex)
-            .ok()
-            .map(|name| name.to_string_lossy().into_owned())
-            .filter(|name| !name.is_empty()),
-        verdict: verdict(traced.verdict),
-        reason: traced.reason.map(|reason| reason.name()),
-        protocol: protocol(traced.protocol),
-        length: traced.length,
-        source,
-        destination,
-        source_name: name(source),
-        destination_name: name(destination),
-        onward_source: traced.goes.map(|Ends { source, .. }| source),
-        onward_destination: traced.goes.map(|Ends { destination, .. }| destination),
-        node: traced.node,
-    }
-}
-
-fn verdict(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Delivered => "delivered",
-        Verdict::Sent => "sent",
-        Verdict::Host => "host",
-        Verdict::Given => "netmanager",
-        Verdict::Dropped => "dropped",
-    }
-}
-
-fn protocol(number: u8) -> String {
-    match number {
-        0 => "-".to_owned(),
-        1 => "icmp".to_owned(),
-        6 => "tcp".to_owned(),
-        17 => "udp".to_owned(),
-        58 => "icmp6".to_owned(),
-        other => other.to_string(),
-    }
 }
 
 fn text(line: &Line) -> String {
@@ -198,7 +152,7 @@ fn text(line: &Line) -> String {
     };
     let mut text = format!(
         "{}  {:<14}  {:<10}  {:<5}  {:>5} B  {} > {}",
-        super::time_of_day(line.time_ms),
+        super::time_of_day(line.time_ms.into()),
         line.program,
         line.verdict,
         line.protocol,
@@ -215,7 +169,7 @@ fn text(line: &Line) -> String {
     if let Some(node) = line.node {
         text += &format!("  {} node {node}", if line.verdict == "sent" { "to" } else { "from" });
     }
-    if let Some(reason) = line.reason {
+    if let Some(reason) = &line.reason {
         text += &format!("  because {reason}");
     }
     text
@@ -231,7 +185,8 @@ mod tests {
     use netmanager_common::event::DropReason;
     use netmanager_common::trace::Verdict;
 
-    use super::{line, text};
+    use super::feed::line;
+    use super::text;
     use crate::datapath::{Ends, FROM_CONTAINER, Traced};
     use crate::names::Names;
 

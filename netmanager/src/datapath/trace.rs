@@ -97,12 +97,7 @@ impl Tracer {
         // What a tracer that was killed has left: it may be on still, and was told of what it has not read.
         switch.set(0, Switch::default(), 0).map_err(table("write", TRACE))?;
         records.discard();
-        let filter = Switch {
-            from: addresses(&filter.from),
-            to: addresses(&filter.to),
-            drops_only: filter.drops_only.into(),
-            ..Switch::default()
-        };
+        let filter = filter.switch();
         let mut tracer = Self { switch, told, records, filter, untold_before, _only_one: only_one };
         tracer.renew()?;
         Ok(tracer)
@@ -163,9 +158,25 @@ fn addresses(wanted: &[IpAddr]) -> [Ip; MOST_ADDRESSES] {
     addresses
 }
 
-/// One of another length, or with numbers that are not ours, is none.
+impl TraceFilter {
+    /// As the programs read it; off.
+    pub(crate) fn switch(&self) -> Switch {
+        Switch {
+            from: addresses(&self.from),
+            to: addresses(&self.to),
+            drops_only: self.drops_only.into(),
+            ..Switch::default()
+        }
+    }
+}
+
+/// One of another length is none.
 fn decode(bytes: &[u8]) -> Option<Traced> {
-    let record = read(bytes)?;
+    read(bytes).and_then(|record| traced(&record))
+}
+
+/// One with numbers that are not ours is none.
+pub(crate) fn traced(record: &Record) -> Option<Traced> {
     let program = match record.program {
         it if it == Program::Container as u8 => FROM_CONTAINER,
         it if it == Program::Uplink as u8 => FROM_UPLINK,

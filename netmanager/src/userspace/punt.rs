@@ -12,11 +12,13 @@ use netmanager_common::wire::{
 };
 use tokio::sync::mpsc;
 
-use super::engine::{Again, Engine, leave};
+use super::engine::Engine;
 use super::forward::Forward;
 use super::frame::Frame;
 use super::outgoing::{Outgoing, Part};
+use super::trace::Fate;
 use super::virtio::Offload;
+use super::way::{Again, leave};
 
 /// Frames that nobody has read yet. One that finds no room is dropped and counted.
 const QUEUE: usize = 512;
@@ -80,16 +82,17 @@ impl Engine {
         bytes: &mut [u8],
         ifindex: u32,
         offload: &Offload,
-    ) {
+    ) -> Fate {
         let slot = is_slow(reason as u32).then(|| self.sender(forward, bytes, ifindex)).flatten();
-        let Some(slot) = slot else { return self.memory.counts.dropped(reason) };
+        let Some(slot) = slot else { return self.drop(reason) };
         let mut out = Outgoing::default();
         let tag = tag(Origin::Container, reason, ifindex);
         let mut packets: Vec<Vec<Part>> = Vec::new();
         let place = Part { input: Some(0), start: 0, length: bytes.len() };
         if leave(bytes, place, offload, &mut out, |_, parts| packets.push(parts.to_vec())).is_err() {
-            return self.memory.counts.dropped(reason);
+            return self.drop(reason);
         }
+        let mut fate = Fate::Dropped(reason);
         for parts in packets {
             let mut frame = tag.bytes().to_vec();
             frame.extend_from_slice(&bytes[TAG_LEN..ETHERNET]);
@@ -97,28 +100,41 @@ impl Engine {
                 let of = if input.is_some() { &*bytes } else { &out.made };
                 frame.extend_from_slice(&of[start..start + length]);
             }
-            self.punt(frame, slot, reason, forward);
+            fate = self.punt(frame, slot, reason, forward);
         }
+        fate
     }
 
     /// A packet from another node that cannot go on. To the slow path it goes with outer headers as it may have had.
-    pub(super) fn refuse_arrived(&self, forward: &Forward<'_>, reason: DropReason, packet: &[u8], peer: Ip) {
+    pub(super) fn refuse_arrived(
+        &self,
+        forward: &Forward<'_>,
+        reason: DropReason,
+        packet: &[u8],
+        peer: Ip,
+    ) -> Fate {
         let receiver = || forward.tables.veth(&destination(packet)?);
         let receiver = is_slow(reason as u32).then(receiver).flatten();
         let frame = receiver.and_then(|veth| Some((wrapped(forward, reason, packet, peer)?, veth.slot)));
         match frame {
             Some((frame, slot)) => self.punt(frame, slot + MAX_ENDPOINTS, reason, forward),
-            None => self.memory.counts.dropped(reason),
+            None => self.drop(reason),
         }
     }
 
-    fn punt(&self, frame: Vec<u8>, share: u32, reason: DropReason, forward: &Forward<'_>) {
+    fn punt(&self, frame: Vec<u8>, share: u32, reason: DropReason, forward: &Forward<'_>) -> Fate {
         let counts = &self.memory.counts;
-        if counts.take_budget(share, forward.now.0) && self.punts.send(frame) {
-            counts.punted(reason);
-        } else {
-            counts.dropped(reason);
+        if !counts.take_budget(share, forward.now.0) || !self.punts.send(frame) {
+            return self.drop(reason);
         }
+        counts.punted(reason);
+        Fate::Given(reason)
+    }
+
+    /// It goes nowhere, and is counted.
+    pub(super) fn drop(&self, reason: DropReason) -> Fate {
+        self.memory.counts.dropped(reason);
+        Fate::Dropped(reason)
     }
 
     /// The slot of the container that has truly sent the frame.

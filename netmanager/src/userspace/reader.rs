@@ -11,9 +11,10 @@ use super::engine::Engine;
 use super::moment::now;
 use super::rehearsal::Rehearsal;
 use super::tables::{self, Tables};
+use super::trace::Watch;
 use crate::datapath::{
-    Arrival, Backend, Datagram, Endpoint, Flow, FlowAge, Policy, Reading, Service, endpoints_of, flow_of,
-    from_backend, from_ip, ip, numbers, resting,
+    Arrival, Backend, Datagram, Endpoint, Flow, FlowAge, Policy, Reading, Service, TraceFilter, endpoints_of,
+    flow_of, from_backend, from_ip, ip, numbers, resting,
 };
 
 /// Reads what [`super::Datapath`] writes.
@@ -28,6 +29,11 @@ impl Reader {
     /// To try packets on a copy of the tables.
     pub(crate) fn rehearse(&self) -> Rehearsal {
         Rehearsal::of(&self.0)
+    }
+
+    /// To be told what becomes of packets; nothing if somebody else is.
+    pub(crate) fn watch(&self, filter: &TraceFilter) -> Option<Watch> {
+        Watch::open(&self.0, filter)
     }
 
     pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
