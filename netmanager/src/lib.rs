@@ -3,7 +3,7 @@
 //! Read in this order: [`app`] says what runs; [`node`] is the one task that changes things; [`resolver`], [`table`],
 //! [`ipam`] and [`ports`] decide and do nothing else; [`balance`] keeps new flows away from dead ends;
 //! [`datapath`], [`net`], [`nft`] and [`listening`] talk to the kernel,
-//! [`slowpath`] takes what the kernel's programs cannot finish, [`pathmtu`] learns what the
+//! [`selftest`] tries the programs before anybody needs them, [`slowpath`] takes what the kernel's programs cannot finish, [`pathmtu`] learns what the
 //! underlay carries, [`session`] to the cluster, [`api`] to node-engine; [`state`] is what a restart needs.
 
 pub mod api;
@@ -34,6 +34,7 @@ pub mod ports;
 pub mod remedy;
 pub mod report;
 pub mod resolver;
+pub mod selftest;
 pub mod session;
 pub mod slowpath;
 pub mod state;

@@ -23,7 +23,7 @@ use crate::datapath::{
 use crate::error::chain;
 use crate::net::Links;
 use crate::report::Kernel;
-use crate::{bpffs, userspace};
+use crate::{bpffs, selftest, userspace};
 use netmanager_common::link::Link;
 
 /// Which of them a node is to have.
@@ -86,15 +86,24 @@ impl Plane {
     pub fn open(choice: Choice, options: &Options) -> Result<Opened, PlaneError> {
         let mut fallback = None;
         let opened = match choice {
-            Choice::Ebpf => Self::in_kernel(options),
+            Choice::Ebpf => {
+                if let Err(error) = try_packets(options) {
+                    let error = chain(&error);
+                    tracing::error!(
+                        error,
+                        "the data plane in the kernel is used all the same, as it was asked for"
+                    );
+                }
+                Self::in_kernel(options)
+            }
             Choice::Userspace => Self::in_process(options),
-            Choice::Auto => match Self::in_kernel(options) {
+            Choice::Auto => match try_packets(options).and_then(|()| Self::in_kernel(options)) {
                 Err(error) if error.is_about_the_kernel() => {
                     tracing::warn!(
                         error = chain(&error),
                         "no data plane in the kernel, so this process forwards packets itself: with less throughput, more \
                          CPU, and only while it runs; for the kernel's, run netmanager as root (CAP_BPF, CAP_NET_ADMIN) \
-                         on Linux 5.15 or later, outside of sandboxes that forbid bpf(2)"
+                         on Linux 5.15 or later, outside of sandboxes that forbid bpf(2); `netmanager doctor` says what is missing"
                     );
                     let ebpf = chain(&error);
                     let opened = Self::in_process(options).map_err(|source| PlaneError::Neither {
@@ -314,6 +323,22 @@ impl Plane {
         let there_was_a_guard = userspace::guard::remove().map_err(|source| PlaneError::Guard { source })?;
         removed.extend(there_was_a_guard.then(|| format!("nftables table inet {}", userspace::guard::TABLE)));
         Ok(removed)
+    }
+}
+
+/// Whether packets come out of the programs right: [`selftest`]. What is pinned was tried when it was. Where it cannot be
+/// tried, that is no reason to do without programs.
+fn try_packets(options: &Options) -> Result<(), PlaneError> {
+    bpffs::ensure(&options.pin_dir)?;
+    if options.pin_dir.exists() {
+        return Ok(());
+    }
+    match selftest::run(&options.pin_dir) {
+        Err(error) if !error.is_about_packets() => {
+            tracing::debug!(error = chain(&error), "the programs are not tried before they are used");
+            Ok(())
+        }
+        tried => Ok(tried?),
     }
 }
 

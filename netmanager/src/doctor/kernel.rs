@@ -9,7 +9,7 @@ use crate::bpffs;
 use crate::datapath::{self, Hook};
 use crate::error::chain;
 use crate::plane::Choice;
-use crate::userspace;
+use crate::{selftest, userspace};
 
 /// The oldest kernel that has all that the programs use.
 const OLDEST: (u32, u32) = (5, 15);
@@ -21,7 +21,12 @@ pub(super) fn examine(paths: &Paths, choice: Choice) -> Vec<Check> {
     if choice == Choice::Userspace {
         checks.extend([packet_sockets(), ipv6()]);
     } else {
-        checks.extend([programs(choice), jit(), hook(), file_system(&paths.bpffs), tap(), ipv6()]);
+        let programs = programs(choice);
+        // Else it cannot be tried.
+        let may_try = programs.verdict == Verdict::Fine && bpffs::is_bpffs(&paths.bpffs);
+        checks.push(programs);
+        checks.extend(may_try.then(|| packets(&paths.bpffs, choice)));
+        checks.extend([jit(), hook(), file_system(&paths.bpffs), tap(), ipv6()]);
     }
     checks
 }
@@ -48,6 +53,32 @@ fn programs(choice: Choice) -> Check {
     let remedy =
         "run it as root; the kernel needs CONFIG_BPF_SYSCALL, CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS";
     Check::gap(id, verdict, chain(&error), effect, remedy)
+}
+
+/// Tries the programs with packets, in a network namespace of its own.
+fn packets(pin_dir: &Path, choice: Choice) -> Check {
+    let id = "kernel.packets";
+    let error = match selftest::run(pin_dir) {
+        Ok(()) => return Check::fine(id, selftest::evidence()),
+        Err(error) => error,
+    };
+    if !error.is_about_packets() {
+        let remedy = "run it as root, with /dev/net/tun (modprobe tun)";
+        let effect = "whether packets come out of the programs right is not known";
+        return Check::gap(id, Verdict::Degraded, chain(&error), effect, remedy);
+    }
+    let effect = match choice {
+        Choice::Ebpf => "packets between nodes are lost or broken",
+        _ => "netmanager forwards packets itself: with less throughput, more CPU, and only while it runs",
+    };
+    let remedy = "install another kernel, and report this one with what is said here";
+    Check::gap(
+        id,
+        if choice == Choice::Ebpf { Verdict::Broken } else { Verdict::Degraded },
+        chain(&error),
+        effect,
+        remedy,
+    )
 }
 
 /// What it means that the kernel does not take them.

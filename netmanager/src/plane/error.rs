@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::bpffs::BpffsError;
 use crate::datapath::DatapathError;
+use crate::selftest::SelfTestError;
 
 /// What went wrong in either data plane.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,8 @@ pub enum PlaneError {
          run `netmanager cleanup` as root first"
     )]
     OldPrograms { pin_dir: PathBuf, source: DatapathError },
+    #[error(transparent)]
+    Packets(#[from] SelfTestError),
     #[error("no data plane is to be had: not in the kernel ({ebpf}), nor in user space")]
     Neither { ebpf: String, source: Box<Self> },
 }
@@ -42,6 +45,7 @@ impl PlaneError {
                     | DatapathError::Load { .. }
                     | DatapathError::Verify { .. }
             ),
+            Self::Packets(error) => error.is_about_packets(),
             Self::Bpffs(error) => matches!(error, BpffsError::Mount(_)),
             _ => false,
         }

@@ -73,11 +73,11 @@ const fn take(bytes: u32) -> sock_filter {
 
 /// At the host side of a container's veth.
 #[derive(Debug)]
-pub(super) struct ContainerSocket(OwnedFd);
+pub(crate) struct ContainerSocket(OwnedFd);
 
 impl ContainerSocket {
     /// In the network namespace of the calling thread.
-    pub(super) fn open(ifindex: u32) -> io::Result<Self> {
+    pub(crate) fn open(ifindex: u32) -> io::Result<Self> {
         // SAFETY: takes numbers. Of protocol 0: nothing arrives before it is bound, and by then it is filtered.
         let raw = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if raw < 0 {

@@ -1,10 +1,10 @@
 //! The header that the kernel puts before a frame, and takes from us, to say what is still to be done with it: segments
 //! to be cut, a checksum to be completed (`linux/virtio_net.h`). In the machine's byte order.
 
-use netmanager_common::wire::{TCP, UDP};
+use netmanager_common::wire::{ETHERNET_LEN, IPV4_LEN, TCP, UDP};
 
 /// Bytes before the frame.
-pub(super) const LEN: usize = 10;
+pub(crate) const LEN: usize = 10;
 
 const NEEDS_CHECKSUM: u8 = 1;
 const GSO_TCPV4: u8 = 1;
@@ -15,7 +15,7 @@ const GSO_ECN: u8 = 0x80;
 
 /// What it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Offload {
+pub(crate) struct Offload {
     /// Where in the frame the transport header begins, and where in that the checksum is, if it is to be completed.
     pub(super) checksum: Option<(u16, u16)>,
     /// Payload bytes of each segment and the protocol to segment by, if there are several.
@@ -57,7 +57,13 @@ impl Offload {
         Some(Self { checksum, segments })
     }
 
-    pub(super) fn bytes(&self) -> [u8; LEN] {
+    /// Of a TCP super-packet over IPv4 without options, with `headers` bytes before the payload.
+    pub(crate) fn of_tcp_super_packet(size: u16, headers: u16) -> Self {
+        let transport = ETHERNET_LEN + IPV4_LEN;
+        Self { checksum: Some((transport, 16)), segments: Some(Segments::of_tcp(true, size, headers)) }
+    }
+
+    pub(crate) fn bytes(&self) -> [u8; LEN] {
         let (flags, (start, offset)) = self.checksum.map_or((0, (0, 0)), |place| (NEEDS_CHECKSUM, place));
         let (kind, size, headers) = self.segments.map_or((0, 0, 0), |it| (it.kind, it.size, it.headers));
         let ([a, b], [c, d]) = (headers.to_ne_bytes(), size.to_ne_bytes());
