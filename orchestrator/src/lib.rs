@@ -5,8 +5,8 @@
 //! - [`standalone`]: both in one process. [`archive`]: the state of either is put away, and put back.
 //! - [`schedule`]: which worker an instance runs on; [`broker`]: MQTT between a cluster and its workers.
 //!
-//! What both stand on: [`data_dir`] and [`store`] (what must not be lost), [`http`] (serving), [`registration`] (the
-//! wire of a cluster that makes itself known), [`object_id`] and [`clock`].
+//! What both stand on: [`data_dir`] and [`store`] (what must not be lost), [`http`] (serving), [`standing`] (states in words),
+//! [`registration`] (the wire of a cluster that makes itself known), [`object_id`] and [`clock`].
 #![forbid(unsafe_code)]
 
 pub mod archive;
@@ -22,4 +22,5 @@ pub mod object_id;
 pub mod registration;
 pub mod schedule;
 pub mod sla;
+pub mod standing;
 pub mod store;

@@ -38,6 +38,7 @@ pub mod mail;
 mod net;
 pub mod organization;
 mod outage;
+mod overview;
 pub mod password;
 pub mod place;
 mod placement;
@@ -51,6 +52,7 @@ pub mod signing_key;
 pub mod subnet;
 pub mod token;
 pub mod user;
+mod validation;
 mod why;
 mod worker;
 

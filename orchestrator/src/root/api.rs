@@ -10,6 +10,7 @@ mod docs;
 mod extract;
 mod guard;
 mod organization;
+mod overview;
 mod respond;
 pub(super) mod schema;
 mod service;
@@ -90,6 +91,8 @@ fn endpoints() -> Vec<Endpoint> {
         endpoint(POST, "/api/information/{id}", Rule::Anyone, cluster::report)
             .reading_up_to(REPORT_MAX),
 
+        endpoint(GET, "/v1/status", Rule::One(EVERYBODY), overview::status),
+        endpoint(POST, "/v1/validate", Rule::One(APPLICATIONS), application::validate),
         endpoint(GET, "/v1/why/{id}", Rule::One(APPLICATIONS), service::why),
         endpoint(POST, "/v1/clusters/{id}/cordon", Rule::One(INFRASTRUCTURE), cluster::cordon),
         endpoint(POST, "/v1/clusters/{id}/uncordon", Rule::One(INFRASTRUCTURE), cluster::uncordon),

@@ -12,6 +12,7 @@ mod cluster;
 mod deploys;
 mod described;
 mod escalates;
+mod foreseen;
 mod fuzzed;
 mod logins;
 mod organizations;

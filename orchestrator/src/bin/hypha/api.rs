@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use protocol::id::Id;
+use protocol::overview::Overview;
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -115,6 +116,10 @@ impl Client {
     }
 
     /// Why the instances of a service are where they are.
+    pub(crate) async fn overview(&self) -> Result<Overview, ApiError> {
+        self.get("/v1/status").await
+    }
+
     pub(crate) async fn why(&self, service: Id) -> Result<Why, ApiError> {
         self.get(&format!("/v1/why/{service}")).await
     }

@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Row as Line, Table};
+pub(crate) use orchestrator::standing::Mood;
 use serde_json::Value;
 
 use crate::terminal::plain;
@@ -60,15 +61,7 @@ impl Column {
     }
 }
 
-/// How good a state is. Its colour is never the only sign of it: the word stands in the cell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mood {
-    Plain,
-    Good,
-    Changing,
-    Bad,
-}
-
+/// A cell. The colour of its mood is never the only sign of it: the word stands there, too.
 #[derive(Debug, Clone)]
 pub(crate) struct Field {
     pub(crate) text: String,

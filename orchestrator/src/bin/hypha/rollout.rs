@@ -14,7 +14,7 @@ use protocol::status::Status;
 
 use crate::output::Mood;
 use crate::view::instance::node;
-use crate::view::state::{cause, counts, mood, word};
+use orchestrator::standing::{cause, counts, mood, word};
 
 /// So many instances of this service are to be ready, and no more to be there.
 #[derive(Debug, Clone, PartialEq, Eq)]

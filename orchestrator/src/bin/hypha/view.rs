@@ -4,7 +4,6 @@ pub(crate) mod app;
 pub(crate) mod cluster;
 pub(crate) mod instance;
 pub(crate) mod service;
-pub(crate) mod state;
 pub(crate) mod worker;
 
 /// `3 s`, `4 m`, `2 h`, `5 d`: how long ago `then` was, both in seconds since the epoch. A clock that runs behind

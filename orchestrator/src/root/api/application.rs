@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use protocol::id::Id;
+use protocol::validation::Validation;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -29,7 +30,7 @@ impl Root {
         sla::check(document, &|address| self.pool().is_taken(address)).map(drop).map_err(Failure::Invalid)
     }
 
-    pub(super) fn may_use(&self, caller: &Caller, application: &Application) -> bool {
+    pub(in crate::root) fn may_use(&self, caller: &Caller, application: &Application) -> bool {
         caller.may_use(&application.owner, application.organization.unwrap_or(self.root_organization))
     }
 
@@ -67,6 +68,17 @@ pub(super) async fn create(
     root.check_addresses(&document)?;
     root.create_applications(&caller, checked).await?;
     Ok(Json(root.applications_for(&caller, Some(caller.name.as_str())).await?))
+}
+
+/// What would become of an SLA, were it handed in: what is wrong with it, and which clusters could take its services now. Changes
+/// nothing.
+#[utoipa::path(post, path = "/v1/validate", tag = "application", request_body = schema::Sla,
+    responses((status = 200, body = schema::Validation)))]
+pub(super) async fn validate(
+    State(root): State<Arc<Root>>,
+    Body(document): Body<Value>,
+) -> Result<Json<Validation>, Failure> {
+    Ok(Json(root.validate(&document).await?))
 }
 
 /// An application.

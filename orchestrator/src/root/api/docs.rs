@@ -14,7 +14,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::respond::ErrorBody;
-use super::{application, auth, cluster, endpoints, organization, service, user, worker};
+use super::{application, auth, cluster, endpoints, organization, overview, service, user, worker};
 use crate::root::access::Rule;
 
 /// `{"message": "…"}`.
@@ -38,10 +38,11 @@ impl Message {
         user::ask_for_reset, user::reset, user::list, user::list_of,
         organization::list, organization::create, organization::update, organization::delete,
         application::create, application::get, application::update, application::delete, application::list,
-        application::list_of,
+        application::list_of, application::validate,
         service::create, service::get, service::update, service::delete, service::list, service::list_of,
         service::deploy, service::undeploy, service::why,
         cluster::list, cluster::list_active, cluster::report, cluster::cordon, cluster::uncordon,
+        overview::status,
         worker::list, worker::cordon, worker::drain, worker::uncordon,
     ),
     components(schemas(ErrorBody)),

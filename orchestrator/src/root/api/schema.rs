@@ -106,6 +106,94 @@ pub(super) struct Cluster {
     last_modified_timestamp: f64,
 }
 
+/// What would become of an SLA.
+#[derive(Debug, ToSchema)]
+pub(super) struct Validation {
+    /// What is wrong with it; then there is nothing else.
+    problems: Vec<Invalid>,
+    applications: Vec<PlannedApplication>,
+}
+
+#[derive(Debug, ToSchema)]
+struct Invalid {
+    /// A JSON pointer; empty where the whole is meant.
+    pointer: String,
+    message: String,
+}
+
+#[derive(Debug, ToSchema)]
+struct PlannedApplication {
+    /// With its namespace.
+    name: String,
+    exists: bool,
+    services: Vec<PlannedService>,
+}
+
+#[derive(Debug, ToSchema)]
+struct PlannedService {
+    /// With its namespace.
+    name: String,
+    clusters: Vec<ClusterVerdict>,
+}
+
+/// Everything in numbers, and what somebody may have to act on.
+#[derive(Debug, ToSchema)]
+pub(super) struct Overview {
+    clusters: ClusterTotals,
+    workers: WorkerTotals,
+    apps: u64,
+    services: u64,
+    instances: InstanceTotals,
+    /// The most serious first.
+    problems: Vec<Problem>,
+}
+
+#[derive(Debug, ToSchema)]
+struct ClusterTotals {
+    active: u64,
+    total: u64,
+}
+
+#[derive(Debug, ToSchema)]
+struct WorkerTotals {
+    active: u32,
+    cordoned: u64,
+    draining: u64,
+    cpus: u32,
+    memory_free_mb: u64,
+}
+
+#[derive(Debug, ToSchema)]
+struct InstanceTotals {
+    running: u64,
+    waiting: u64,
+    failed: u64,
+}
+
+/// Something that a person may have to act on.
+#[derive(Debug, ToSchema)]
+struct Problem {
+    #[schema(pattern = "^(error|warning)$")]
+    severity: String,
+    /// A word that does not change, such as `cluster-lost`.
+    #[schema(pattern = "^[a-z-]+$")]
+    code: String,
+    /// Missing where the whole is meant.
+    subject: Option<Subject>,
+    /// Seconds since the epoch.
+    since: Option<f64>,
+    message: String,
+}
+
+#[derive(Debug, ToSchema)]
+struct Subject {
+    #[schema(pattern = "^(cluster|worker|service)$")]
+    kind: String,
+    #[schema(pattern = "^[0-9a-f]{24}$")]
+    id: String,
+    name: String,
+}
+
 /// What is known of workers.
 #[derive(Debug, ToSchema)]
 pub(super) struct Workers {

@@ -13,7 +13,7 @@ use crate::name::Target;
 use crate::plan::{Plan, find_app, find_service, plan};
 use crate::rollout::Goal;
 use crate::view::count;
-use crate::view::state::counts;
+use orchestrator::standing::counts;
 
 pub(crate) async fn apply(context: &Context, arguments: &Apply) -> Result<(), Failure> {
     let manifest = manifest::read(&arguments.file)?;

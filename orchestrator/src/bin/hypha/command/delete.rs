@@ -12,7 +12,7 @@ use crate::name::Target;
 use crate::rollout::seconds;
 use crate::terminal::Terminal;
 use crate::view::count;
-use crate::view::state::counts;
+use orchestrator::standing::counts;
 
 const PAUSE: Duration = Duration::from_millis(300);
 

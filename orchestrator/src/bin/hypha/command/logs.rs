@@ -16,7 +16,7 @@ use crate::output::Format;
 use crate::tail::Tail;
 use crate::terminal::Terminal;
 use crate::view::count;
-use crate::view::state::counts;
+use orchestrator::standing::counts;
 
 const PAUSE: Duration = Duration::from_secs(1);
 

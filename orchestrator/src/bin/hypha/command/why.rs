@@ -22,9 +22,9 @@ use crate::fleet::{Clusters, Fleet};
 use crate::name::Target;
 use crate::output::Format;
 use crate::terminal::Terminal;
-use crate::view::state::{cause, counts, is_ready, word};
 use crate::view::{age, count, megabytes};
 use crate::yaml;
+use orchestrator::standing::{cause, counts, is_ready, word};
 
 /// What can be said of one instance, or of a service that has none.
 #[derive(Debug, PartialEq)]

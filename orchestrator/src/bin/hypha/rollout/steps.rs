@@ -2,7 +2,7 @@
 
 use protocol::service::Service;
 
-use crate::view::state::{counts, is_ready};
+use orchestrator::standing::{counts, is_ready};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Steps {

@@ -9,7 +9,7 @@ use super::{Goal, Rollout, Seen, seconds};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Mood;
-use crate::view::state::{cause, counts, is_ready, mood, word};
+use orchestrator::standing::{cause, counts, is_ready, mood, word};
 
 /// How often an instance may fail before waiting longer is no use. The cluster goes on trying.
 const PATIENCE_WITH_FAILURES: u32 = 5;

@@ -6,7 +6,7 @@ use crate::api::App;
 use crate::fleet::Fleet;
 use crate::name::Target;
 use crate::output::{Column, Field, Mood, Row};
-use crate::view::state::standing;
+use orchestrator::standing::standing;
 
 pub(crate) const COLUMNS: &[Column] = &[
     Column::text("APP"),

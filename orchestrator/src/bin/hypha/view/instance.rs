@@ -7,7 +7,7 @@ use crate::fleet::{Clusters, Fleet};
 use crate::name::Target;
 use crate::output::{Column, Field, Row};
 use crate::view::age;
-use crate::view::state::{cause, mood, word};
+use orchestrator::standing::{cause, mood, word};
 
 pub(crate) const COLUMNS: &[Column] = &[
     Column::text("INSTANCE"),

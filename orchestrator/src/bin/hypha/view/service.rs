@@ -8,7 +8,7 @@ use crate::name::Target;
 use crate::output::{Column, Field, Row};
 use crate::view::instance::node;
 use crate::view::megabytes;
-use crate::view::state::{counts, standing};
+use orchestrator::standing::{counts, standing};
 
 pub(crate) const COLUMNS: &[Column] = &[
     Column::text("SERVICE"),

@@ -1,12 +1,21 @@
-//! States in words, and what they mean for who waits for them.
+//! How instances and services stand, in words, and what that means for who waits for them. Pure; the same for the root, which
+//! says what is wrong, and for `hypha`, which shows the rest.
 
 use protocol::service::{Instance, Service};
 use protocol::status::Status;
 
-use crate::output::Mood;
+/// How good a state is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    Plain,
+    Good,
+    Changing,
+    Bad,
+}
 
 /// The word for a state, as tables and progress show it.
-pub(crate) const fn word(status: Status) -> &'static str {
+#[must_use]
+pub const fn word(status: Status) -> &'static str {
     match status {
         Status::Requested => "requested",
         Status::ClusterScheduled => "accepted",
@@ -22,7 +31,9 @@ pub(crate) const fn word(status: Status) -> &'static str {
     }
 }
 
-pub(crate) const fn mood(status: Status) -> Mood {
+/// How good it is to be in this state.
+#[must_use]
+pub const fn mood(status: Status) -> Mood {
     match status {
         Status::Running | Status::Completed => Mood::Good,
         Status::Failed | Status::Dead => Mood::Bad,
@@ -33,16 +44,20 @@ pub(crate) const fn mood(status: Status) -> Mood {
 
 /// Whether the instance is one of those that were asked for, whatever became of it so far: the cluster starts again
 /// what failed, and what has done its one task is not to do it twice.
-pub(crate) fn counts(instance: &Instance) -> bool {
+#[must_use]
+pub fn counts(instance: &Instance) -> bool {
     instance.status != Status::Undeployed
 }
 
-pub(crate) fn is_ready(instance: &Instance) -> bool {
+/// Whether it does what it is for, or has done it.
+#[must_use]
+pub fn is_ready(instance: &Instance) -> bool {
     matches!(instance.status, Status::Running | Status::Completed)
 }
 
 /// Why it is as it is: what the root says, else what the state itself means. Nothing for what is as it should be.
-pub(crate) fn cause(status: Status, detail: Option<&str>) -> String {
+#[must_use]
+pub fn cause(status: Status, detail: Option<&str>) -> String {
     if matches!(status, Status::Running | Status::Completed | Status::Undeployed) {
         return String::new();
     }
@@ -74,17 +89,20 @@ const fn meaning(status: Status) -> &'static str {
 
 /// How a service stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Standing {
-    pub(crate) ready: usize,
-    pub(crate) total: usize,
-    pub(crate) word: &'static str,
-    pub(crate) mood: Mood,
+pub struct Standing {
+    /// Of those that were asked for.
+    pub ready: usize,
+    /// All that were asked for.
+    pub total: usize,
+    pub word: &'static str,
+    pub mood: Mood,
     /// Empty when all is well.
-    pub(crate) cause: String,
+    pub cause: String,
 }
 
 /// The worst of the instances speaks for the service; before it, that one could not be placed at all.
-pub(crate) fn standing(service: &Service) -> Standing {
+#[must_use]
+pub fn standing(service: &Service) -> Standing {
     let total = service.instance_list.iter().filter(|instance| counts(instance)).count();
     let ready = service.instance_list.iter().filter(|instance| is_ready(instance)).count();
     let unplaced = service.status.filter(|status| status.is_unschedulable());
@@ -112,17 +130,26 @@ pub(crate) fn standing(service: &Service) -> Standing {
 
 #[cfg(test)]
 mod tests {
-    use protocol::service::Instance;
+    use protocol::service::{Instance, Service};
     use protocol::status::Status;
+    use serde_json::json;
 
-    use super::{cause, standing};
-    use crate::output::Mood;
-    use crate::sample;
+    use super::{Mood, cause, standing};
+
+    fn service() -> Service {
+        serde_json::from_value(json!({
+            "_id": "6b033dc62c1f07cbdcd88440", "applicationID": "6b033dc62c1f07cbdcd88441",
+            "job_name": "shop.prod.web.prod", "app_name": "shop", "app_ns": "prod",
+            "service_name": "web", "service_ns": "prod",
+            "microserviceID": "", "microservice_name": "web", "microservice_namespace": "prod", "virtualization": "container",
+        "code": "busybox", "image": "busybox",
+        }))
+        .unwrap()
+    }
 
     #[test]
     fn the_worst_instance_speaks_for_the_service() {
-        let app = sample::app(1, "shop", "prod");
-        let mut service = sample::service(&app, 2, "web");
+        let mut service = service();
         service.instance_list = vec![
             Instance::new(0, Status::Running),
             Instance { status_detail: Some("image not found".into()), ..Instance::new(1, Status::Failed) },
@@ -136,8 +163,7 @@ mod tests {
 
     #[test]
     fn a_service_that_does_not_fit_says_so() {
-        let app = sample::app(1, "shop", "prod");
-        let mut service = sample::service(&app, 2, "web");
+        let mut service = service();
         service.status = Some(Status::NoActiveClusterWithCapacity);
         service.status_detail = Some("Waiting for scheduling decision".into());
         let standing = standing(&service);
