@@ -49,6 +49,8 @@ mod reset;
 pub mod role;
 mod session;
 pub mod signing_key;
+mod stream;
+mod streams;
 pub mod subnet;
 pub mod token;
 pub mod user;
@@ -76,6 +78,7 @@ use self::password::Gate;
 use self::pool::Pool;
 use self::session::Attempts;
 use self::signing_key::KeyError;
+use self::streams::Streams;
 use self::token::Tokens;
 use crate::clock;
 use crate::data_dir::{DataDir, DataDirError};
@@ -136,6 +139,7 @@ struct Root {
     notices: Notify,
     /// A cluster was heard of: whoever waits to try it again need not wait longer.
     heard: tokio::sync::broadcast::Sender<Id>,
+    streams: Streams,
 }
 
 /// A root that holds its data directory and its ports, and answers nobody yet.
@@ -217,10 +221,16 @@ impl Bound {
         tasks.spawn(dispatch::run(root.clone(), dispatch::Lane::Notices, background.clone()));
         tasks.spawn(outage::run(root.clone(), background.clone()));
         tasks.spawn(expiry::run(root.clone(), background.clone()));
+        let streams = root.streams.stop.clone();
+        let end_streams = async {
+            shutdown.cancelled().await;
+            streams.cancel();
+        };
         tokio::join!(
+            end_streams,
             http::serve(api, api::router(root.clone()), shutdown.clone()),
             http::serve(net, net::router(root.clone()), shutdown.clone()),
-            grpc::serve(grpc, root, shutdown),
+            grpc::serve(grpc, root, shutdown.clone()),
         );
         background.cancel();
         tasks.close();
@@ -265,6 +275,7 @@ impl Root {
             commands: Notify::new(),
             notices: Notify::new(),
             heard: tokio::sync::broadcast::channel(64).0,
+            streams: Streams::new(),
         })
     }
 

@@ -14,6 +14,7 @@ mod overview;
 mod respond;
 pub(super) mod schema;
 mod service;
+mod stream;
 mod user;
 mod worker;
 
@@ -91,6 +92,7 @@ fn endpoints() -> Vec<Endpoint> {
         endpoint(POST, "/api/information/{id}", Rule::Anyone, cluster::report)
             .reading_up_to(REPORT_MAX),
 
+        endpoint(GET, "/v1/stream", Rule::One(EVERYBODY), stream::listen),
         endpoint(GET, "/v1/status", Rule::One(EVERYBODY), overview::status),
         endpoint(POST, "/v1/validate", Rule::One(APPLICATIONS), application::validate),
         endpoint(GET, "/v1/why/{id}", Rule::One(APPLICATIONS), service::why),

@@ -49,6 +49,8 @@ pub(super) enum Failure {
     Cluster(String),
     #[error("All blocks of worker addresses are given out.")]
     NoSubnet,
+    #[error("Too many listen to what changes already.")]
+    Listeners,
     #[error(transparent)]
     Store(#[from] StoreError),
 }

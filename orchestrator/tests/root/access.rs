@@ -28,7 +28,7 @@ enum For {
     ApplicationPeople,
 }
 
-const TABLE: [(&str, &str, For); 40] = [
+const TABLE: [(&str, &str, For); 43] = [
     ("POST", "/api/auth/login", For::Everybody),
     ("POST", "/api/auth/refresh", For::RefreshTokens),
     ("POST", "/api/auth/register", For::Administrators),
@@ -62,6 +62,9 @@ const TABLE: [(&str, &str, For); 40] = [
     ("GET", "/api/clusters", For::Everybody),
     ("GET", "/api/clusters/active", For::Everybody),
     ("POST", "/api/information/{id}", For::Everybody),
+    ("GET", "/v1/stream", For::Users),
+    ("GET", "/v1/status", For::Users),
+    ("POST", "/v1/validate", For::ApplicationPeople),
     ("GET", "/v1/why/{id}", For::ApplicationPeople),
     ("POST", "/v1/clusters/{id}/cordon", For::Operators),
     ("POST", "/v1/clusters/{id}/uncordon", For::Operators),
@@ -99,6 +102,8 @@ fn path(pattern: &str, username: &str) -> String {
         .replace("{id}", id)
         .replace("{organization}", id)
         .replace("{number}", "0")
+        // What has no end is asked for so that it ends at once.
+        .replace("/v1/stream", "/v1/stream?topics=none")
 }
 
 #[tokio::test]

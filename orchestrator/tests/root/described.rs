@@ -98,6 +98,7 @@ async fn answers_are_as_described() {
         ("/api/clusters", ""),
         ("/api/clusters/active", ""),
         ("/v1/why/{id}", service),
+        ("/v1/status", ""),
         ("/v1/workers", ""),
         ("/api/organization", ""),
         ("/api/user/{username}", "Admin"),

@@ -14,6 +14,7 @@ mod described;
 mod escalates;
 mod foreseen;
 mod fuzzed;
+mod listens;
 mod logins;
 mod organizations;
 mod outage;

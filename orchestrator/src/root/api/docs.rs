@@ -14,7 +14,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::respond::ErrorBody;
-use super::{application, auth, cluster, endpoints, organization, overview, service, user, worker};
+use super::{application, auth, cluster, endpoints, organization, overview, service, stream, user, worker};
 use crate::root::access::Rule;
 
 /// `{"message": "…"}`.
@@ -42,7 +42,7 @@ impl Message {
         service::create, service::get, service::update, service::delete, service::list, service::list_of,
         service::deploy, service::undeploy, service::why,
         cluster::list, cluster::list_active, cluster::report, cluster::cordon, cluster::uncordon,
-        overview::status,
+        overview::status, stream::listen,
         worker::list, worker::cordon, worker::drain, worker::uncordon,
     ),
     components(schemas(ErrorBody)),

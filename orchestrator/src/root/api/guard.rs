@@ -49,7 +49,7 @@ async fn admit(root: &Root, rule: Rule, request: &mut Request) -> Result<(), Fai
     Ok(())
 }
 
-fn bearer(headers: &HeaderMap) -> Result<&str, Failure> {
+pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Failure> {
     let value = headers.get(header::AUTHORIZATION).ok_or(Failure::NoToken)?;
     let (scheme, token) =
         value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or(Failure::NoToken)?;

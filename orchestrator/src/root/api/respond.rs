@@ -48,7 +48,9 @@ impl IntoResponse for Failure {
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Cluster(_) => StatusCode::BAD_GATEWAY,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Pool(_) | Self::NoSubnet | Self::NoMail => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Pool(_) | Self::NoSubnet | Self::NoMail | Self::Listeners => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Store(error) if error.is_full() => StatusCode::INSUFFICIENT_STORAGE,
             Self::Store(_) | Self::Password(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };

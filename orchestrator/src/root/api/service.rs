@@ -22,7 +22,7 @@ use crate::sla::{self, Violation};
 
 impl Root {
     /// A service as clients read it: what is stored, with what was last observed.
-    fn document(&self, record: Record) -> Value {
+    pub(in crate::root) fn document(&self, record: Record) -> Value {
         let mut service = record.service;
         {
             let (live, now) = (self.live(), clock::moment());
