@@ -15,6 +15,7 @@ const GONE_MAX: usize = 4096;
 /// What can be listened to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Topic {
+    Applications,
     Clusters,
     Services,
     Workers,
@@ -23,10 +24,12 @@ pub(super) enum Topic {
 }
 
 impl Topic {
-    pub(super) const ALL: [Self; 4] = [Self::Clusters, Self::Services, Self::Workers, Self::Status];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Applications, Self::Clusters, Self::Services, Self::Workers, Self::Status];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
+            Self::Applications => "applications",
             Self::Clusters => "clusters",
             Self::Services => "services",
             Self::Workers => "workers",

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Root;
+use super::application::Document;
 use super::stream::{Ledger, Owner, Thing, Topic};
 use crate::object_id;
 use crate::store::StoreError;
@@ -70,24 +71,28 @@ impl Root {
     }
 
     async fn things(&self) -> Result<Vec<Thing>, StoreError> {
-        let applications = self.applications().await?.into_iter();
-        let owners: BTreeMap<Id, Owner> = applications
-            .map(|one| (one.id, Some((one.owner, one.organization.unwrap_or(self.root_organization)))))
-            .collect();
-        let mut things = Vec::new();
+        let (mut owners, mut things) = (BTreeMap::<Id, Owner>::new(), Vec::new());
+        for application in self.applications().await? {
+            let id = application.id;
+            let organization = application.organization.unwrap_or(self.root_organization);
+            let owner = Some((application.owner.clone(), organization));
+            owners.insert(id, owner.clone());
+            let document = json!(Document::from(application));
+            things.push(Thing { topic: Topic::Applications, id, owner, document });
+        }
         for record in self.services().await? {
             // One whose application is being deleted is told of as gone.
             let Some(owner) = owners.get(&record.service.application_id) else { continue };
             let id = record.service.id;
             let mut document = self.document(record);
             for instance in document["instance_list"].as_array_mut().into_iter().flatten() {
-                strip(instance);
+                leave_out(instance);
             }
             things.push(Thing { topic: Topic::Services, id, owner: owner.clone(), document });
         }
         for cluster in self.cluster_documents().await? {
             let mut document = json!(cluster);
-            strip(&mut document);
+            leave_out(&mut document);
             things.push(Thing { topic: Topic::Clusters, id: cluster.id, owner: None, document });
         }
         for worker in self.workers().await?.workers {
@@ -98,8 +103,13 @@ impl Root {
     }
 }
 
-fn strip(document: &mut Value) {
-    if let Some(document) = document.as_object_mut() {
-        document.retain(|key, _| !NOT_TOLD.contains(&key.as_str()));
+/// Empties what is not told: the keys stay, as those who read documents expect them.
+fn leave_out(document: &mut Value) {
+    for key in NOT_TOLD {
+        match document.get_mut(key) {
+            Some(Value::Array(list)) => list.clear(),
+            Some(Value::String(text)) => text.clear(),
+            _ => {}
+        }
     }
 }

@@ -8,3 +8,4 @@ mod offline;
 mod program;
 mod rollout;
 mod root;
+mod watch;

@@ -129,6 +129,24 @@ fn scaling_up_and_down_is_watched_to_its_end() {
 }
 
 #[test]
+fn a_dry_run_tells_what_would_be_done_and_does_nothing() {
+    let Fleet { admin, .. } = &fleet();
+    let run = apply(admin, &json!({ "instances": 2 }), &["--dry-run"]).exits(0);
+    let row = run.answer.lines().nth(1).unwrap_or_default();
+    assert_eq!(row, "hello/web  create         +2  home     -", "{run:#?}");
+    run.says("nothing was done");
+    assert_eq!(admin.hypha(&["get", "services", "-o", "json"]).exits(0).json(), json!([]));
+    let run = apply(admin, &json!({ "memory": 4000 }), &["--dry-run", "-o", "json"]).exits(5);
+    assert_eq!(run.json()[0]["name"], "hello/web");
+    assert_eq!(run.error()["code"], "E-NOT-PLACED", "{run:#?}");
+    apply(admin, &json!({}), &[]).exits(0);
+    let run = apply(admin, &json!({}), &["--dry-run"]).exits(0);
+    assert!(run.answer.contains("keep"), "{run:#?}");
+    let run = apply(admin, &json!({ "addresses": { "rr_ip": "192.0.2.1" } }), &["--dry-run"]).exits(2);
+    run.says("addresses.rr_ip");
+}
+
+#[test]
 fn what_fails_is_told_with_its_reason_and_exit_1() {
     let Fleet { admin, .. } = &fleet();
     let run = apply(admin, &json!({ "code": "docker.io/hypha/missing:1" }), &["--timeout", "3s"]).exits(1);

@@ -13,9 +13,20 @@ pub(crate) struct Root {
 
 impl Root {
     pub(crate) fn start() -> Self {
-        let data = tempfile::tempdir().expect("make a data directory");
+        Self::open(tempfile::tempdir().expect("make a data directory"), ["0"; 3])
+    }
+
+    /// The same root anew, on the same ports.
+    pub(crate) fn restart(self) -> Self {
+        let Self { daemon, data, .. } = self;
+        let ports = ["api", "grpc", "net"].map(|name| daemon.port(name).to_owned());
+        drop(daemon);
+        Self::open(data, ports.each_ref().map(String::as_str))
+    }
+
+    fn open(data: TempDir, [api, grpc, net]: [&str; 3]) -> Self {
         let folder = data.path().join("root").display().to_string();
-        let ports = ["--port", "0", "--grpc-port", "0", "--net-port", "0"];
+        let ports = ["--port", api, "--grpc-port", grpc, "--net-port", net];
         let daemon =
             Daemon::start(&[&["root", "--bind", "127.0.0.1", "--data-dir", &folder], &ports[..]].concat());
         let url = format!("http://{}", daemon.field("api"));

@@ -1,6 +1,7 @@
 //! The root's HTTP API, as far as the command line uses it: calls in, documents out.
 
 mod document;
+mod listening;
 mod refusal;
 
 use std::cell::RefCell;
@@ -8,11 +9,13 @@ use std::time::Duration;
 
 use protocol::id::Id;
 use protocol::overview::Overview;
-use reqwest::Method;
+use protocol::validation::Validation;
+use reqwest::{ClientBuilder, Method, Response};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 pub(crate) use self::document::{App, Fetched, Told};
+pub(crate) use self::listening::{Change, Listening, Topic};
 pub(crate) use self::refusal::{ApiError, Unreachable};
 use crate::address::Address;
 use crate::session::Session;
@@ -22,6 +25,8 @@ use protocol::service::Service;
 
 /// A host that does not answer the handshake within this time is taken for unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A root that is listened to gives a sign of life every 15 s.
+const SILENCE_MAX: Duration = Duration::from_secs(40);
 
 /// A connection to one root, logged in or not.
 #[derive(Debug)]
@@ -59,15 +64,7 @@ impl Client {
         timeout: Duration,
         renewed: fn(&Session),
     ) -> Result<Self, ApiError> {
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("hypha/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(timeout)
-            .tcp_nodelay(true);
-        if root.is_loopback() {
-            builder = builder.no_proxy();
-        }
-        let http = builder.build().map_err(ApiError::Setup)?;
+        let http = http(&root).timeout(timeout).build().map_err(ApiError::Setup)?;
         Ok(Self {
             http,
             root,
@@ -115,11 +112,11 @@ impl Client {
         self.get("/v1/workers").await
     }
 
-    /// Why the instances of a service are where they are.
     pub(crate) async fn overview(&self) -> Result<Overview, ApiError> {
         self.get("/v1/status").await
     }
 
+    /// Why the instances of a service are where they are.
     pub(crate) async fn why(&self, service: Id) -> Result<Why, ApiError> {
         self.get(&format!("/v1/why/{service}")).await
     }
@@ -173,18 +170,51 @@ impl Client {
         self.read(path, answer)
     }
 
-    /// One request, logged in. A token that has run out is renewed once: it lives for ten minutes, the right to
-    /// renew it for days.
+    /// What would become of an SLA document. Nothing is made of it.
+    pub(crate) async fn validate(&self, document: &Value) -> Result<Validation, ApiError> {
+        const PATH: &str = "/v1/validate";
+        let answer = self.call(Method::POST, PATH, Some(document)).await?;
+        self.read(PATH, answer)
+    }
+
+    /// Listens to what changes since `moment`, or to everything from its beginning.
+    pub(crate) async fn listen(&self, topics: &[Topic], moment: Option<&str>) -> Result<Listening, ApiError> {
+        let names: Vec<_> = topics.iter().map(|topic| topic.name()).collect();
+        let path = format!("/v1/stream?topics={}", names.join(","));
+        let http = http(&self.root).read_timeout(SILENCE_MAX).build().map_err(ApiError::Setup)?;
+        let open = async |token: String| {
+            let mut request = http.get(format!("{}{path}", self.root)).bearer_auth(token);
+            if let Some(moment) = moment {
+                request = request.header("Last-Event-ID", moment);
+            }
+            let answer = request.send().await.map_err(|source| self.unreachable(source))?;
+            if answer.status().is_success() {
+                Ok(answer)
+            } else {
+                Err(self.refusal(&Method::GET, &path, answer).await?)
+            }
+        };
+        let response = self.logged_in(open).await?;
+        Ok(Listening::new(self.root.clone(), path, response))
+    }
+
+    /// One request, logged in.
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, ApiError> {
+        self.logged_in(async |token: String| self.send(method.clone(), path, body, Some(&token)).await).await
+    }
+
+    /// A request with the token. One that has run out is renewed once: it lives for ten minutes, the right to renew
+    /// it for days.
+    async fn logged_in<T>(
+        &self,
+        request: impl AsyncFn(String) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
         let Some(session) = self.session() else {
             return Err(ApiError::NotLoggedIn { root: self.root.clone() });
         };
-        let answer = self.send(method.clone(), path, body, Some(&session.token)).await;
+        let answer = request(session.token.clone()).await;
         match (answer, &session.refresh_token) {
-            (Err(ApiError::Expired { .. }), Some(_)) => {
-                let token = self.renew(&session).await?;
-                self.send(method, path, body, Some(&token)).await
-            }
+            (Err(ApiError::Expired { .. }), Some(_)) => request(self.renew(&session).await?).await,
             (answer, _) => answer,
         }
     }
@@ -222,7 +252,6 @@ impl Client {
         body: Option<&Value>,
         token: Option<&str>,
     ) -> Result<Value, ApiError> {
-        let unreachable = |source| Unreachable { root: self.root.clone(), source };
         let mut request = self.http.request(method.clone(), format!("{}{path}", self.root));
         if let Some(token) = token {
             request = request.bearer_auth(token);
@@ -230,18 +259,35 @@ impl Client {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let answer = request.send().await.map_err(unreachable)?;
-        let status = answer.status();
-        let bytes = answer.bytes().await.map_err(unreachable)?;
-        let value = document::value(&bytes);
-        if status.is_success() {
-            return value.ok_or_else(|| ApiError::foreign(&self.root, path, "no JSON"));
+        let answer = request.send().await.map_err(|source| self.unreachable(source))?;
+        if !answer.status().is_success() {
+            return Err(self.refusal(&method, path, answer).await?);
         }
-        Err(refusal::read(&self.root, &method, path, status, value.as_ref(), &bytes))
+        let bytes = answer.bytes().await.map_err(|source| self.unreachable(source))?;
+        document::value(&bytes).ok_or_else(|| ApiError::foreign(&self.root, path, "no JSON"))
+    }
+
+    /// What an answer that is no success says.
+    async fn refusal(&self, method: &Method, path: &str, answer: Response) -> Result<ApiError, Unreachable> {
+        let status = answer.status();
+        let bytes = answer.bytes().await.map_err(|source| self.unreachable(source))?;
+        Ok(refusal::read(&self.root, method, path, status, document::value(&bytes).as_ref(), &bytes))
+    }
+
+    fn unreachable(&self, source: reqwest::Error) -> Unreachable {
+        Unreachable { root: self.root.clone(), source }
     }
 
     fn read<T: DeserializeOwned>(&self, path: &str, answer: Value) -> Result<T, ApiError> {
         serde_json::from_value(answer)
             .map_err(|error| ApiError::foreign(&self.root, path, &error.to_string()))
     }
+}
+
+fn http(root: &Address) -> ClientBuilder {
+    let builder = reqwest::Client::builder()
+        .user_agent(concat!("hypha/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true);
+    if root.is_loopback() { builder.no_proxy() } else { builder }
 }

@@ -123,14 +123,17 @@ pub(crate) struct Apply {
     /// SLA file (v2, JSON), `-` for stdin.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Create, but start no instance.
+    /// Do nothing: show what would be done, and which clusters have room for one instance of each service now.
     #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Create, but start no instance.
+    #[arg(long, conflicts_with = "dry_run")]
     pub(crate) no_start: bool,
     #[command(flatten)]
     pub(crate) patience: Patience,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Get {
     /// apps (a), services (svc, s), instances (i), clusters (cl), workers (w, nodes).
     pub(crate) kind: Kind,
@@ -140,6 +143,9 @@ pub(crate) struct Get {
     /// Only what belongs to this application.
     #[arg(short, long)]
     pub(crate) app: Option<String>,
+    /// Stay and show what changes: a terminal is drawn anew, a pipe gets a line of JSON for each change.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
 }
 
 #[derive(Debug, Args)]

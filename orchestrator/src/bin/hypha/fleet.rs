@@ -31,9 +31,13 @@ pub(crate) struct Workers {
 }
 
 impl Fleet {
-    /// Sorted by name, so that two looks at the same fleet look the same.
     pub(crate) async fn fetch(client: &Client) -> Result<Self, ApiError> {
-        let (mut apps, mut services) = futures::try_join!(client.apps(), client.services())?;
+        let (apps, services) = futures::try_join!(client.apps(), client.services())?;
+        Ok(Self::new(apps, services))
+    }
+
+    /// Sorted by name, so that two looks at the same fleet look the same.
+    pub(crate) fn new(mut apps: Vec<Fetched<App>>, mut services: Vec<Fetched<Service>>) -> Self {
         apps.sort_by(|a, b| {
             (&a.document.name, &a.document.namespace).cmp(&(&b.document.name, &b.document.namespace))
         });
@@ -43,7 +47,7 @@ impl Fleet {
         for service in &mut services {
             service.instance_list.sort_by_key(|instance| instance.instance_number);
         }
-        Ok(Self { apps, app_documents, services, service_documents })
+        Self { apps, app_documents, services, service_documents }
     }
 
     pub(crate) fn names(&self) -> Names<'_> {
@@ -61,10 +65,14 @@ impl Fleet {
 
 impl Clusters {
     pub(crate) async fn fetch(client: &Client) -> Result<Self, ApiError> {
-        let mut clusters = client.clusters().await?;
+        Ok(Self::new(client.clusters().await?))
+    }
+
+    /// Sorted by name.
+    pub(crate) fn new(mut clusters: Vec<Fetched<Cluster>>) -> Self {
         clusters.sort_by(|a, b| a.document.cluster_name.cmp(&b.document.cluster_name));
         let (clusters, documents) = split(clusters);
-        Ok(Self { clusters, documents })
+        Self { clusters, documents }
     }
 
     /// The name of a cluster; nothing for one that is not known.
@@ -76,9 +84,15 @@ impl Clusters {
 
 impl Workers {
     pub(crate) async fn fetch(client: &Client) -> Result<Self, ApiError> {
-        let Told { workers, untold } = client.workers().await?;
+        Ok(Self::new(client.workers().await?))
+    }
+
+    /// Sorted by cluster, then by name.
+    pub(crate) fn new(Told { mut workers, untold }: Told) -> Self {
+        let key = |of: &Fetched<Worker>| (of.document.cluster_name.clone(), of.document.worker.name.clone());
+        workers.sort_by_cached_key(key);
         let (workers, documents) = split(workers);
-        Ok(Self { workers, documents, untold })
+        Self { workers, documents, untold }
     }
 }
 

@@ -104,6 +104,16 @@ impl Manifest {
         self.document.applications.iter()
     }
 
+    /// The document as it was written, every key kept.
+    pub(crate) const fn raw(&self) -> &Value {
+        &self.raw
+    }
+
+    /// Line and column of a path, or of the nearest thing around it.
+    pub(crate) fn position(&self, path: &str) -> (usize, usize) {
+        locate(&self.text, path)
+    }
+
     /// The document reduced to a part of it.
     pub(crate) fn select(&self, part: &Part) -> Value {
         let mut document = self.raw.clone();
@@ -131,7 +141,7 @@ impl Manifest {
             findings.file = Some(self.file.clone());
             for problem in &mut findings.problems {
                 problem.path = part.original(&problem.path);
-                problem.position = Some(locate(&self.text, &problem.path));
+                problem.position = Some(self.position(&problem.path));
             }
         }
         failure

@@ -127,6 +127,23 @@ impl Terminal {
         Table::new().width()
     }
 
+    /// Rows of the terminal behind stdout, if it is one on which one can go back to what was written.
+    pub(crate) fn height() -> Option<u16> {
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let stdout = io::stdout();
+        let size = rustix::termios::tcgetwinsize(&stdout).ok().filter(|_| !is_dumb)?;
+        Some(size.ws_row).filter(|rows| *rows > 0)
+    }
+
+    /// Draws the whole terminal anew. An error tells that nobody sees it.
+    pub(crate) fn redraw(text: &str) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        // From the top, each line over what was there: a terminal that is emptied first would flicker.
+        let lines: String = text.lines().map(|line| format!("{line}\x1b[K\n")).collect();
+        write!(stdout, "\x1b[H{lines}\x1b[J")?;
+        stdout.flush()
+    }
+
     /// Whether a question would be seen and could be answered.
     pub(crate) fn can_ask() -> bool {
         io::stdin().is_terminal() && io::stderr().is_terminal()

@@ -1,5 +1,7 @@
 //! `apply`: makes true what an SLA file says. Twice is once.
 
+mod dry_run;
+
 use crate::api::Client;
 use crate::args::Apply;
 use crate::command::get::some_services;
@@ -22,6 +24,9 @@ pub(crate) async fn apply(context: &Context, arguments: &Apply) -> Result<(), Fa
     let plan = plan(&manifest.document, &before)?;
     for service in &plan.left_alone {
         context.terminal.say(&format!("{service} is not in {}: left as it is", manifest.file));
+    }
+    if arguments.dry_run {
+        return dry_run::dry_run(context, &client, &manifest, &plan, &before).await;
     }
     create(context, &client, &manifest, &plan).await?;
     let fleet = if plan.is_empty() { before } else { Fleet::fetch(&client).await? };

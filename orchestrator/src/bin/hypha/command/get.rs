@@ -1,10 +1,14 @@
-//! `get`: lists.
+//! `get`: lists, and what changes in them.
+
+mod mirror;
+mod watch;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use protocol::service::Service;
 use serde_json::Value;
 
+use crate::api::{ApiError, Client};
 use crate::args::{Get, Kind};
 use crate::command::worker;
 use crate::context::Context;
@@ -15,35 +19,61 @@ use crate::name::Target;
 use crate::output::{Listing, Row};
 use crate::view::{app, cluster, instance, service};
 
+/// What is known of the root, as far as it takes for one kind of list.
+#[derive(Debug, Default)]
+struct Seen {
+    fleet: Fleet,
+    clusters: Clusters,
+    workers: Workers,
+}
+
+impl Seen {
+    async fn fetch(client: &Client, kind: Kind) -> Result<Self, ApiError> {
+        Ok(match kind {
+            Kind::App | Kind::Service => Self { fleet: Fleet::fetch(client).await?, ..Self::default() },
+            Kind::Instance => {
+                let (fleet, clusters) = futures::try_join!(Fleet::fetch(client), Clusters::fetch(client))?;
+                Self { fleet, clusters, ..Self::default() }
+            }
+            Kind::Cluster => Self { clusters: Clusters::fetch(client).await?, ..Self::default() },
+            Kind::Worker => Self { workers: Workers::fetch(client).await?, ..Self::default() },
+        })
+    }
+}
+
 pub(crate) async fn get(context: &Context, arguments: &Get) -> Result<(), Failure> {
     let client = context.client()?;
-    let nothing = match arguments.kind {
+    let kind = arguments.kind;
+    let seen = Seen::fetch(&client, kind).await?;
+    let listing = listing(&seen, arguments)?;
+    if kind == Kind::Worker && arguments.names.is_empty() {
+        worker::say_what_is_untold(context, &seen.workers);
+    }
+    if arguments.watch {
+        return watch::watch(context, &client, arguments).await;
+    }
+    context.list(&listing, nothing(kind))
+}
+
+/// What is said where there is nothing to list.
+const fn nothing(kind: Kind) -> &'static str {
+    match kind {
         Kind::App | Kind::Service => "nothing is deployed here  hypha apply -f FILE",
         Kind::Instance => "no instance here  hypha apply -f FILE, hypha scale SERVICE=N",
         Kind::Cluster => "no cluster has joined yet  orchestrator cluster --system-manager-url HOST",
         Kind::Worker => "no worker has joined yet  node-engine -a CLUSTER",
-    };
-    let listing = match arguments.kind {
-        Kind::Cluster => clusters(&Clusters::fetch(&client).await?, &arguments.names)?,
-        Kind::Worker => {
-            let workers = Workers::fetch(&client).await?;
-            if arguments.names.is_empty() {
-                worker::say_what_is_untold(context, &workers);
-            }
-            worker::listing(&workers, &arguments.names, now())?
-        }
-        Kind::App | Kind::Service => {
-            let fleet = Fleet::fetch(&client).await?;
-            let wanted = Wanted::find(&fleet, arguments)?;
-            if arguments.kind == Kind::App { apps(&fleet, &wanted) } else { services(&fleet, &wanted) }
-        }
-        Kind::Instance => {
-            let (fleet, clusters) = futures::try_join!(Fleet::fetch(&client), Clusters::fetch(&client))?;
-            let wanted = Wanted::find(&fleet, arguments)?;
-            instances(&fleet, &clusters, &wanted, now())
-        }
-    };
-    context.list(&listing, nothing)
+    }
+}
+
+fn listing(seen: &Seen, arguments: &Get) -> Result<Listing, Failure> {
+    let Seen { fleet, clusters: known, workers } = seen;
+    match arguments.kind {
+        Kind::App => Ok(apps(fleet, &Wanted::find(fleet, arguments)?)),
+        Kind::Service => Ok(services(fleet, &Wanted::find(fleet, arguments)?)),
+        Kind::Instance => Ok(instances(fleet, known, &Wanted::find(fleet, arguments)?, now())),
+        Kind::Cluster => clusters(known, &arguments.names),
+        Kind::Worker => worker::listing(workers, &arguments.names, now()),
+    }
 }
 
 /// Seconds since the epoch.

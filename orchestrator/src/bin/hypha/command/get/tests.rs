@@ -41,7 +41,7 @@ fn home() -> Clusters {
 
 fn wanted(fleet: &Fleet, kind: Kind, names: &[&str]) -> Wanted {
     let names = names.iter().map(ToString::to_string).collect();
-    Wanted::find(fleet, &Get { kind, names, app: None }).unwrap()
+    Wanted::find(fleet, &Get { kind, names, app: None, watch: false }).unwrap()
 }
 
 fn check(listing: &Listing, expected: &str) {
@@ -124,7 +124,7 @@ fn instances_in_json_say_whose_they_are() {
 #[test]
 fn an_unknown_name_is_not_an_empty_list() {
     let fleet = fleet();
-    let get = Get { kind: Kind::Service, names: vec!["wbe".into()], app: None };
+    let get = Get { kind: Kind::Service, names: vec!["wbe".into()], app: None, watch: false };
     let failure = Wanted::find(&fleet, &get).unwrap_err();
     assert_eq!((failure.exit, failure.nearest), (Exit::NotFound, vec!["hello/web".to_owned()]));
     assert_eq!(clusters(&home(), &["hom".into()]).unwrap_err().exit, Exit::NotFound);
