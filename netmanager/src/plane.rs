@@ -87,12 +87,15 @@ impl Plane {
         let mut fallback = None;
         let opened = match choice {
             Choice::Ebpf => {
-                if let Err(error) = try_packets(options) {
-                    let error = chain(&error);
-                    tracing::error!(
-                        error,
-                        "the data plane in the kernel is used all the same, as it was asked for"
-                    );
+                match try_packets(options) {
+                    Err(error @ PlaneError::Packets(_)) => {
+                        let error = chain(&error);
+                        tracing::error!(
+                            error,
+                            "the data plane in the kernel is used all the same, as it was asked for"
+                        );
+                    }
+                    tried => tried?,
                 }
                 Self::in_kernel(options)
             }
