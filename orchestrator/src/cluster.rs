@@ -41,6 +41,7 @@ use crate::broker::Broker;
 use crate::broker::access::Roster;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::http::{self, BindError};
+use crate::store::etcd::lost;
 use crate::store::{Store, StoreError};
 
 /// Events that wait for the one task that takes them. A full queue slows down the connections they come from.
@@ -59,6 +60,9 @@ pub enum ClusterError {
     Keep(#[source] StoreError),
     #[error("set up the HTTP client")]
     HttpClient(#[source] reqwest::Error),
+    /// It was silent for too long.
+    #[error("another process may lead this cluster now: etcd did not hear of this one in time")]
+    Deposed,
     #[error("find out which port was given")]
     LocalAddress(#[source] std::io::Error),
 }
@@ -89,7 +93,12 @@ pub async fn run_and_tell(
     tell: impl FnOnce(Addresses),
 ) -> Result<(), ClusterError> {
     let data_dir = DataDir::open(&config.data_dir)?;
-    let store = data_dir.store()?;
+    let prefix = format!("hypha/cluster/{}", config.name);
+    let (store, leadership) = tokio::select! {
+        state = data_dir.state(config.store.as_ref(), &prefix) => state?,
+        // It may wait for another one to be gone.
+        () = shutdown.cancelled() => return Ok(()),
+    };
     let kept = read(&store).await.map_err(ClusterError::Read)?;
     let id = kept.id;
     let rules = Rules {
@@ -149,10 +158,16 @@ pub async fn run_and_tell(
 
     let control =
         Control { state, store, broker, roster, root, announcer, news, tasks: tasks.clone(), commands };
-    let outcome = control.run(events, inbox, stop.clone()).await.map_err(ClusterError::Keep);
+    let outcome = tokio::select! {
+        outcome = control.run(events, inbox, stop.clone()) => outcome.map_err(ClusterError::Keep),
+        () = lost(leadership.as_ref()) => Err(ClusterError::Deposed),
+    };
     stop.cancel();
     tasks.close();
     tasks.wait().await;
+    if let (Ok(()), Some(leadership)) = (&outcome, leadership) {
+        leadership.give_up().await;
+    }
     outcome
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::store::etcd::{Etcd, Leadership, Location};
 use crate::store::{Store, StoreError};
 
 /// An open data directory. The lock is held as long as this lives; the kernel drops it when the process ends, however
@@ -72,12 +73,21 @@ impl DataDir {
         &self.path
     }
 
-    /// The store of this directory.
+    /// The store of this directory, or `elsewhere`: then it waits until no other daemon leads there. `prefix` is that of the
+    /// keys there if nothing else is said.
     ///
     /// # Errors
-    /// When the file cannot be opened or is no store.
-    pub fn store(&self) -> Result<Store, DataDirError> {
-        Ok(Store::open(&store_in(&self.path))?)
+    /// When the file cannot be opened or is no store, or etcd is out of reach.
+    pub async fn state(
+        &self,
+        elsewhere: Option<&Location>,
+        prefix: &str,
+    ) -> Result<(Store, Option<Leadership>), DataDirError> {
+        let Some(location) = elsewhere else { return Ok((Store::open(&store_in(&self.path))?, None)) };
+        let host = nix::unistd::gethostname().unwrap_or_default();
+        let name = format!("{}, process {}", host.to_string_lossy(), std::process::id());
+        let (store, leadership) = Etcd::open(location, prefix).await?.lead(&name).await?;
+        Ok((store, Some(leadership)))
     }
 }
 
@@ -97,11 +107,11 @@ mod tests {
         DataDir::open(&path).unwrap();
     }
 
-    #[test]
-    fn nobody_else_can_read_it() {
+    #[tokio::test]
+    async fn nobody_else_can_read_it() {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = DataDir::open(&dir.path().join("deep/root")).unwrap();
-        let _store = data_dir.store().unwrap();
+        let _store = data_dir.state(None, "").await.unwrap();
         let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(data_dir.path().to_owned()), 0o700);
         assert_eq!(mode(data_dir.path().join("state.db")), 0o600);

@@ -83,6 +83,7 @@ use self::token::Tokens;
 use crate::clock;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::http::{self, BindError};
+use crate::store::etcd::{Leadership, lost};
 use crate::store::{Store, StoreError};
 
 /// What a cluster is given to answer.
@@ -107,6 +108,9 @@ pub enum RootError {
     Bind(#[from] BindError),
     #[error("set up the HTTP client")]
     Client(#[from] reqwest::Error),
+    /// It was silent for too long. What it had answered is kept.
+    #[error("another root may lead now: etcd did not hear of this one in time")]
+    Deposed,
 }
 
 /// What the parts of the root share.
@@ -149,6 +153,8 @@ pub struct Bound {
     grpc: TcpListener,
     root: Arc<Root>,
     data_dir: DataDir,
+    /// Where there may be other roots.
+    leadership: Option<Leadership>,
 }
 
 /// Where a root listens.
@@ -164,28 +170,31 @@ pub struct Addresses {
 /// # Errors
 /// When it cannot start: the data directory or a port is not to be had.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RootError> {
-    let bound = Bound::open(config).await?;
-    bound.serve(shutdown).await;
-    Ok(())
+    let bound = tokio::select! {
+        bound = Bound::open(config) => bound?,
+        // It may wait for another root to be gone.
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    bound.serve(shutdown).await
 }
 
 impl Bound {
-    /// Takes the data directory, the ports and the state, in this order: a second root must not get as far as making
-    /// a password.
+    /// Takes the data directory, the state and with it the lead if there may be others, and the ports, in this order: a second
+    /// root must not get as far as making a password, and one that only waits is not to be taken for one that serves.
     ///
     /// # Errors
     /// When one of them is not to be had.
     pub async fn open(config: Config) -> Result<Self, RootError> {
         let data_dir = DataDir::open(&config.data_dir)?;
+        let (store, leadership) = data_dir.state(config.store.as_ref(), "hypha/root").await?;
         let api = http::bind(config.api, "the root's API", "--port, in standalone --root-port").await?;
         let net =
             http::bind(config.net, "service addresses", "--net-port, in standalone --root-net-port").await?;
         let grpc = http::bind(config.grpc, "registration of clusters", "--grpc-port").await?;
-        let store = data_dir.store()?;
         let root_organization =
             admin::ensure(&store, data_dir.path(), config.insecure_admin_password.as_deref()).await?;
         let root = Arc::new(Root::new(store, root_organization, config).await?);
-        Ok(Self { api, net, grpc, root, data_dir })
+        Ok(Self { api, net, grpc, root, data_dir, leadership })
     }
 
     /// Where it listens; not where it was told to, when that was port 0.
@@ -201,8 +210,13 @@ impl Bound {
     }
 
     /// Everything that runs in a root, until `shutdown`. Listeners stop first, then the work in the background.
-    pub async fn serve(self, shutdown: CancellationToken) {
-        let Self { api, net, grpc, root, data_dir } = self;
+    ///
+    /// # Errors
+    /// When another root may lead.
+    pub async fn serve(self, shutdown: CancellationToken) -> Result<(), RootError> {
+        let Self { api, net, grpc, root, data_dir, leadership } = self;
+        // Also ends when the lead is lost.
+        let shutdown = shutdown.child_token();
         let show = |listener: &TcpListener| {
             listener.local_addr().map_or_else(|_| String::new(), |at| at.to_string())
         };
@@ -223,10 +237,15 @@ impl Bound {
         tasks.spawn(expiry::run(root.clone(), background.clone()));
         let streams = root.streams.stop.clone();
         let end_streams = async {
-            shutdown.cancelled().await;
+            let is_deposed = tokio::select! {
+                () = shutdown.cancelled() => false,
+                () = lost(leadership.as_ref()) => true,
+            };
+            shutdown.cancel();
             streams.cancel();
+            is_deposed
         };
-        tokio::join!(
+        let (is_deposed, ..) = tokio::join!(
             end_streams,
             http::serve(api, api::router(root.clone()), shutdown.clone()),
             http::serve(net, net::router(root.clone()), shutdown.clone()),
@@ -235,7 +254,14 @@ impl Bound {
         background.cancel();
         tasks.close();
         tasks.wait().await;
+        if is_deposed {
+            return Err(RootError::Deposed);
+        }
+        if let Some(leadership) = leadership {
+            leadership.give_up().await;
+        }
         tracing::info!("root stopped");
+        Ok(())
     }
 }
 

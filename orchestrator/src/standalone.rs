@@ -91,6 +91,7 @@ impl TryFrom<Args> for Config {
     fn try_from(args: Args) -> Result<Self, ConfigError> {
         let mut root = root::Config::try_from(root::Args {
             data_dir: args.data_dir.join("root"),
+            store: None,
             bind: args.bind,
             port: args.root_port,
             grpc_port: args.grpc_port,
@@ -105,6 +106,7 @@ impl TryFrom<Args> for Config {
         root.net = SocketAddr::new(between, args.root_net_port);
         let mut cluster = cluster::Config::try_from(cluster::Args {
             data_dir: args.data_dir.join("cluster"),
+            store: None,
             bind: args.bind,
             cluster_name: args.cluster_name,
             cluster_location: args.cluster_location,

@@ -1,4 +1,4 @@
-//! What a daemon must not lose: values under keys, in one SQLite file.
+//! What a daemon must not lose: values under keys, in one SQLite file, or in etcd.
 //!
 //! Keys are paths (`service/6b03…`), values are JSON. A change is durable when its call returns, and several changes
 //! made by one [`Transaction`] happen together or not at all, also over a power cut. Each value carries the
@@ -6,9 +6,10 @@
 //! [`StoreError::Conflict`] and made again: see [`Store::update`].
 //!
 //! One thread owns the file. Transactions that arrive while it writes are made durable together with one sync.
-//! The verbs are those that etcd has too, so that a larger installation can put it in this place.
+//! A larger installation has several daemons over one [`etcd`], of which one leads.
 
 pub mod backup;
+pub mod etcd;
 mod file;
 mod transaction;
 
@@ -20,13 +21,21 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
+use self::etcd::Led;
 use self::file::{Answer, File, Raw, Request};
 pub use self::transaction::{Revision, Transaction};
 
 /// A handle on the store; clones share it.
 #[derive(Debug, Clone)]
 pub struct Store {
-    requests: mpsc::Sender<(Request, oneshot::Sender<Result<Answer, StoreError>>)>,
+    place: Place,
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    /// The thread that owns the file.
+    File(mpsc::Sender<(Request, oneshot::Sender<Result<Answer, StoreError>>)>),
+    Etcd(Box<Led>),
 }
 
 /// A value and the revision of its last change.
@@ -59,6 +68,16 @@ pub enum StoreError {
     Encode { key: String, source: serde_json::Error },
     #[error("the thread that owns the store ended")]
     Closed,
+    /// What was to be written may be written all the same, if the answer was lost.
+    #[error("{what}")]
+    Etcd { what: String, source: etcd_client::Error },
+    #[error(
+        "this etcd takes fewer than {needed} operations in one transaction: start it with --max-txn-ops={needed}, or more"
+    )]
+    FewOperations { needed: usize },
+    /// Nothing was written.
+    #[error("another one leads: this one has been silent for too long")]
+    Deposed,
 }
 
 impl StoreError {
@@ -79,6 +98,14 @@ impl StoreError {
     }
 }
 
+impl StoreError {
+    /// Whether it may succeed a moment later, or with another root.
+    #[must_use]
+    pub const fn is_out_of_reach(&self) -> bool {
+        matches!(self, Self::Etcd { .. } | Self::Deposed)
+    }
+}
+
 impl Store {
     /// Opens the store at `path`; a new one is made when there is none, readable by its owner only.
     ///
@@ -91,11 +118,15 @@ impl Store {
             .name("store".to_owned())
             .spawn(move || file.serve(&inbox))
             .map_err(|source| StoreError::Create { path: path.to_owned(), source })?;
-        Ok(Self { requests })
+        Ok(Self { place: Place::File(requests) })
+    }
+
+    fn led(by: Led) -> Self {
+        Self { place: Place::Etcd(Box::new(by)) }
     }
 
     /// # Errors
-    /// When the file cannot be read, or the value is not of this type.
+    /// When it cannot be read, or the value is not of this type.
     pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<Entry<T>>, StoreError> {
         match self.ask(Request::Get { key: key.to_owned() }).await? {
             Answer::Values(mut values) => values.pop().map(|raw| Ok(raw.decode()?.1)).transpose(),
@@ -106,7 +137,7 @@ impl Store {
     /// All values whose key begins with `prefix`, by key.
     ///
     /// # Errors
-    /// When the file cannot be read, or a value is not of this type.
+    /// When it cannot be read, or a value is not of this type.
     pub async fn list<T: DeserializeOwned>(
         &self,
         prefix: &str,
@@ -180,9 +211,14 @@ impl Store {
     }
 
     async fn ask(&self, request: Request) -> Result<Answer, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.requests.send((request, reply)).map_err(|_gone| StoreError::Closed)?;
-        answer.await.map_err(|_gone| StoreError::Closed)?
+        match &self.place {
+            Place::File(requests) => {
+                let (reply, answer) = oneshot::channel();
+                requests.send((request, reply)).map_err(|_gone| StoreError::Closed)?;
+                answer.await.map_err(|_gone| StoreError::Closed)?
+            }
+            Place::Etcd(led) => led.answer(request).await,
+        }
     }
 }
 

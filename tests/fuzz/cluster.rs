@@ -35,6 +35,7 @@ impl Cluster {
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = Config {
             data_dir: data.path().to_owned(),
+            store: None,
             name: "bed".to_owned(),
             location: "bed".to_owned(),
             api: free,

@@ -30,6 +30,7 @@ impl Root {
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         let bound = Bound::open(Config {
             data_dir: data.path().to_owned(),
+            store: None,
             api: free,
             net: free,
             grpc: free,

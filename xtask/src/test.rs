@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         Some(Kind::Vm) => setup::provide(Purpose::Vm)?,
         Some(kind) if kind.is_privileged() => setup::provide(Purpose::Tests)?,
-        Some(_) => setup::provide(Purpose::Daemons)?,
+        Some(_) => setup::provide(Purpose::Unit)?,
     }
     let mut binaries = None;
     if kinds.iter().any(|kind| kind.needs_daemons()) {

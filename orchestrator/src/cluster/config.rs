@@ -7,6 +7,7 @@ use std::time::Duration;
 use protocol::port;
 
 use crate::schedule::Placement;
+use crate::store::etcd::Location;
 
 /// Seconds; Oakestra's own.
 pub const WORKER_TIMEOUT: u64 = 30;
@@ -19,6 +20,12 @@ pub struct Args {
     /// Directory for the state and lock of this cluster; made if it is not there.
     #[arg(long, env = "HYPHA_DATA_DIR", value_name = "DIR", default_value = "/var/lib/hypha/cluster")]
     pub data_dir: PathBuf,
+    /// Keep the state in etcd (3.4 or later) instead of a file in the data directory: etcd://HOST:PORT, where USER:PASSWORD@ may
+    /// stand before the host, other hosts after a comma, and a prefix of keys after a slash.
+    /// Of several processes that are started so with the same name, each with its own data directory, one serves; another takes
+    /// over within 5 s when it is gone. etcd needs --max-txn-ops=1024.
+    #[arg(long, env = "HYPHA_STORE", value_name = "URL", hide_env_values = true)]
+    pub store: Option<Location>,
     /// Address that all ports listen on.
     #[arg(long, env = "HYPHA_BIND", value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
     pub bind: IpAddr,
@@ -61,6 +68,8 @@ pub struct Args {
 #[derive(Debug, Clone)]
 pub struct Config {
     pub data_dir: PathBuf,
+    /// Where the state is, if not in the data directory.
+    pub store: Option<Location>,
     pub name: String,
     pub location: String,
     /// API for the root and for workers that join.
@@ -111,6 +120,7 @@ impl TryFrom<Args> for Config {
         }
         Ok(Self {
             data_dir: args.data_dir,
+            store: args.store,
             name: args.cluster_name,
             location: args.cluster_location,
             api: SocketAddr::new(args.bind, args.port),

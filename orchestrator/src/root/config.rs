@@ -7,6 +7,7 @@ use std::time::Duration;
 use protocol::port;
 
 use super::mail::MailConfig;
+use crate::store::etcd::Location;
 
 /// The longest password that is taken: the hash reads all of it at each login.
 const PASSWORD_MAX: usize = 256;
@@ -20,6 +21,12 @@ pub struct Args {
     /// Directory for the state, secrets and lock of this root; made if it is not there.
     #[arg(long, env = "HYPHA_DATA_DIR", value_name = "DIR", default_value = "/var/lib/hypha/root")]
     pub data_dir: PathBuf,
+    /// Keep the state in etcd (3.4 or later) instead of a file in the data directory: etcd://HOST:PORT, where USER:PASSWORD@ may
+    /// stand before the host, other hosts after a comma, and a prefix of keys after a slash.
+    /// Of several roots that are started so, each with its own data directory, one serves; another takes over within 5 s when it
+    /// is gone. etcd needs --max-txn-ops=1024.
+    #[arg(long, env = "HYPHA_STORE", value_name = "URL", hide_env_values = true)]
+    pub store: Option<Location>,
     /// Address that all ports listen on.
     #[arg(long, env = "HYPHA_BIND", value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
     pub bind: IpAddr,
@@ -67,6 +74,8 @@ pub struct AccountArgs {
 #[derive(Clone)]
 pub struct Config {
     pub data_dir: PathBuf,
+    /// Where the state is, if not in the data directory.
+    pub store: Option<Location>,
     /// REST API.
     pub api: SocketAddr,
     /// Registration of clusters.
@@ -127,6 +136,7 @@ impl TryFrom<Args> for Config {
         }
         Ok(Self {
             data_dir: args.data_dir,
+            store: args.store,
             api: SocketAddr::new(args.bind, args.port),
             grpc: SocketAddr::new(args.bind, args.grpc_port),
             net: SocketAddr::new(args.bind, args.net_port),
@@ -173,6 +183,7 @@ impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Config")
             .field("data_dir", &self.data_dir)
+            .field("store", &self.store)
             .field("api", &self.api)
             .field("grpc", &self.grpc)
             .field("net", &self.net)

@@ -21,6 +21,7 @@ async fn root(data: &tempfile::TempDir) -> Arc<Root> {
     let free = SocketAddr::from(([127, 0, 0, 1], 0));
     let config = Config {
         data_dir: data.path().to_owned(),
+        store: None,
         api: free,
         net: free,
         grpc: free,

@@ -1,8 +1,16 @@
+mod contract;
+#[path = "../../tests/hypha/etcd.rs"]
+mod etcd;
+
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Store, StoreError, Transaction};
+use self::contract::keeps_the_contract;
+use self::etcd::Server;
+use super::etcd::Etcd;
+use super::{Store, StoreError};
 
 fn scratch() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
@@ -12,6 +20,61 @@ fn scratch() -> (tempfile::TempDir, Store) {
 
 async fn all(store: &Store, prefix: &str) -> Vec<(String, u32)> {
     store.list::<u32>(prefix).await.unwrap().into_iter().map(|(key, entry)| (key, entry.value)).collect()
+}
+
+#[tokio::test]
+async fn a_file_keeps_the_contract() {
+    let dir = tempfile::tempdir().unwrap();
+    let number = Cell::new(0);
+    keeps_the_contract(async || {
+        number.set(number.get() + 1);
+        Store::open(&dir.path().join(format!("{}.db", number.get()))).unwrap()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn etcd_keeps_the_contract() {
+    let server = Server::start(&["--max-txn-ops=2048"]);
+    let leaderships = Cell::new(Vec::new());
+    keeps_the_contract(async || {
+        let mut all = leaderships.take();
+        let etcd = Etcd::open(&server.location(&format!("contract/{}", all.len())).parse().unwrap(), "no")
+            .await
+            .unwrap();
+        let (store, leadership) = etcd.lead("the test").await.unwrap();
+        all.push(leadership);
+        leaderships.set(all);
+        store
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_leads_no_more_writes_nothing() {
+    let server = Server::start(&["--max-txn-ops=2048"]);
+    let etcd = Etcd::open(&server.location("lead").parse().unwrap(), "no").await.unwrap();
+    let (first, leadership) = etcd.lead("first").await.unwrap();
+    first.put("a", &1_u32).await.unwrap();
+    let other = etcd.clone();
+    let waiting = tokio::spawn(async move { other.lead("second").await });
+    assert!(!waiting.is_finished());
+    leadership.give_up().await;
+    let (second, leadership) = waiting.await.unwrap().unwrap();
+    assert_eq!(second.get::<u32>("a").await.unwrap().unwrap().value, 1);
+    second.put("a", &2_u32).await.unwrap();
+    assert!(matches!(first.put("a", &3_u32).await, Err(StoreError::Deposed)));
+    assert_eq!(all(&second, "a").await, [("a".to_owned(), 2)]);
+    // Without etcd it is known after a while that somebody else may lead.
+    drop(server);
+    leadership.lost().await;
+}
+
+#[tokio::test]
+async fn an_etcd_that_takes_few_operations_is_refused_with_the_remedy() {
+    let server = Server::start(&[]);
+    let error = Etcd::open(&server.location("few").parse().unwrap(), "no").await.unwrap_err();
+    assert!(error.to_string().contains("start it with --max-txn-ops=1024"), "{error}");
 }
 
 #[tokio::test]
@@ -25,55 +88,6 @@ async fn what_was_written_is_there_after_a_restart() {
     drop(store);
     let store = Store::open(&path).unwrap();
     assert_eq!(all(&store, "service/").await, [("service/2".to_owned(), 2)]);
-}
-
-#[tokio::test]
-async fn a_list_holds_what_begins_with_the_prefix_and_nothing_else() {
-    let (_dir, store) = scratch();
-    for key in ["service", "service/a", "service/b/c", "service0", "services/a", "app/a"] {
-        store.put(key, &0_u32).await.unwrap();
-    }
-    let keys: Vec<_> = all(&store, "service/").await.into_iter().map(|(key, _)| key).collect();
-    assert_eq!(keys, ["service/a", "service/b/c"]);
-}
-
-#[tokio::test]
-async fn a_transaction_whose_expectation_fails_changes_nothing() {
-    let (_dir, store) = scratch();
-    store.put("a", &1_u32).await.unwrap();
-    let seen = store.get::<u32>("a").await.unwrap().unwrap();
-    store.put("a", &2_u32).await.unwrap();
-    let stale = Transaction::new().put("b", &9_u32).expect("a", Some(seen.revision)).put("a", &3_u32);
-    let refused = store.commit(stale).await;
-    assert!(matches!(refused, Err(StoreError::Conflict { key }) if key == "a"));
-    assert_eq!(all(&store, "").await, [("a".to_owned(), 2)]);
-    let taken = store.commit(Transaction::new().expect_absent("a").put("a", &4_u32)).await;
-    assert!(matches!(taken, Err(StoreError::Conflict { .. })));
-}
-
-#[tokio::test]
-async fn concurrent_updates_all_count() {
-    let (_dir, store) = scratch();
-    let tasks: Vec<_> = (0..50)
-        .map(|_| {
-            let store = store.clone();
-            tokio::spawn(async move {
-                store.update("n", |n: Option<u32>| (Some(n.unwrap_or(0) + 1), ())).await.unwrap();
-            })
-        })
-        .collect();
-    for task in tasks {
-        task.await.unwrap();
-    }
-    assert_eq!(store.get::<u32>("n").await.unwrap().unwrap().value, 50);
-}
-
-#[tokio::test]
-async fn a_value_of_another_type_is_named_in_the_error() {
-    let (_dir, store) = scratch();
-    store.put("a", "text").await.unwrap();
-    let error = store.get::<u32>("a").await.unwrap_err();
-    assert_eq!(error.to_string(), "decode a from the store");
 }
 
 #[test]

@@ -89,6 +89,7 @@ pub(crate) fn config(root: &Root, data_dir: PathBuf, mqtt: u16) -> Config {
     let loopback = |port| ([127, 0, 0, 1], port).into();
     Config {
         data_dir,
+        store: None,
         name: "bed".to_owned(),
         location: "bed".to_owned(),
         api: loopback(0),

@@ -3,9 +3,11 @@
 mod cluster;
 mod daemon;
 mod deploy;
+mod etcd;
 mod login;
 mod offline;
 mod program;
 mod rollout;
 mod root;
+mod standby;
 mod watch;

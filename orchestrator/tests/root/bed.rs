@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use orchestrator::root::{Addresses, Bound, Config};
+use orchestrator::root::{Addresses, Bound, Config, RootError};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -21,7 +21,7 @@ pub(crate) struct Bed {
     client: Client,
     /// Stops the root when the bed is left.
     shutdown: DropGuard,
-    running: JoinHandle<()>,
+    running: JoinHandle<Result<(), RootError>>,
 }
 
 /// What the root answered.
@@ -36,6 +36,7 @@ pub(crate) fn config(data_dir: &Path, addresses: Option<Addresses>) -> Config {
     let Addresses { api, net, grpc } = addresses.unwrap_or(Addresses { api: free, net: free, grpc: free });
     Config {
         data_dir: data_dir.to_owned(),
+        store: None,
         api,
         net,
         grpc,
@@ -81,7 +82,7 @@ impl Bed {
     /// Stops the root, and starts another on what it left, at the same addresses.
     pub(crate) async fn restart(self) -> Self {
         self.shutdown.disarm().cancel();
-        self.running.await.unwrap();
+        self.running.await.unwrap().unwrap();
         Self::on(self.data, Some(self.at)).await
     }
 

@@ -6,9 +6,14 @@ use crate::process::{self, Process};
 use crate::progress::say;
 use crate::rights;
 
-/// Packages whose service would run from now on, though every node starts its own. Installed by us, they stay
-/// off; found installed, they are none of our business.
-const SERVICES: [&str; 3] = ["containerd", "docker-registry", "mosquitto"];
+/// Packages whose service would run from now on, though every node starts its own, with that service. Installed by us, they
+/// stay off; found installed, they are none of our business.
+const SERVICES: [(&str, &str); 4] = [
+    ("containerd", "containerd"),
+    ("docker-registry", "docker-registry"),
+    ("etcd-server", "etcd"),
+    ("mosquitto", "mosquitto"),
+];
 
 /// Runs apt-get without starting services. `policy-rc.d` is the file by which Debian lets an administrator say
 /// so; it is there only as long as apt runs, also when somebody presses Ctrl-C.
@@ -53,7 +58,8 @@ pub(crate) fn by_hand(packages: &[&str]) -> String {
 
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
     apt_get(&[&INSTALL, packages].concat()).run_quietly()?;
-    let services: Vec<_> = SERVICES.into_iter().filter(|service| packages.contains(service)).collect();
+    let ours = SERVICES.into_iter().filter(|(package, _)| packages.contains(package));
+    let services: Vec<_> = ours.map(|(_, service)| service).collect();
     if !services.is_empty() && process::find("systemctl").is_some() {
         say(format_args!("    their services stay off: systemctl disable {}", services.join(" ")));
         Process::new("systemctl").args(["disable", "--quiet"]).args(services).run_quietly()?;

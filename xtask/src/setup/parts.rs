@@ -14,6 +14,8 @@ pub(crate) enum Purpose {
     Object,
     /// Building the daemons
     Daemons,
+    /// Running the tests that need no rights
+    Unit,
     /// Checking the code
     Check,
     /// Running nodes: demo and lab
@@ -39,12 +41,13 @@ pub(crate) fn needed_for(purpose: Purpose) -> Vec<Part> {
     let groups: &[&[Part]] = match purpose {
         Purpose::Object => &[&OBJECT],
         Purpose::Daemons => &[&OBJECT, &DAEMONS],
+        Purpose::Unit => &[&OBJECT, &DAEMONS, &UNIT],
         Purpose::Check => &[&OBJECT, &DAEMONS, &CHECK],
         Purpose::Lab => &[&OBJECT, &DAEMONS, &LAB],
         Purpose::Bench => &[&OBJECT, &DAEMONS, &LAB, &BENCH],
         Purpose::Tests => &[&OBJECT, &DAEMONS, &LAB, &TESTS],
         Purpose::Vm => &[&OBJECT, &DAEMONS, &LAB, &TESTS, &VM],
-        Purpose::Everything => &[&OBJECT, &DAEMONS, &CHECK, &LAB, &TESTS],
+        Purpose::Everything => &[&OBJECT, &DAEMONS, &UNIT, &CHECK, &LAB, &TESTS],
     };
     groups.concat()
 }
@@ -76,6 +79,8 @@ const DAEMONS: [Part; 1] = [Part {
     found: Program("protoc"),
     source: Source::Apt(&["protobuf-compiler", "libprotobuf-dev"]),
 }];
+
+const UNIT: [Part; 1] = [program("etcd", "keeps the state where there are several roots", &["etcd-server"])];
 
 const CHECK: [Part; 3] = [
     Part {

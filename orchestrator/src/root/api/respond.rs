@@ -52,12 +52,21 @@ impl IntoResponse for Failure {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Store(error) if error.is_full() => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Store(error) if error.is_out_of_reach() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(_) | Self::Password(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         match &self {
             Self::Store(error) if error.is_full() => {
                 let full = "The disk of the root's --data-dir is full: nothing was changed.";
                 answer(code, full.to_owned(), &[])
+            }
+            Self::Store(error) if error.is_out_of_reach() => {
+                tracing::error!(error = %self, "request failed");
+                answer(
+                    code,
+                    "The root does not reach its state in etcd, or another root leads now.".to_owned(),
+                    &[],
+                )
             }
             Self::Store(_) | Self::Password(_) => {
                 tracing::error!(error = %self, "request failed");
