@@ -32,7 +32,7 @@ fn families() -> &'static [Family] {
 }
 
 /// The fragments of an IP packet without extension headers, of `size` payload bytes each (a multiple of eight).
-fn split(packet: &[u8], size: usize, number: u16) -> Vec<Vec<u8>> {
+pub(crate) fn split(packet: &[u8], size: usize, number: u16) -> Vec<Vec<u8>> {
     let is_v4 = packet[0] >> 4 == 4;
     let (header, payload) = packet.split_at(if is_v4 { 20 } else { 40 });
     let parts: Vec<_> = payload.chunks(size).collect();

@@ -4,12 +4,15 @@
 use netmanager::datapath::{DropReason, Link};
 use netmanager::net::Links;
 use netmanager_common::link::{SHELL_LEN, Shell};
+use netmanager_common::punt::{Origin, TAG_LEN, Tag};
 use netmanager_common::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 
 use crate::bed::{Bed, CLIENT, NODE, PEER, SERVER, SERVICE};
+use crate::fragments::split;
 use crate::nodes::{Node, Underlay, publish_instances};
 use crate::packet::Transport::{EchoRequest, TcpAck, TcpSyn, Udp};
 use crate::packet::{ETHERNET, OUTER, Packet, delivered, encapsulated, tunnelled};
+use crate::six;
 use crate::talk::{connect, echo, exchange, ping};
 
 const SHELL: usize = SHELL_LEN as usize;
@@ -58,6 +61,21 @@ fn what_arrives_in_a_shell_is_delivered_as_what_arrives_bare() {
         let outcome = bed.uplink_receives(&wrapped(&sent.bytes()));
         delivered(outcome.redirected(), &CLIENT);
         assert_eq!(outcome.frame[ETHERNET..], sent.bytes(), "{transport:?}");
+    }
+}
+
+#[test]
+fn a_fragment_that_comes_first_in_a_shell_is_held_for_its_receiver_too() {
+    let mut bed = six::bed(PEER.into());
+    bed.within(|datapath| datapath.set_slow_path(Some(CLIENT.ifindex)));
+    let whole = six::udp(six::SERVER_INSTANCE6, six::CLIENT6, (80, 40_000));
+    let later = &split(&whole, 16, 1)[1];
+    for frame in [tunnelled(PEER, later), wrapped_as(ETHERTYPE_IPV6, later)] {
+        let outcome = bed.uplink_receives(&frame);
+        let held = outcome.redirected();
+        let tag = Tag::read(*held.first_chunk().unwrap()).unwrap();
+        assert_eq!((tag.origin, tag.reason), (Origin::Uplink, DropReason::Fragment as u8));
+        assert_eq!(held[TAG_LEN..], frame[TAG_LEN..], "but for the tag it is as it was");
     }
 }
 

@@ -7,7 +7,7 @@ use netmanager::app::Paths;
 use netmanager::cli::Format;
 use netmanager::commands::trace::{self, Wanted};
 use netmanager::datapath::{
-    DropReason, Ends, FROM_CONTAINER, FROM_UPLINK, TraceFilter, TraceVerdict, Traced, Tracer,
+    DropReason, Ends, FROM_CONTAINER, FROM_UPLINK, Link, TraceFilter, TraceVerdict, Traced, Tracer,
 };
 use netmanager_common::map::TRACE;
 use netmanager_common::trace::Switch;
@@ -15,7 +15,8 @@ use serde_json::Value;
 
 use crate::bed::{Bed, CLIENT, NEIGHBOUR, PEER, SERVER, SERVICE};
 use crate::packet::Transport::{TcpSyn, TcpSynAck, Udp};
-use crate::packet::{Packet, SERVER_PORT, tunnelled};
+use crate::packet::{PAYLOAD, Packet, SERVER_PORT, tunnelled};
+use crate::six;
 
 const PORT: u16 = 41_000;
 
@@ -43,8 +44,8 @@ fn connect(bed: &mut Bed, to: Ipv4Addr) {
     bed.container_sends(&packet.sent_by(&CLIENT));
 }
 
-fn ends(source: Ipv4Addr, source_port: u16, destination: Ipv4Addr, destination_port: u16) -> Option<Ends> {
-    let end = |address, port| SocketAddr::new(IpAddr::V4(address), port);
+fn ends<A: Into<IpAddr>>(source: A, source_port: u16, destination: A, destination_port: u16) -> Option<Ends> {
+    let end = |address: A, port| SocketAddr::new(address.into(), port);
     Some(Ends { source: end(source, source_port), destination: end(destination, destination_port) })
 }
 
@@ -68,6 +69,31 @@ fn a_packet_to_a_service_is_told_of_as_it_came_and_as_it_goes_on_and_so_is_its_a
     assert_eq!((answer.program, answer.verdict, answer.reason), (FROM_UPLINK, TraceVerdict::Delivered, None));
     assert_eq!(answer.came, ends(SERVER.instance_ip, SERVER_PORT, CLIENT.ns_ip, PORT));
     assert_eq!(answer.goes, ends(SERVICE, SERVER_PORT, CLIENT.ns_ip, PORT));
+}
+
+#[test]
+fn packets_of_ipv6_are_told_of_over_either_version_bare_and_in_a_shell() {
+    for peer in [IpAddr::V4(PEER), IpAddr::V6(six::PEER6)] {
+        for link in [Link::Bare, Link::Vx] {
+            let mut bed = six::bed(peer);
+            bed.within(|datapath| datapath.set_link(peer, link));
+            let client = six::client();
+            let seen = told(&mut bed, &TraceFilter::default(), |bed| {
+                let request = six::tcp(six::CLIENT6, six::SERVICE6, (PORT, SERVER_PORT), true);
+                bed.container_sends(&six::frame(client.gateway_mac, client.mac, &request)).redirected();
+                let answer = six::tcp(six::SERVER_INSTANCE6, six::CLIENT6, (SERVER_PORT, PORT), false);
+                bed.uplink_receives(&six::wrap(peer, &answer)).redirected();
+            });
+            let [sent, answer] = seen.as_slice() else { panic!("{peer} {link:?}: {seen:?}") };
+            assert_eq!((sent.verdict, answer.verdict), (TraceVerdict::Sent, TraceVerdict::Delivered));
+            assert_eq!((sent.node, sent.protocol, answer.protocol), (Some(peer), 6, 6), "{link:?}");
+            assert_eq!(sent.came, ends(six::CLIENT6, PORT, six::SERVICE6, SERVER_PORT));
+            assert_eq!(sent.goes, ends(six::CLIENT_INSTANCE6, PORT, six::SERVER6, SERVER_PORT));
+            assert_eq!(answer.came, ends(six::SERVER_INSTANCE6, SERVER_PORT, six::CLIENT6, PORT));
+            assert_eq!(answer.goes, ends(six::SERVICE6, SERVER_PORT, six::CLIENT6, PORT));
+            assert_eq!(sent.length as usize, 60 + PAYLOAD.len(), "of the inner packet, over {peer} {link:?}");
+        }
+    }
 }
 
 #[test]

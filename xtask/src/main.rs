@@ -7,6 +7,7 @@
 
 mod bench;
 mod check;
+mod coverage;
 mod daemons;
 mod ebpf;
 mod fuzz;
@@ -45,6 +46,8 @@ enum Command {
     Test(test::Arguments),
     /// Feed the daemons and the programs with broken input, longer than the tests do
     Fuzz(fuzz::Arguments),
+    /// Run the datapath tests with marks in the programs, and list the code that no test reaches
+    Coverage(coverage::Arguments),
     /// Measure the overlay against plain routing, VXLAN and others on nodes made of network namespaces
     #[command(disable_help_flag = true)]
     Bench(bench::Arguments),
@@ -57,6 +60,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Setup(arguments) => setup::run(&arguments),
+        Command::Coverage(arguments) => coverage::run(&arguments),
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
         Command::Build(arguments) => daemons::run(&arguments),
         Command::Check => check::run(),
