@@ -35,7 +35,7 @@ use tokio_util::task::TaskTracker;
 pub use self::config::{Args, Config, ConfigError};
 use self::control::Control;
 use self::root_client::{Introduction, RootClient};
-use self::state::{INSTANCES, Kept, OWN_ID, Rules, SERVICES, State, TABLES, WORKERS};
+use self::state::{INSTANCES, Kept, OWN_ID, RETURNS, Rules, SERVICES, State, TABLES, WORKERS};
 use self::uplink::{Link, Uplink};
 use crate::broker::Broker;
 use crate::broker::access::Roster;
@@ -103,6 +103,7 @@ pub async fn run_and_tell(
     let id = kept.id;
     let rules = Rules {
         worker_timeout: config.worker_timeout,
+        forget_after: config.forget_workers,
         placement: config.placement,
         location: protocol::location::of_cluster(&config.location),
     };
@@ -178,6 +179,7 @@ async fn read(store: &Store) -> Result<Kept, StoreError> {
         services: values(store, SERVICES).await?,
         instances: values(store, INSTANCES).await?,
         tables: values(store, TABLES).await?,
+        returns: values(store, RETURNS).await?,
     })
 }
 

@@ -21,6 +21,7 @@ mod account;
 pub mod admin;
 mod api;
 mod application;
+mod block;
 mod change;
 mod cluster;
 mod command;

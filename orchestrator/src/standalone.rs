@@ -118,6 +118,7 @@ impl TryFrom<Args> for Config {
             net_port: args.cluster_net_port,
             mqtt_port: args.mqtt_port,
             worker_timeout: args.worker_timeout,
+            forget_workers: cluster::config::FORGET_WORKERS,
             placement: args.placement,
         })?;
         cluster.net = SocketAddr::new(between, args.cluster_net_port);

@@ -42,6 +42,7 @@ impl Cluster {
             net: free,
             mqtt: free,
             worker_timeout: PATIENCE,
+            forget_workers: Duration::from_secs(3600),
             placement: Placement::default(),
             root: "127.0.0.1".to_owned(),
             // Nothing of ours listens there.

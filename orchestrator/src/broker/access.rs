@@ -83,6 +83,11 @@ impl Roster {
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(node);
     }
 
+    /// It is let in no more; a connection that it has stays until it ends.
+    pub fn dismiss(&self, node: Id) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&node);
+    }
+
     #[must_use]
     pub fn contains(&self, node: Id) -> bool {
         self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&node)

@@ -11,6 +11,8 @@ use crate::store::etcd::Location;
 
 /// Seconds; Oakestra's own.
 pub const WORKER_TIMEOUT: u64 = 30;
+/// Hours: a week.
+pub const FORGET_WORKERS: u32 = 7 * 24;
 /// Workers report every 2 s.
 const WORKER_TIMEOUT_MIN: u64 = 2;
 
@@ -59,6 +61,10 @@ pub struct Args {
     /// Seconds of silence after which a worker's instances are placed elsewhere. At least 2.
     #[arg(long, env = "HYPHA_WORKER_TIMEOUT", value_name = "SECONDS", default_value_t = WORKER_TIMEOUT)]
     pub worker_timeout: u64,
+    /// Hours of silence after which a dead worker that has no instances and is not cordoned is forgotten, and its addresses go
+    /// back to the root. At least 1.
+    #[arg(long, env = "HYPHA_FORGET_WORKERS", value_name = "HOURS", default_value_t = FORGET_WORKERS)]
+    pub forget_workers: u32,
     /// Which of the workers that fit an instance is placed on.
     #[arg(long, env = "HYPHA_PLACEMENT", value_name = "HOW", default_value = "best-fit")]
     pub placement: Placement,
@@ -79,6 +85,8 @@ pub struct Config {
     pub mqtt: SocketAddr,
     /// The silence after which a worker's instances are placed elsewhere.
     pub worker_timeout: Duration,
+    /// The silence after which a worker is not expected any more.
+    pub forget_workers: Duration,
     pub placement: Placement,
     /// Host name or address of the root.
     pub root: String,
@@ -95,6 +103,8 @@ pub enum ConfigError {
     NoHost(String),
     #[error("--worker-timeout: {0} s is too short, workers report every 2 s")]
     WorkerTimeout(u64),
+    #[error("--forget-workers: expected at least 1 hour, got 0")]
+    ForgetWorkers,
 }
 
 impl TryFrom<Args> for Config {
@@ -118,6 +128,9 @@ impl TryFrom<Args> for Config {
         if args.worker_timeout < WORKER_TIMEOUT_MIN {
             return Err(ConfigError::WorkerTimeout(args.worker_timeout));
         }
+        if args.forget_workers == 0 {
+            return Err(ConfigError::ForgetWorkers);
+        }
         Ok(Self {
             data_dir: args.data_dir,
             store: args.store,
@@ -127,6 +140,7 @@ impl TryFrom<Args> for Config {
             net: SocketAddr::new(args.bind, args.net_port),
             mqtt: SocketAddr::new(args.bind, args.mqtt_port),
             worker_timeout: Duration::from_secs(args.worker_timeout),
+            forget_workers: Duration::from_secs(3600) * args.forget_workers,
             placement: args.placement,
             root: args.system_manager_url,
             root_port: args.system_manager_port,

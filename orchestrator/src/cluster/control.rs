@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use super::backoff::Backoff;
 use super::directory::{Subject, Unreached};
 use super::intake::Intake;
-use super::root_client::RootClient;
+use super::root_client::{RootClient, RootError};
 use super::state::{Ask, Effects, Refused, State, Summary, Wish};
 use super::uplink::chain;
 use crate::broker::access::Roster;
@@ -58,6 +58,7 @@ pub(super) enum Command {
         worker: Id,
         subnet: Subnet,
     },
+    SubnetReturned(Subnet),
     /// Where the processes of another cluster's node are reached, as the root says.
     NodeAnswered {
         address: IpAddr,
@@ -171,6 +172,7 @@ impl Control {
             Command::TableAnswered { subject, answer } => self.state.table_answered(&subject, answer, now),
             Command::NodeAnswered { address, answer } => self.state.node_answered(address, answer, now),
             Command::SubnetGiven { worker, subnet } => self.state.subnet_given(worker, subnet),
+            Command::SubnetReturned(subnet) => self.state.subnet_returned(&subnet),
             Command::RootIsBack { id } => self.state.root_is_back(id),
             Command::Summary(reply) => answer(reply, self.state.summary(now)),
             Command::Reported { departed } => self.state.reported(departed),
@@ -178,10 +180,11 @@ impl Control {
     }
 
     async fn perform(&self, effects: Effects, shutdown: &CancellationToken) -> Result<(), StoreError> {
-        let Effects { keep, publish, ask, announce, report } = effects;
+        let Effects { keep, publish, ask, dismiss, announce, report } = effects;
         if !keep.is_empty() {
             self.store.commit(transaction(&keep)).await?;
         }
+        dismiss.into_iter().for_each(|worker| self.roster.dismiss(worker));
         for (topic, payload) in publish {
             self.broker.publish(topic, payload).await;
         }
@@ -226,6 +229,10 @@ async fn ask_root(question: Ask, root: RootClient, commands: mpsc::Sender<Comman
             Command::TableAnswered { subject, answer }
         }
         Ask::Subnet(worker) => Command::SubnetGiven { worker, subnet: subnet(&root, worker).await },
+        Ask::Return(subnet) => {
+            give_back(&root, &subnet).await;
+            Command::SubnetReturned(subnet)
+        }
         Ask::Forget(name) => {
             if let Err(error) = root.drop_interest(&name).await {
                 tracing::debug!(service = %name, error = %chain(&error), "interest not dropped at the root");
@@ -246,6 +253,21 @@ async fn subnet(root: &RootClient, worker: Id) -> Subnet {
             Ok(subnet) => return subnet,
             Err(error) => backoff.failed(
                 || tracing::warn!(%worker, error = %chain(&error), "no subnet from the root; trying on"),
+            ),
+        }
+        backoff.wait().await;
+    }
+}
+
+/// However long it takes: what is not given back is lost to all.
+async fn give_back(root: &RootClient, subnet: &Subnet) {
+    let mut backoff = Backoff::new();
+    loop {
+        match root.return_subnet(subnet).await {
+            // It never knew, or is Oakestra's, which takes nothing back.
+            Ok(()) | Err(RootError::Unknown { .. }) => return,
+            Err(error) => backoff.failed(
+                || tracing::warn!(subnet = %subnet.subnet_addr, error = %chain(&error), "subnet not given back to the root; trying on"),
             ),
         }
         backoff.wait().await;

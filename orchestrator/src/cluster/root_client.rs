@@ -161,6 +161,14 @@ impl RootClient {
         response.json().await.map_err(|source| RootError::Http { doing, url, source })
     }
 
+    /// Nobody has this block any more.
+    pub(super) async fn return_subnet(&self, subnet: &Subnet) -> Result<(), RootError> {
+        let address = subnet.subnet_addr.to_string().replace('.', "_");
+        let url = format!("{}/api/net/subnet/{address}", self.net);
+        let sent = self.named(self.http.delete(&url)).send().await;
+        accepted("give a subnet back", url, sent).await.map(|_body| ())
+    }
+
     /// Where instances are.
     pub(super) async fn deploy_status(&self, status: &NetDeployStatus) -> Result<(), RootError> {
         let url = format!("{}/api/net/service/net_deploy_status", self.net);

@@ -11,6 +11,7 @@
 
 mod demand;
 mod draining;
+mod forgetting;
 mod overlay;
 mod placing;
 mod reports;
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 use protocol::id::Id;
 use protocol::location::Location;
 use protocol::name::{InstanceName, ServiceName};
-use protocol::net::{NetInstance, NetService};
+use protocol::net::{NetInstance, NetService, Subnet};
 use protocol::node::{Delete, Deploy};
 use protocol::service::{Instance as Document, Service as ServiceDocument};
 use protocol::topic::NodeTopic;
@@ -77,6 +78,8 @@ pub(super) struct State {
 pub(super) struct Rules {
     /// The silence after which a worker's instances are placed elsewhere.
     pub(super) worker_timeout: Duration,
+    /// The silence after which a worker is not expected any more.
+    pub(super) forget_after: Duration,
     pub(super) placement: Placement,
     /// Where its workers are that do not say so themselves.
     pub(super) location: Option<Location>,
@@ -97,6 +100,8 @@ pub(super) struct Effects {
     /// MQTT topics and payloads.
     pub(super) publish: Vec<(String, Vec<u8>)>,
     pub(super) ask: Vec<Ask>,
+    /// Workers that are let in no more.
+    pub(super) dismiss: Vec<Id>,
     /// Where instances are, for the root.
     pub(super) announce: Vec<(Id, NetInstance)>,
     /// There is something that the root should know soon.
@@ -108,6 +113,8 @@ pub(super) struct Effects {
 pub(super) enum Ask {
     Table(Subject),
     Subnet(Id),
+    /// No question: nobody has this block any more.
+    Return(Subnet),
     /// No question: nobody here is interested in this service any more.
     Forget(ServiceName),
 }
@@ -120,6 +127,8 @@ pub(super) struct Kept {
     pub(super) services: Vec<ServiceDocument>,
     pub(super) instances: Vec<instance::Record>,
     pub(super) tables: Vec<NetService>,
+    /// Blocks that the root is to have back.
+    pub(super) returns: Vec<Subnet>,
 }
 
 impl State {
@@ -163,6 +172,7 @@ impl State {
             service.instances.insert(number, Instance::restore(record, now));
             state.settle(id, number);
         }
+        state.effects.ask.extend(kept.returns.into_iter().map(Ask::Return));
         state.directory.restored();
         state.overlay_acts();
         state
@@ -349,6 +359,7 @@ pub(super) const WORKERS: &str = "worker/";
 pub(super) const SERVICES: &str = "service/";
 pub(super) const INSTANCES: &str = "instance/";
 pub(super) const TABLES: &str = "table/";
+pub(super) const RETURNS: &str = "return/";
 
 fn worker_key(id: Id) -> String {
     format!("{WORKERS}{id}")
@@ -360,6 +371,10 @@ fn service_key(id: Id) -> String {
 
 fn instance_key(service: Id, number: u32) -> String {
     format!("{INSTANCES}{service}/{number:010}")
+}
+
+fn return_key(subnet: &Subnet) -> String {
+    format!("{RETURNS}{}", subnet.subnet_addr)
 }
 
 fn table_key(name: &ServiceName) -> String {

@@ -40,6 +40,15 @@ pub(super) const TOKEN_KEY: &str = "secret/token-key";
 /// Of the first layout, which signed tokens symmetrically.
 pub(super) const FIRST_TOKEN_SECRET: &str = "secret/token";
 pub(super) const NEXT_SUBNET: &str = "subnet/next";
+pub(super) const FREE_SUBNETS: &str = "subnet/free/";
+
+pub(super) fn free_subnet(number: u32) -> String {
+    format!("{FREE_SUBNETS}{number:05}")
+}
+
+pub(super) fn given_subnet(number: u32) -> String {
+    format!("subnet/given/{number:05}")
+}
 
 pub(super) fn user(name: &str) -> String {
     format!("{USERS}{name}")

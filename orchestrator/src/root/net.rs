@@ -18,7 +18,7 @@ use super::api::Body;
 use super::failure::Failure;
 use super::instance::notify;
 use super::record::Record;
-use super::{Root, key, subnet};
+use super::{Root, key};
 use crate::http::Peer;
 use crate::registration::CLUSTER_HEADER;
 
@@ -26,6 +26,7 @@ pub(super) fn router(root: Arc<Root>) -> Router {
     Router::new()
         .route("/api/net/cluster", post(announce))
         .route("/api/net/subnet", get(subnet))
+        .route("/api/net/subnet/{address}", delete(subnet_back))
         .route("/api/net/service/{name}/instances", get(by_name))
         .route("/api/net/service/ip/{address}/instances", get(by_address))
         .route("/api/net/service/net_deploy_status", post(settle))
@@ -46,15 +47,33 @@ async fn announce(State(root): State<Arc<Root>>, Body(body): Body<NetCluster>) -
     Ok(Json(json!({ "message": "ok" })).into_response())
 }
 
-async fn subnet(State(root): State<Arc<Root>>) -> Result<Json<Subnet>, Failure> {
-    let number = root
-        .store
-        .update(key::NEXT_SUBNET, |next: Option<u32>| {
-            let number = next.unwrap_or(0);
-            (Some(number.saturating_add(1).min(subnet::COUNT)), number)
-        })
-        .await?;
-    Ok(Json(subnet::block(number).ok_or(Failure::NoSubnet)?))
+/// A block for a worker. Oakestra gives one to anybody who asks, and so does this; only what a known cluster has got can be
+/// given back.
+async fn subnet(
+    State(root): State<Arc<Root>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+) -> Result<Json<Subnet>, Failure> {
+    let to = match root.callers(&headers, peer).await {
+        Ok(callers) => <[Id; 1]>::try_from(callers).ok().map(|[one]| one),
+        Err(Failure::Malformed(_)) => None,
+        Err(failure) => return Err(failure),
+    };
+    Ok(Json(root.give_subnet(to).await?))
+}
+
+/// A worker is gone for good. Of Hypha's clusters. The dots of the address are written as `_`.
+async fn subnet_back(
+    State(root): State<Arc<Root>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    Path(text): Path<String>,
+) -> Result<Response, Failure> {
+    let callers = root.callers(&headers, peer).await?;
+    let unknown = |_invalid| Failure::NotFound { kind: "block of this cluster", id: text.clone() };
+    let address: Ipv4Addr = text.replace('_', ".").parse().map_err(unknown)?;
+    root.take_subnet_back(address, &callers).await?;
+    Ok(Json(json!({ "message": "ok" })).into_response())
 }
 
 /// The dots of the name are written as `_`.

@@ -20,9 +20,16 @@ pub fn block(number: u32) -> Option<Subnet> {
     })
 }
 
+/// The number of the block that begins with this address.
+#[must_use]
+pub fn number(address: Ipv4Addr) -> Option<u32> {
+    let distance = address.to_bits().checked_sub(SUBNET_FIRST.to_bits())?;
+    Some(distance / SIZE).filter(|number| distance % SIZE == 0 && *number < COUNT)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{COUNT, block};
+    use super::{COUNT, block, number};
 
     #[test]
     fn blocks_run_from_the_first_to_the_last_of_the_plan() {
@@ -35,5 +42,10 @@ mod tests {
         assert_eq!(text(1), ("10.18.0.64".to_owned(), "fc00::100".to_owned()));
         assert_eq!(text(COUNT - 1), ("10.29.255.192".to_owned(), "fc00::2f:ff00".to_owned()));
         assert_eq!(block(COUNT), None);
+        assert_eq!(number([10, 18, 0, 64].into()), Some(1));
+        assert_eq!(number([10, 29, 255, 192].into()), Some(COUNT - 1));
+        for other in [[10, 18, 0, 65], [10, 17, 255, 192], [10, 30, 0, 0]] {
+            assert_eq!(number(other.into()), None);
+        }
     }
 }

@@ -106,3 +106,24 @@ async fn however_often_services_and_instances_come_and_go_no_address_is_lost_or_
         assert!(left.is_empty(), "{prefix}: {left:?}");
     }
 }
+
+#[tokio::test]
+async fn when_all_blocks_are_given_those_that_came_back_are_given_again_the_oldest_first() {
+    let data = tempfile::tempdir_in(MEMORY).unwrap();
+    let root = root(&data).await;
+    let cluster = Id::from_bytes([4; 12]);
+    let mut given = Vec::new();
+    for _ in 0..3 {
+        given.push(root.give_subnet(Some(cluster)).await.unwrap());
+    }
+    for block in [&given[2], &given[0]] {
+        root.take_subnet_back(block.subnet_addr, &[cluster]).await.unwrap();
+    }
+    root.store.put(key::NEXT_SUBNET, &(super::subnet::COUNT - 1)).await.unwrap();
+    assert_eq!(root.give_subnet(None).await.unwrap().subnet_addr.to_string(), "10.29.255.192");
+    assert_eq!(root.give_subnet(Some(cluster)).await.unwrap(), given[2]);
+    assert_eq!(root.give_subnet(Some(cluster)).await.unwrap(), given[0]);
+    assert!(matches!(root.give_subnet(None).await, Err(Failure::NoSubnet)));
+    root.take_subnet_back(given[0].subnet_addr, &[cluster]).await.unwrap();
+    assert_eq!(root.give_subnet(None).await.unwrap(), given[0]);
+}

@@ -96,6 +96,7 @@ pub(crate) fn config(root: &Root, data_dir: PathBuf, mqtt: u16) -> Config {
         net: loopback(0),
         mqtt: loopback(mqtt),
         worker_timeout: Duration::from_secs(2),
+        forget_workers: Duration::from_secs(3600),
         placement: Placement::default(),
         root: "127.0.0.1".to_owned(),
         root_port: root.api,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use orchestrator::registration::CLUSTER_HEADER;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::bed::{Answer, Bed, web, web_at};
 use crate::cluster::Cluster;
@@ -23,6 +23,33 @@ async fn worker_subnets_are_never_given_twice_not_even_by_a_root_that_was_restar
     let bed = bed.restart().await;
     let next = bed.net(Method::GET, "/api/net/subnet", None).await.ok();
     assert_eq!(next["subnet_addr"], "10.18.5.64", "the 22nd block of 64");
+}
+
+#[tokio::test]
+async fn a_block_comes_back_from_the_cluster_that_has_it_and_from_nobody_else() {
+    let bed = Bed::start().await;
+    let of_nobody = bed.net(Method::GET, "/api/net/subnet", None).await.ok();
+    assert_eq!(of_nobody["subnet_addr"], "10.18.0.0");
+    let home = Cluster::join(&bed, "home").await;
+    let as_cluster = |method: Method, path: &str, id: &str| {
+        bed.net_request(method, path).header(CLUSTER_HEADER, id.to_owned())
+    };
+    let given = as_cluster(Method::GET, "/api/net/subnet", &home.id).send().await.unwrap();
+    assert_eq!(given.json::<Value>().await.unwrap()["subnet_addr"], "10.18.0.64");
+    let back = async |path: &str, id: &str| {
+        let answer = as_cluster(Method::DELETE, path, id).send().await.unwrap();
+        answer.status().as_u16()
+    };
+    let stranger = "6b033dc52c1f07cbdcd8843f";
+    assert_eq!(back("/api/net/subnet/10_18_0_64", stranger).await, 400);
+    assert_eq!(back("/api/net/subnet/10_18_0_0", &home.id).await, 404, "given to nobody who is known");
+    for path in ["/api/net/subnet/10_18_0_1", "/api/net/subnet/10_30_0_0", "/api/net/subnet/x"] {
+        assert_eq!(back(path, &home.id).await, 404, "{path}");
+    }
+    assert_eq!(back("/api/net/subnet/10_18_0_64", &home.id).await, 200);
+    assert_eq!(back("/api/net/subnet/10_18_0_64", &home.id).await, 404, "it has it no more");
+    let next = bed.net(Method::GET, "/api/net/subnet", None).await.ok();
+    assert_eq!(next["subnet_addr"], "10.18.0.128", "others come first");
 }
 
 #[tokio::test]
@@ -56,7 +83,7 @@ async fn a_table_is_found_by_name_and_by_every_address() {
 }
 
 /// A service whose author has chosen everything that can be chosen.
-fn choosy() -> serde_json::Value {
+fn choosy() -> Value {
     let mut service = web();
     service["addresses"] = json!({
         "rr_ip": "10.30.30.30", "rr_ip_v6": "fdff:2000::1:1",

@@ -2,6 +2,7 @@
 
 mod convergence;
 mod draining;
+mod forgetting;
 mod outage;
 mod placing;
 mod world;

@@ -12,14 +12,18 @@ use protocol::status::Status;
 use protocol::topic::NodeTopic;
 use serde_json::{Value, json};
 
-use crate::cluster::state::{INSTANCES, Kept, Rules, SERVICES, State, TABLES, WORKERS};
+use crate::cluster::state::{Ask, INSTANCES, Kept, RETURNS, Rules, SERVICES, State, TABLES, WORKERS};
 use crate::schedule::Placement;
 
 pub(super) const SERVICE: Id = Id::from_bytes([7; 12]);
 const STEP: Duration = Duration::from_millis(500);
 const REPORT_EVERY: u32 = 4;
-const RULES: Rules =
-    Rules { worker_timeout: Duration::from_secs(30), placement: Placement::BestFit, location: None };
+const RULES: Rules = Rules {
+    worker_timeout: Duration::from_secs(30),
+    forget_after: Duration::from_secs(24 * 3600),
+    placement: Placement::BestFit,
+    location: None,
+};
 
 pub(super) fn name() -> ServiceName {
     "smp.bed.srv.bed".parse().unwrap()
@@ -33,6 +37,10 @@ pub(super) struct World {
     pub(super) told: usize,
     pub(super) kept: usize,
     pub(super) announced: Vec<NetInstance>,
+    /// Of the root.
+    pub(super) asked: Vec<Ask>,
+    /// Workers that are let in no more.
+    pub(super) dismissed: Vec<Id>,
     workers: Vec<Simulated>,
     steps: u32,
 }
@@ -56,6 +64,8 @@ impl World {
             told: 0,
             kept: 0,
             announced: Vec::new(),
+            asked: Vec::new(),
+            dismissed: Vec::new(),
             workers: Vec::new(),
             steps: 0,
         };
@@ -176,6 +186,7 @@ impl World {
             services: self.read(SERVICES),
             instances: self.read(INSTANCES),
             tables: self.read(TABLES),
+            returns: self.read(RETURNS),
         };
         self.state = State::new(kept, RULES, self.now);
         self.settle();
@@ -204,6 +215,13 @@ impl World {
         }
     }
 
+    /// Nothing happens for so long, but that the cluster looks at the clock now and then.
+    pub(super) fn pass(&mut self, duration: Duration) {
+        self.run(STEP);
+        self.now += duration;
+        self.run(STEP);
+    }
+
     fn say_reports(&mut self) {
         for worker in self.workers.iter().filter(|worker| worker.connected) {
             self.state.node_report(worker.id, &measured(), self.now);
@@ -224,7 +242,7 @@ impl World {
     }
 
     /// What was decided happens, and what follows from it, until nothing more does.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         loop {
             self.state.place_waiting(self.now);
             let effects = self.state.take_effects();
@@ -235,6 +253,8 @@ impl World {
                     None => self.store.remove(&key),
                 };
             }
+            self.asked.extend(effects.ask);
+            self.dismissed.extend(effects.dismiss);
             self.announced.extend(effects.announce.into_iter().map(|(_, instance)| instance));
             if effects.publish.is_empty() {
                 return;
