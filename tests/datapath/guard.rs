@@ -1,6 +1,7 @@
 //! What the underlay must not do: come in bare, and flood from where nothing is known.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Instant;
 
 use etherparse::PacketBuilder;
 use netmanager::datapath::{Backend, DropReason, Endpoint, Policy};
@@ -114,6 +115,7 @@ fn one_strangers_flood_ends_at_its_budget_and_costs_nobody_else_anything() {
 #[test]
 fn strangers_that_are_many_share_one_budget() {
     let mut bed = Bed::new();
+    let begun = Instant::now();
     let outcomes: Vec<_> = (0..6000)
         .map(|number| {
             let outcome =
@@ -122,8 +124,12 @@ fn strangers_that_are_many_share_one_budget() {
         })
         .collect();
     let asked = count(&outcomes, DropReason::UnknownPeer);
+    // An emulated machine may be so slow that most of it comes back meanwhile.
+    let refilled = begun.elapsed().as_nanos() / u128::from(STRANGERS.refill_ns) + 1;
+    let budget = u128::from(STRANGERS.burst) + refilled;
     assert!(asked >= usize::try_from(STRANGERS.burst).unwrap(), "{asked}");
-    assert!(count(&outcomes, DropReason::OverBudget) > 1000, "{asked} were asked for");
+    assert!(asked as u128 <= budget, "{asked} of {budget} were asked for");
+    assert_eq!(count(&outcomes, DropReason::OverBudget), outcomes.len() - asked);
     let known = Packet::new(TcpAck, SERVER.instance_ip, CLIENT.ns_ip).tunnelled();
     delivered(bed.uplink_receives(&known).redirected(), &CLIENT);
 }

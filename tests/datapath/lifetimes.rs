@@ -287,8 +287,14 @@ fn a_flood_of_syns_is_bounded_and_harms_no_other_container() {
 fn a_table_turned_over_by_refused_connections_keeps_the_established_ones() {
     let mut bed = bed();
     let server = establish(&mut bed);
-    let rounds = MAX_FLOWS / 2 + 4096;
-    for part in scan(&NEIGHBOUR, rounds).collect::<Vec<_>>().chunks(2048) {
+    let flows = bed.table::<FlowKey, Flow>(FLOWS);
+    let lost = || keys(&server, wire::TCP).iter().filter(|key| flows.get(key, 0).is_err()).count();
+    // Kernels differ in how many others it takes until all that is not used is gone.
+    let most = 2 * MAX_FLOWS;
+    for part in scan(&NEIGHBOUR, most).collect::<Vec<_>>().chunks(2048) {
+        if lost() == 2 {
+            break;
+        }
         let verdicts = bed.container_sends_all(part.iter().map(|(_, packet)| packet.sent_by(&NEIGHBOUR)));
         assert!(verdicts.iter().all(|verdict| *verdict == REDIRECT), "what is answered is not bounded");
         // Of whom the instance refused, each one is for either.
@@ -300,9 +306,7 @@ fn a_table_turned_over_by_refused_connections_keeps_the_established_ones() {
             bed.uplink_receives_all(refused);
         }
     }
-    let flows = bed.table::<FlowKey, Flow>(FLOWS);
-    let lost = keys(&server, wire::TCP).iter().filter(|key| flows.get(key, 0).is_err()).count();
-    assert_eq!(lost, 2, "the table was turned over");
+    assert_eq!(lost(), 2, "the table was turned over");
     reply(&mut bed, TcpAck, &server);
     assert_eq!(send(&mut bed, TcpAck), server);
 }

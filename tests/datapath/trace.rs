@@ -174,14 +174,19 @@ fn no_more_are_told_of_than_somebody_can_read_and_the_rest_is_counted() {
     within(async || {
         let mut tracer = Tracer::open(&pins, &TraceFilter::default()).unwrap();
         let frame = Packet::new(Udp, CLIENT.ns_ip, SERVICE).sent_by(&CLIENT);
-        bed.container_sends_all(std::iter::repeat_n(frame, 4000));
-        assert!(tracer.untold().unwrap() > 0);
+        let mut sent = 0;
+        // No more of them than it takes: a switch that nobody renews goes off after a while.
+        while tracer.untold().unwrap() == 0 {
+            assert!(sent < 10_000, "everything finds room");
+            bed.container_sends_all(std::iter::repeat_n(frame.clone(), 250));
+            sent += 250;
+        }
         let mut count = 0_u64;
         while let Ok(traced) = tokio::time::timeout(Duration::from_millis(20), tracer.next()).await {
             assert_eq!(traced.unwrap().verdict, TraceVerdict::Sent);
             count += 1;
         }
-        assert_eq!(count + tracer.untold().unwrap(), 4000);
+        assert_eq!(count + tracer.untold().unwrap(), sent);
     });
 }
 
