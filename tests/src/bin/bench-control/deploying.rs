@@ -123,6 +123,6 @@ fn first_answer(client: &Netns, address: Ipv4Addr) -> Result<Duration> {
     })?
 }
 
-fn milliseconds(duration: Duration) -> f64 {
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }

@@ -12,6 +12,7 @@ pub(crate) enum What {
     FirstAnswer,
     Running,
     Gone,
+    Avoided,
     Burst,
     Placing,
     PlacingNear,
@@ -31,6 +32,7 @@ impl What {
             Self::FirstAnswer => "deploy call to the first answer of a client that tries all the time",
             Self::Running => "deploy call to RUNNING at the root",
             Self::Gone => "undeploy call to the end of the container",
+            Self::Avoided => "death of one of two instances to the last connection sent to it",
             Self::Burst => "all of a burst RUNNING at the root",
             Self::Placing => "a decision among 10,000 workers, best fit",
             Self::PlacingNear => "the same, by geography and latency, nearest",
@@ -47,7 +49,12 @@ impl What {
 
     fn unit(self) -> &'static str {
         match self {
-            Self::FirstAnswer | Self::Running | Self::Gone | Self::Placing | Self::PlacingNear => "ms",
+            Self::FirstAnswer
+            | Self::Running
+            | Self::Gone
+            | Self::Avoided
+            | Self::Placing
+            | Self::PlacingNear => "ms",
             Self::Burst => "s",
             Self::ControlMemory | Self::WorkerMemory => "MB",
             Self::ControlCpu | Self::WorkerCpu => "%",
@@ -61,6 +68,8 @@ impl What {
         match self {
             Self::FirstAnswer | Self::Running => Some(500.0),
             Self::Gone => Some(140.0),
+            // The mark is of the time from its report on; this is the whole.
+            Self::Avoided => Some(100.0),
             Self::Burst => Some(5.0),
             Self::Placing => Some(1.0),
             Self::PlacingNear => Some(50.0),

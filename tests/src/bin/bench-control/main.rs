@@ -1,10 +1,11 @@
 //! `cargo xtask bench control`: what the control plane takes, on the lab's nodes with their real containerd: from the call to
 //! the first answer, for a burst, and while nothing happens.
 //!
-//! [`figure`] says what is measured and the mark of each, [`deploying`] and [`idle`] take the numbers.
+//! [`figure`] says what is measured and the mark of each; [`placing`], [`deploying`], [`dying`] and [`idle`] take the numbers.
 #![expect(clippy::print_stdout, reason = "it talks to a person")]
 
 mod deploying;
+mod dying;
 mod figure;
 mod idle;
 mod placing;
@@ -61,6 +62,8 @@ fn main() -> Result<()> {
     let application = Application::deploy(&lab, "bench", 1)?;
     tell(&format!("{} rounds of deploying and taking back", arguments.rounds));
     deploying::rounds(&lab, &application, arguments.rounds, &mut figures)?;
+    tell(&format!("{} rounds of killing one of two instances", arguments.rounds));
+    dying::rounds(&lab, &application, arguments.rounds, &mut figures)?;
     tell(&format!("{} instances at once", arguments.burst));
     deploying::burst(&lab, &application, arguments.burst, &mut figures)?;
     tell(&format!("{} s of doing nothing, with one instance on a worker", arguments.idle));
