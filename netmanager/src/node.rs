@@ -99,8 +99,6 @@ pub struct Node {
     misses_seen: u64,
     cluster: Option<Cluster>,
     itself: Itself,
-    /// `/register` was answered in this life of the process.
-    registered: bool,
     /// Registrations that wait for the block.
     registrations: Vec<(Instant, Reply<()>)>,
     /// Attached containers whose ServiceIP is not known yet, and who waits to hear that they are.

@@ -1,5 +1,6 @@
 //! What bad input gets: a clear answer, and nothing is harmed by it.
 
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
@@ -177,13 +178,21 @@ fn a_process_without_a_namespace_of_its_own_is_refused() -> Result<()> {
 }
 
 #[test]
-fn another_identity_is_refused_once_the_node_is_registered() -> Result<()> {
-    let bed = Bed::registered()?;
+fn another_identity_is_refused_as_long_as_containers_have_addresses_of_the_known_one() -> Result<()> {
+    let mut bed = Bed::registered()?;
     assert_eq!(bed.register(NODE)?.0, 200, "the same again is fine");
+    let container = Container::new("ctr")?;
+    bed.attached(&container, 0)?;
     let (status, said) = bed.register(OTHER)?;
     assert_eq!(status, 400);
     assert!(said.contains(NODE) && said.contains(OTHER), "{said}");
-    Ok(())
+    assert_eq!(bed.detach(0)?.0, 200);
+    // As after its cluster has forgotten it: the block is another one, too.
+    bed.cluster.knows().block = Some(([10, 18, 7, 64].into(), "fc00::700"));
+    let (status, said) = bed.register(OTHER)?;
+    assert_eq!(status, 200, "{said}");
+    assert_eq!(bed.attached(&container, 1)?, Ipv4Addr::new(10, 18, 7, 66));
+    bed.netmanager.expect_running()
 }
 
 #[test]

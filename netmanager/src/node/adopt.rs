@@ -120,7 +120,6 @@ impl Node {
             misses_seen: 0,
             cluster: None,
             itself: Itself::Absent,
-            registered: false,
             registrations: Vec::new(),
             unnamed: Vec::new(),
             undeployed: Vec::new(),

@@ -44,10 +44,10 @@ impl Node {
         let id =
             request.client_id.parse().map_err(|_no_id| Refusal::Field { field: "client_id", expected })?;
         if let Some(known) = self.state.id.filter(|known| *known != id) {
-            if self.registered || !self.state.endpoints.is_empty() {
+            if !self.state.endpoints.is_empty() {
                 return Err(Refusal::OtherId { known, id });
             }
-            // Only remembered, and nothing depends on it: the node joined another cluster, or anew.
+            // Nothing depends on it: the node joined another cluster, or anew, or its cluster has forgotten it meanwhile.
             tracing::info!(%known, %id, "node has another id now; its block is given up");
             self.state.subnet = None;
             self.state.subnet6 = None;
@@ -65,7 +65,6 @@ impl Node {
         let configured = || self.config.cluster.clone();
         let host = asked.map(ToOwned::to_owned).or_else(configured).or_else(remembered);
         let host = host.ok_or(Refusal::NoCluster)?;
-        self.registered = true;
         if self.state.id != Some(id) || self.state.cluster.as_ref() != Some(&host) {
             self.state.id = Some(id);
             self.state.cluster = Some(host);
