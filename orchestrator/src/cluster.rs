@@ -25,7 +25,7 @@ mod worker;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, mpsc, watch};
@@ -36,7 +36,7 @@ pub use self::config::{Args, Config, ConfigError};
 use self::control::Control;
 use self::root_client::{Introduction, RootClient};
 use self::state::{INSTANCES, Kept, OWN_ID, RETURNS, Rules, SERVICES, State, TABLES, WORKERS};
-use self::uplink::{Link, Uplink};
+use self::uplink::{Link, Uplink, chain};
 use crate::broker::Broker;
 use crate::broker::access::Roster;
 use crate::data_dir::{DataDir, DataDirError};
@@ -46,6 +46,8 @@ use crate::store::{Store, StoreError};
 
 /// Events that wait for the one task that takes them. A full queue slows down the connections they come from.
 const QUEUE: usize = 4096;
+/// Between two attempts to reach the state again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Why the cluster could not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +82,31 @@ pub struct Addresses {
 /// # Errors
 /// When it cannot start: the data directory or a port is not to be had; and when the disk takes no more.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ClusterError> {
-    run_and_tell(config, shutdown, |_addresses| {}).await
+    let mut has_run = false;
+    loop {
+        let tell = |_addresses| has_run = true;
+        match run_and_tell(config.clone(), shutdown.clone(), tell).await {
+            // Whoever starts it is told; later it comes back by itself.
+            Err(error) if has_run && error.is_out_of_reach() && !shutdown.is_cancelled() => {
+                tracing::warn!(error = %chain(&error), "stopped; trying on");
+                tokio::time::sleep(AGAIN).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+impl ClusterError {
+    /// Whether it may succeed a moment later.
+    fn is_out_of_reach(&self) -> bool {
+        match self {
+            Self::Deposed => true,
+            Self::Data(DataDirError::Store(error)) | Self::Read(error) | Self::Keep(error) => {
+                error.is_out_of_reach()
+            }
+            _ => false,
+        }
+    }
 }
 
 /// As [`run`], and says where it listens as soon as it does: for a caller that gave port 0.

@@ -5,6 +5,7 @@ mod etcd;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use nix::sys::signal::Signal;
 use proptest::prelude::*;
 
 use self::contract::keeps_the_contract;
@@ -66,7 +67,7 @@ async fn who_leads_no_more_writes_nothing() {
     assert!(matches!(first.put("a", &3_u32).await, Err(StoreError::Deposed)));
     assert_eq!(all(&second, "a").await, [("a".to_owned(), 2)]);
     // Without etcd it is known after a while that somebody else may lead.
-    drop(server);
+    server.signal(Signal::SIGSTOP);
     leadership.lost().await;
 }
 

@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -56,6 +58,12 @@ impl Server {
         });
         told.recv_timeout(START_TIMEOUT).expect("an etcd that serves");
         server
+    }
+
+    /// `SIGSTOP`: it answers nothing, though it is there, until `SIGCONT`.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = Pid::from_raw(self.child.id().try_into().expect("a process id"));
+        kill(id, signal).expect("signal etcd");
     }
 
     /// As `--store` has it.

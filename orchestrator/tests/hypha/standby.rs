@@ -1,8 +1,9 @@
 //! Several roots, or processes of a cluster, over one etcd, of which one serves.
 
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::daemon::Daemon;
@@ -59,6 +60,33 @@ fn a_root_that_is_killed_is_replaced_by_one_that_knows_all_it_knew() {
     assert!(!folder.path().join("second/admin-password").exists());
     create(&admin, "store");
     drop(second);
+}
+
+#[test]
+fn a_root_whose_etcd_was_away_serves_again_by_itself() {
+    let server = Server::start(&["--max-txn-ops=1024"]);
+    let etcd = server.location("roots");
+    let folder = tempfile::tempdir().expect("make a data directory");
+    // It takes them again.
+    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    let ports = listeners.each_ref().map(|one| one.local_addr().expect("its address").port().to_string());
+    drop(listeners);
+    let place = folder.path().join("only").display().to_string();
+    let only = root(&etcd, &place, ports.each_ref().map(String::as_str));
+    let url = format!("http://{}", only.field("api"));
+    let admin = Person::new();
+    let password =
+        std::fs::read_to_string(folder.path().join("only/admin-password")).expect("read a password");
+    admin.hypha_with(&["login", &url, "--password-stdin"], &password).exits(0);
+    create(&admin, "hello");
+    server.signal(Signal::SIGSTOP);
+    // It may not go on as if it were the only one.
+    until(|| (admin.hypha(&["get", "apps", "--request-timeout", "1s"]).exit == 7).then_some(()));
+    server.signal(Signal::SIGCONT);
+    until(|| {
+        let run = admin.hypha(&["get", "apps", "-o", "name"]);
+        (run.exit == 0).then(|| assert_eq!(run.answer, "app/hello\n"))
+    });
 }
 
 #[test]
