@@ -12,6 +12,7 @@ use protocol::port;
 use tokio_util::sync::CancellationToken;
 
 use crate::schedule::Placement;
+use crate::store::etcd::StoreArgs;
 use crate::{cluster, root};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -91,7 +92,7 @@ impl TryFrom<Args> for Config {
     fn try_from(args: Args) -> Result<Self, ConfigError> {
         let mut root = root::Config::try_from(root::Args {
             data_dir: args.data_dir.join("root"),
-            store: None,
+            store: StoreArgs::default(),
             bind: args.bind,
             port: args.root_port,
             grpc_port: args.grpc_port,
@@ -106,7 +107,7 @@ impl TryFrom<Args> for Config {
         root.net = SocketAddr::new(between, args.root_net_port);
         let mut cluster = cluster::Config::try_from(cluster::Args {
             data_dir: args.data_dir.join("cluster"),
-            store: None,
+            store: StoreArgs::default(),
             bind: args.bind,
             cluster_name: args.cluster_name,
             cluster_location: args.cluster_location,

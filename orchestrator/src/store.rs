@@ -68,6 +68,8 @@ pub enum StoreError {
     Encode { key: String, source: serde_json::Error },
     #[error("the thread that owns the store ended")]
     Closed,
+    #[error("read {path} (--store-ca, --store-cert, --store-key)")]
+    Pem { path: PathBuf, source: std::io::Error },
     /// What was to be written may be written all the same, if the answer was lost.
     #[error("{what}")]
     Etcd { what: String, source: etcd_client::Error },

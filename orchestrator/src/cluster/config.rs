@@ -7,7 +7,7 @@ use std::time::Duration;
 use protocol::port;
 
 use crate::schedule::Placement;
-use crate::store::etcd::Location;
+use crate::store::etcd::{InvalidLocation, Location, StoreArgs};
 
 /// Seconds; Oakestra's own.
 pub const WORKER_TIMEOUT: u64 = 30;
@@ -22,12 +22,8 @@ pub struct Args {
     /// Directory for the state and lock of this cluster; made if it is not there.
     #[arg(long, env = "HYPHA_DATA_DIR", value_name = "DIR", default_value = "/var/lib/hypha/cluster")]
     pub data_dir: PathBuf,
-    /// Keep the state in etcd (3.4 or later) instead of a file in the data directory: etcd://HOST:PORT, where USER:PASSWORD@ may
-    /// stand before the host, other hosts after a comma, and a prefix of keys after a slash.
-    /// Of several processes that are started so with the same name, each with its own data directory, one serves; another takes
-    /// over within 5 s when it is gone. etcd needs --max-txn-ops=1024.
-    #[arg(long, env = "HYPHA_STORE", value_name = "URL", hide_env_values = true)]
-    pub store: Option<Location>,
+    #[command(flatten)]
+    pub store: StoreArgs,
     /// Address that all ports listen on.
     #[arg(long, env = "HYPHA_BIND", value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
     pub bind: IpAddr,
@@ -97,6 +93,8 @@ pub struct Config {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
+    #[error("--store: {0}")]
+    Store(#[from] InvalidLocation),
     #[error("--{0}: empty text is no value")]
     Empty(&'static str),
     #[error("--system-manager-url: {0:?} is no bare host name or address: leave out scheme, port and path")]
@@ -133,7 +131,7 @@ impl TryFrom<Args> for Config {
         }
         Ok(Self {
             data_dir: args.data_dir,
-            store: args.store,
+            store: args.store.location()?,
             name: args.cluster_name,
             location: args.cluster_location,
             api: SocketAddr::new(args.bind, args.port),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use protocol::port;
 
 use super::mail::MailConfig;
-use crate::store::etcd::Location;
+use crate::store::etcd::{InvalidLocation, Location, StoreArgs};
 
 /// The longest password that is taken: the hash reads all of it at each login.
 const PASSWORD_MAX: usize = 256;
@@ -21,12 +21,8 @@ pub struct Args {
     /// Directory for the state, secrets and lock of this root; made if it is not there.
     #[arg(long, env = "HYPHA_DATA_DIR", value_name = "DIR", default_value = "/var/lib/hypha/root")]
     pub data_dir: PathBuf,
-    /// Keep the state in etcd (3.4 or later) instead of a file in the data directory: etcd://HOST:PORT, where USER:PASSWORD@ may
-    /// stand before the host, other hosts after a comma, and a prefix of keys after a slash.
-    /// Of several roots that are started so, each with its own data directory, one serves; another takes over within 5 s when it
-    /// is gone. etcd needs --max-txn-ops=1024.
-    #[arg(long, env = "HYPHA_STORE", value_name = "URL", hide_env_values = true)]
-    pub store: Option<Location>,
+    #[command(flatten)]
+    pub store: StoreArgs,
     /// Address that all ports listen on.
     #[arg(long, env = "HYPHA_BIND", value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
     pub bind: IpAddr,
@@ -92,6 +88,8 @@ pub struct Config {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
+    #[error("--store: {0}")]
+    Store(#[from] InvalidLocation),
     #[error("--data-dir: the empty path names no directory")]
     NoDataDir,
     #[error("--insecure-admin-password: expected 1 to {PASSWORD_MAX} bytes, got {0}")]
@@ -136,7 +134,7 @@ impl TryFrom<Args> for Config {
         }
         Ok(Self {
             data_dir: args.data_dir,
-            store: args.store,
+            store: args.store.location()?,
             api: SocketAddr::new(args.bind, args.port),
             grpc: SocketAddr::new(args.bind, args.grpc_port),
             net: SocketAddr::new(args.bind, args.net_port),

@@ -4,23 +4,26 @@
 //! Several daemons may be started with the same prefix. One of them leads, as long as its lease lives ([`Leadership`]), and each
 //! of its transactions asks for that: one that was paused and has been replaced meanwhile writes nothing any more.
 
+mod args;
 mod leadership;
 mod location;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use etcd_client::{
-    Client, Compare, CompareOp, ConnectOptions, Error, GetOptions, KeyValue, KvClient, LeaseClient, Txn,
-    TxnOp, TxnOpResponse,
+    Certificate, Client, Compare, CompareOp, ConnectOptions, Error, GetOptions, Identity, KeyValue, KvClient,
+    LeaseClient, TlsOptions, Txn, TxnOp, TxnOpResponse,
 };
 
 use super::StoreError;
 use super::file::{Answer, Raw, Request};
 use super::transaction::{Revision, Step};
 
+pub use self::args::StoreArgs;
 pub use self::leadership::{Leadership, lost};
-pub use self::location::{InvalidLocation, Location};
+pub use self::location::{InvalidLocation, Location, Tls};
 
 /// What etcd is given to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -65,6 +68,13 @@ impl Etcd {
         if let Some((name, password)) = &location.user {
             options = options.with_user(name, password);
         }
+        if location.is_exposed() {
+            tracing::warn!(%location, "what is said to etcd can be read on the way, hashes of passwords and the key of logins too; \
+                            etcds:// encrypts it");
+        }
+        if let Some(tls) = &location.tls {
+            options = options.with_tls(tls_options(tls).await?);
+        }
         let failed =
             |source| StoreError::Etcd { what: format!("reach etcd at {location} (--store)"), source };
         let client = Client::connect(&location.endpoints, Some(options)).await.map_err(failed)?;
@@ -93,6 +103,22 @@ impl Etcd {
     async fn get(&self, path: String) -> Result<Option<KeyValue>, Error> {
         Ok(self.kv.clone().get(path, None).await?.take_kvs().pop())
     }
+}
+
+async fn tls_options(tls: &Tls) -> Result<TlsOptions, StoreError> {
+    let read = async |path: &PathBuf| {
+        let read = tokio::fs::read(path).await;
+        read.map_err(|source| StoreError::Pem { path: path.clone(), source })
+    };
+    let mut options = TlsOptions::new();
+    options = match &tls.ca {
+        Some(ca) => options.ca_certificate(Certificate::from_pem(read(ca).await?)),
+        None => options.with_native_roots(),
+    };
+    if let Some((certificate, key)) = &tls.identity {
+        options = options.identity(Identity::from_pem(read(certificate).await?, read(key).await?));
+    }
+    Ok(options)
 }
 
 impl std::fmt::Debug for Etcd {

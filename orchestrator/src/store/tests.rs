@@ -4,13 +4,14 @@ mod etcd;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
 
 use self::contract::keeps_the_contract;
 use self::etcd::Server;
-use super::etcd::Etcd;
+use super::etcd::{Etcd, StoreArgs};
 use super::{Store, StoreError};
 
 fn scratch() -> (tempfile::TempDir, Store) {
@@ -69,6 +70,31 @@ async fn who_leads_no_more_writes_nothing() {
     // Without etcd it is known after a while that somebody else may lead.
     server.signal(Signal::SIGSTOP);
     leadership.lost().await;
+}
+
+#[tokio::test]
+async fn an_etcd_with_a_certificate_is_believed_only_if_it_is_the_right_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let [certificate, key, wrong] = ["cert.pem", "key.pem", "wrong.pem"].map(|name| folder.path().join(name));
+    let make = || rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let (made, other) = (make(), make());
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(&wrong, other.cert.pem()).unwrap();
+    let [certificate, key] = [&certificate, &key].map(|path| path.to_str().unwrap());
+    let server = Server::start(&["--max-txn-ops=2048", "--cert-file", certificate, "--key-file", key]);
+    let location = server.location("tls").replace("etcd://", "etcds://");
+    let open = async |ca: Option<PathBuf>| {
+        let args = StoreArgs { store: Some(location.parse().unwrap()), store_ca: ca, ..StoreArgs::default() };
+        Etcd::open(&args.location().unwrap().unwrap(), "no").await
+    };
+    let (store, leadership) = open(Some(certificate.into())).await.unwrap().lead("the test").await.unwrap();
+    store.put("a", &1_u32).await.unwrap();
+    assert_eq!(all(&store, "").await, [("a".to_owned(), 1)]);
+    leadership.give_up().await;
+    assert!(matches!(open(Some(wrong)).await, Err(StoreError::Etcd { .. })));
+    assert!(matches!(open(None).await, Err(StoreError::Etcd { .. })), "this system does not know it");
+    assert!(matches!(open(Some("/nowhere.pem".into())).await, Err(StoreError::Pem { .. })));
 }
 
 #[tokio::test]

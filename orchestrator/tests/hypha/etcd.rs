@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// In the line by which it says so.
-const READY: &str = "serving client traffic insecurely";
+const READY: &str = "serving client traffic";
 
 /// Killed when it goes out of scope.
 pub(crate) struct Server {
@@ -24,9 +24,11 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it and waits until it can be asked.
     pub(crate) fn start(more: &[&str]) -> Self {
+        // Whoever has a certificate for it speaks with its clients in secret.
+        let scheme = if more.contains(&"--cert-file") { "https" } else { "http" };
         let data = tempfile::tempdir().expect("make a data directory");
         let [port, peers] = free_ports();
-        let (clients, peers) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peers}"));
+        let (clients, peers) = (format!("{scheme}://127.0.0.1:{port}"), format!("http://127.0.0.1:{peers}"));
         let mut child = Command::new("etcd")
             .arg("--data-dir")
             .arg(data.path().join("etcd"))

@@ -139,7 +139,7 @@ fn until<T>(look: impl Fn() -> Option<T>) -> T {
 #[test]
 fn what_is_wrong_with_the_store_is_said_with_the_flag() {
     for (place, expected) in [
-        ("file:///tmp/x", "expected etcd://"),
+        ("file:///tmp/x", "expected etcds://"),
         ("etcd://127.0.0.1:1", "reach etcd at etcd://127.0.0.1:1 (--store)"),
     ] {
         let folder = tempfile::tempdir().expect("make a data directory");
