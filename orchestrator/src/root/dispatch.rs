@@ -63,7 +63,9 @@ pub(super) async fn run(root: Arc<Root>, lane: Lane, shutdown: CancellationToken
                     });
                 }
             }
-            Err(error) => tracing::error!(%error, "what clusters have to be told could not be read"),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "what clusters have to be told could not be read")
+            }
         }
         tokio::select! {
             () = wake.notified() => {}
@@ -282,7 +284,7 @@ impl Root {
 }
 
 /// An error with its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Root;
+use super::dispatch::chain;
 use super::failure::Failure;
 
 /// What has run out is good for nothing, so it does no harm until then.
@@ -14,7 +15,7 @@ const EVERY: Duration = Duration::from_secs(60 * 60);
 pub(super) async fn run(root: Arc<Root>, shutdown: CancellationToken) {
     loop {
         if let Err(error) = sweep(&root).await {
-            tracing::warn!(%error, "what has run out could not be removed");
+            tracing::warn!(error = %chain(&error), "what has run out could not be removed");
         }
         tokio::select! {
             () = shutdown.cancelled() => return,

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::Root;
 use super::cluster::Registration;
+use super::dispatch::chain;
 use crate::registration::register_cluster_server::{RegisterCluster, RegisterClusterServer};
 use crate::registration::{Cs1Message, Cs2Message, Sc1Message, Sc2Message};
 
@@ -57,7 +58,7 @@ impl RegisterCluster for Registrar {
             location: text("cluster_location", message.cluster_location)?,
         };
         let id = self.0.register(registration).await.map_err(|error| {
-            tracing::error!(%error, "cluster could not be registered");
+            tracing::error!(error = %chain(&error), "cluster could not be registered");
             Status::unavailable("the root's store failed")
         })?;
         Ok(Response::new(Sc2Message { id: id.to_string() }))

@@ -16,6 +16,7 @@ use protocol::status::Status;
 use tokio_util::sync::CancellationToken;
 
 use super::command::{Command, CommandKind};
+use super::dispatch::chain;
 use super::instance::notify;
 use super::place::{Candidate, choose};
 use super::record::Record;
@@ -34,7 +35,7 @@ pub(super) async fn run(root: Arc<Root>, shutdown: CancellationToken) {
     let mut watch = Watch::default();
     while shutdown.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
         if let Err(error) = root.look_for_lost(&mut watch).await {
-            tracing::error!(%error, "instances of silent clusters could not be looked for");
+            tracing::error!(error = %chain(&error), "instances of silent clusters could not be looked for");
         }
     }
 }

@@ -9,6 +9,7 @@ use protocol::status::Status;
 use tokio_util::sync::CancellationToken;
 
 use super::command::{Command, CommandKind};
+use super::dispatch::chain;
 use super::place::{Candidate, choose};
 use super::record::Record;
 use super::{Root, key};
@@ -21,7 +22,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) async fn run(root: Arc<Root>, shutdown: CancellationToken) {
     loop {
         if let Err(error) = root.place_waiting().await {
-            tracing::error!(%error, "instances could not be placed");
+            tracing::error!(error = %chain(&error), "instances could not be placed");
             if shutdown.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
                 return;
             }

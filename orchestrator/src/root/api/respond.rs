@@ -8,6 +8,7 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::root::dispatch::chain;
 use crate::root::failure::{self, Failure};
 use crate::sla::Violation;
 
@@ -61,7 +62,7 @@ impl IntoResponse for Failure {
                 answer(code, full.to_owned(), &[])
             }
             Self::Store(error) if error.is_out_of_reach() => {
-                tracing::error!(error = %self, "request failed");
+                tracing::error!(error = %chain(&self), "request failed");
                 answer(
                     code,
                     "The root does not reach its state in etcd, or another root leads now.".to_owned(),
@@ -69,7 +70,7 @@ impl IntoResponse for Failure {
                 )
             }
             Self::Store(_) | Self::Password(_) => {
-                tracing::error!(error = %self, "request failed");
+                tracing::error!(error = %chain(&self), "request failed");
                 answer(code, "The root failed to carry it out; its log says why.".to_owned(), &[])
             }
             Self::TooMany(wait) => {
