@@ -6,7 +6,8 @@
 //! - [`schedule`]: which worker an instance runs on; [`broker`]: MQTT between a cluster and its workers.
 //!
 //! What both stand on: [`data_dir`] and [`store`] (what must not be lost), [`http`] (serving), [`standing`] (states in words),
-//! [`registration`] (the wire of a cluster that makes itself known), [`object_id`] and [`clock`].
+//! [`registration`] (the wire of a cluster that makes itself known), [`object_id`], [`clock`]
+//! and [`error`].
 #![forbid(unsafe_code)]
 
 pub mod archive;
@@ -17,6 +18,7 @@ pub mod standalone;
 pub mod broker;
 pub mod clock;
 pub mod data_dir;
+pub mod error;
 pub mod http;
 pub mod object_id;
 pub mod registration;

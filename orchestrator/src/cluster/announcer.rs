@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use super::root_client::{RootClient, RootError};
-use super::uplink::chain;
+use crate::error::chain;
 
 #[derive(Debug)]
 pub(super) struct Announcer {

@@ -23,9 +23,9 @@ use super::directory::{Subject, Unreached};
 use super::intake::Intake;
 use super::root_client::{RootClient, RootError};
 use super::state::{Ask, Effects, Refused, State, Summary, Wish};
-use super::uplink::chain;
 use crate::broker::access::Roster;
 use crate::broker::{self, Broker};
+use crate::error::chain;
 use crate::store::{Store, StoreError, Transaction};
 
 const TICK: Duration = Duration::from_millis(500);

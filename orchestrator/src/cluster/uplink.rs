@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 use super::control::Command;
 use super::root_client::{Introduction, RootClient, RootError};
+use crate::error::chain;
 
 /// Without news. Oakestra's own.
 const REPORT_EVERY: Duration = Duration::from_secs(15);
@@ -90,16 +91,4 @@ impl Uplink {
             }
         }
     }
-}
-
-/// An error with its causes, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::cluster::Cluster;
 use super::command::{Command, CommandKind};
 use super::{Root, key};
+use crate::error::chain;
 use crate::store::{Entry, StoreError, Transaction};
 
 /// Commands that a cluster is sent at the same time.
@@ -281,15 +282,4 @@ impl Root {
             other => other,
         }
     }
-}
-
-/// An error with its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

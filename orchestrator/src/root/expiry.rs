@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Root;
-use super::dispatch::chain;
 use super::failure::Failure;
+use crate::error::chain;
 
 /// What has run out is good for nothing, so it does no harm until then.
 const EVERY: Duration = Duration::from_secs(60 * 60);

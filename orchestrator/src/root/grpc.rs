@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::Root;
 use super::cluster::Registration;
-use super::dispatch::chain;
+use crate::error::chain;
 use crate::registration::register_cluster_server::{RegisterCluster, RegisterClusterServer};
 use crate::registration::{Cs1Message, Cs2Message, Sc1Message, Sc2Message};
 

@@ -16,12 +16,12 @@ use protocol::status::Status;
 use tokio_util::sync::CancellationToken;
 
 use super::command::{Command, CommandKind};
-use super::dispatch::chain;
 use super::instance::notify;
 use super::place::{Candidate, choose};
 use super::record::Record;
 use super::{Root, key};
 use crate::clock;
+use crate::error::chain;
 use crate::store::StoreError;
 
 /// How often the clusters are looked at.

@@ -9,11 +9,11 @@ use protocol::status::Status;
 use tokio_util::sync::CancellationToken;
 
 use super::command::{Command, CommandKind};
-use super::dispatch::chain;
 use super::place::{Candidate, choose};
 use super::record::Record;
 use super::{Root, key};
 use crate::clock;
+use crate::error::chain;
 use crate::store::StoreError;
 
 /// The pause after the store failed.

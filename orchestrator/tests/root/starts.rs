@@ -1,21 +1,11 @@
 //! What a second root on the same machine is told, and that the first one is unharmed.
 
-use std::error::Error;
 use std::net::SocketAddr;
 
+use orchestrator::error::chain;
 use orchestrator::root::{Addresses, Bound};
 
 use crate::bed::{Bed, config};
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
 
 #[tokio::test]
 async fn a_second_root_on_the_same_data_is_kept_out() {

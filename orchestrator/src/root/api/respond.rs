@@ -8,7 +8,7 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::root::dispatch::chain;
+use crate::error::chain;
 use crate::root::failure::{self, Failure};
 use crate::sla::Violation;
 
