@@ -25,7 +25,8 @@ mod worker;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, mpsc, watch};
@@ -40,15 +41,13 @@ use self::uplink::{Link, Uplink};
 use crate::broker::Broker;
 use crate::broker::access::Roster;
 use crate::data_dir::{DataDir, DataDirError};
-use crate::error::chain;
 use crate::http::{self, BindError};
+use crate::reach::{self, Passing};
 use crate::store::etcd::lost;
 use crate::store::{Store, StoreError};
 
 /// Events that wait for the one task that takes them. A full queue slows down the connections they come from.
 const QUEUE: usize = 4096;
-/// Between two attempts to reach the state again.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// Why the cluster could not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -83,22 +82,14 @@ pub struct Addresses {
 /// # Errors
 /// When it cannot start: the data directory or a port is not to be had; and when the disk takes no more.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ClusterError> {
-    let mut has_run = false;
-    loop {
-        let tell = |_addresses| has_run = true;
-        match run_and_tell(config.clone(), shutdown.clone(), tell).await {
-            // Whoever starts it is told; later it comes back by itself.
-            Err(error) if has_run && error.is_out_of_reach() && !shutdown.is_cancelled() => {
-                tracing::warn!(error = %chain(&error), "stopped; trying on");
-                tokio::time::sleep(AGAIN).await;
-            }
-            done => return done,
-        }
-    }
+    reach::come_back(&shutdown, async |serves: &AtomicBool| {
+        let tell = |_addresses| serves.store(true, Ordering::Relaxed);
+        run_and_tell(config.clone(), shutdown.clone(), tell).await
+    })
+    .await
 }
 
-impl ClusterError {
-    /// Whether it may succeed a moment later.
+impl Passing for ClusterError {
     fn is_out_of_reach(&self) -> bool {
         match self {
             Self::Deposed => true,

@@ -21,6 +21,7 @@ pub mod data_dir;
 pub mod error;
 pub mod http;
 pub mod object_id;
+mod reach;
 pub mod registration;
 pub mod schedule;
 pub mod sla;

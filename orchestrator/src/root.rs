@@ -60,6 +60,7 @@ mod why;
 mod worker;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -84,6 +85,7 @@ use self::token::Tokens;
 use crate::clock;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::http::{self, BindError};
+use crate::reach::{self, Passing};
 use crate::store::etcd::{Leadership, lost};
 use crate::store::{Store, StoreError};
 
@@ -91,8 +93,6 @@ use crate::store::{Store, StoreError};
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// A cluster closes a connection that is idle for 30 s; a command must not meet that.
 const IDLE: Duration = Duration::from_secs(20);
-/// Between two attempts to reach the state again.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// Why the root could not start.
 #[derive(Debug, thiserror::Error)]
@@ -173,36 +173,25 @@ pub struct Addresses {
 /// # Errors
 /// When it cannot start: the data directory or a port is not to be had.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RootError> {
-    let mut has_led = false;
-    loop {
+    reach::come_back(&shutdown, async |serves: &AtomicBool| {
         let bound = tokio::select! {
-            bound = Bound::open(config.clone()) => bound,
+            bound = Bound::open(config.clone()) => bound?,
             // It may wait for another root to be gone.
             () = shutdown.cancelled() => return Ok(()),
         };
-        match bound {
-            Ok(bound) => {
-                has_led = true;
-                match bound.serve(shutdown.clone()).await {
-                    Err(error @ RootError::Deposed) => tracing::warn!("{error}; this one waits for its turn"),
-                    done => return done,
-                }
-            }
-            // Whoever starts it is told; later it comes back by itself.
-            Err(error) if has_led && error.is_out_of_reach() => {
-                tracing::debug!(%error, "not yet");
-                tokio::time::sleep(AGAIN).await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
+        serves.store(true, Ordering::Relaxed);
+        bound.serve(shutdown.clone()).await
+    })
+    .await
 }
 
-impl RootError {
-    /// Whether it may succeed a moment later.
+impl Passing for RootError {
     fn is_out_of_reach(&self) -> bool {
-        let (Self::Data(DataDirError::Store(error)) | Self::Store(error)) = self else { return false };
-        error.is_out_of_reach()
+        match self {
+            Self::Deposed => true,
+            Self::Data(DataDirError::Store(error)) | Self::Store(error) => error.is_out_of_reach(),
+            _ => false,
+        }
     }
 }
 
