@@ -2,6 +2,9 @@
 
 mod dry_run;
 
+use protocol::service::Service;
+use protocol::sla::Microservice;
+
 use crate::api::Client;
 use crate::args::Apply;
 use crate::command::get::some_services;
@@ -69,12 +72,10 @@ fn goals(manifest: &Manifest, fleet: &Fleet) -> Result<Vec<Goal>, Failure> {
                 refused.push(format!("{}/{}", wanted_app.application_name, wanted.microservice_name));
                 continue;
             };
-            let there = service.instance_list.iter().filter(|instance| counts(instance)).count();
             goals.push(Goal {
                 service: service.id,
                 label: fleet.names().label(Target::Service(service.id)),
-                // Left open, one is started where there is none, and what somebody scaled stays so.
-                wanted: instances(wanted).unwrap_or_else(|| there.max(1)),
+                wanted: goal(wanted, there(service)),
             });
         }
     }
@@ -83,4 +84,15 @@ fn goals(manifest: &Manifest, fleet: &Fleet) -> Result<Vec<Goal>, Failure> {
     }
     let failure = Failure::new(Exit::Failed, format!("the root did not take {}", refused.join(", ")));
     Err(failure.hint("is a chosen address (rr_ip) in use or outside 10.30.0.0/16?  hypha get services"))
+}
+
+/// How many instances of a service there are.
+fn there(service: &Service) -> usize {
+    service.instance_list.iter().filter(|instance| counts(instance)).count()
+}
+
+/// How many the file wants where there are so many: left open, one is started where there is none, and what somebody scaled
+/// stays so.
+fn goal(wanted: &Microservice, there: usize) -> usize {
+    instances(wanted).unwrap_or_else(|| there.max(1))
 }

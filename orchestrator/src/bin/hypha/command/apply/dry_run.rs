@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, Findings, Problem};
 use crate::fleet::Fleet;
-use crate::manifest::{Manifest, instances};
+use crate::manifest::Manifest;
 use crate::output::{Column, Field, Listing, Mood, Row};
 use crate::plan::{Plan, find_app, find_service};
 
@@ -109,10 +109,8 @@ fn services<'a>(
         let app = find_app(wanted_app, fleet);
         for (service_at, wanted) in wanted_app.microservices.iter().enumerate() {
             let there = app.and_then(|app| find_service(app, wanted, fleet));
-            let running = there.map_or(0, |service| {
-                service.instance_list.iter().filter(|instance| super::counts(instance)).count()
-            });
-            let goal = instances(wanted).unwrap_or_else(|| running.max(1));
+            let running = there.map_or(0, super::there);
+            let goal = super::goal(wanted, running);
             let action = match there {
                 None if plan.new_apps.contains(&at) => Action::Create,
                 None => Action::Add,
