@@ -228,9 +228,19 @@ async fn ask_root(question: Ask, root: RootClient, commands: mpsc::Sender<Comman
             });
             Command::TableAnswered { subject, answer }
         }
-        Ask::Subnet(worker) => Command::SubnetGiven { worker, subnet: subnet(&root, worker).await },
+        Ask::Subnet(worker) => {
+            let tell = |error: &RootError| {
+                tracing::warn!(%worker, error = %chain(error), "no subnet from the root; trying on");
+            };
+            let subnet = until_answered(|| root.subnet(), tell).await;
+            Command::SubnetGiven { worker, subnet }
+        }
         Ask::Return(subnet) => {
-            give_back(&root, &subnet).await;
+            let tell = |error: &RootError| {
+                let address = subnet.subnet_addr;
+                tracing::warn!(subnet = %address, error = %chain(error), "subnet not given back to the root; trying on");
+            };
+            until_answered(|| root.return_subnet(&subnet), tell).await;
             Command::SubnetReturned(subnet)
         }
         Ask::Forget(name) => {
@@ -245,30 +255,17 @@ async fn ask_root(question: Ask, root: RootClient, commands: mpsc::Sender<Comman
     }
 }
 
-/// The root's answer, however long it takes: a worker without addresses can run nothing.
-async fn subnet(root: &RootClient, worker: Id) -> Subnet {
+/// The root's answer, however long it takes; a failure is told once. A worker without addresses can run nothing, and a block
+/// that is not given back is lost to all.
+async fn until_answered<T, F: Future<Output = Result<T, RootError>>>(
+    ask: impl Fn() -> F,
+    tell: impl Fn(&RootError),
+) -> T {
     let mut backoff = Backoff::new();
     loop {
-        match root.subnet().await {
-            Ok(subnet) => return subnet,
-            Err(error) => backoff.failed(
-                || tracing::warn!(%worker, error = %chain(&error), "no subnet from the root; trying on"),
-            ),
-        }
-        backoff.wait().await;
-    }
-}
-
-/// However long it takes: what is not given back is lost to all.
-async fn give_back(root: &RootClient, subnet: &Subnet) {
-    let mut backoff = Backoff::new();
-    loop {
-        match root.return_subnet(subnet).await {
-            // It never knew, or is Oakestra's, which takes nothing back.
-            Ok(()) | Err(RootError::Unknown { .. }) => return,
-            Err(error) => backoff.failed(
-                || tracing::warn!(subnet = %subnet.subnet_addr, error = %chain(&error), "subnet not given back to the root; trying on"),
-            ),
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => backoff.failed(|| tell(&error)),
         }
         backoff.wait().await;
     }

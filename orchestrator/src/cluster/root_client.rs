@@ -1,5 +1,6 @@
 //! What the cluster asks of its root over HTTP and gRPC. One attempt each; who calls decides whether to try again.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -122,8 +123,8 @@ impl RootClient {
     /// `None`: the root knows no such service.
     pub(super) async fn table(&self, subject: &Subject) -> Result<Option<NetService>, RootError> {
         let path = match subject {
-            Subject::Name(name) => format!("service/{}", name.as_str().replace('.', "_")),
-            Subject::Address(address) => format!("service/ip/{}", address.to_string().replace('.', "_")),
+            Subject::Name(name) => format!("service/{}", undotted(name)),
+            Subject::Address(address) => format!("service/ip/{}", undotted(address)),
         };
         let url = format!("{}/api/net/{path}/instances", self.net);
         let doing = "ask for a table";
@@ -140,7 +141,7 @@ impl RootClient {
     /// Where the processes of a node of another cluster are reached. `None`: the root knows no such node, or is
     /// Oakestra's, which never does.
     pub(super) async fn node(&self, address: IpAddr) -> Result<Option<NodeItself>, RootError> {
-        let url = format!("{}/api/net/node/{}", self.net, address.to_string().replace('.', "_"));
+        let url = format!("{}/api/net/node/{}", self.net, undotted(&address));
         let doing = "ask for a node";
         let sent = self.named(self.http.get(&url)).timeout(TABLE_WITHIN).send().await;
         match accepted(doing, url.clone(), sent).await {
@@ -161,12 +162,14 @@ impl RootClient {
         response.json().await.map_err(|source| RootError::Http { doing, url, source })
     }
 
-    /// Nobody has this block any more.
+    /// Nobody has this block any more. A root that never knew of it, or is Oakestra's, which takes nothing back, is content.
     pub(super) async fn return_subnet(&self, subnet: &Subnet) -> Result<(), RootError> {
-        let address = subnet.subnet_addr.to_string().replace('.', "_");
-        let url = format!("{}/api/net/subnet/{address}", self.net);
+        let url = format!("{}/api/net/subnet/{}", self.net, undotted(&subnet.subnet_addr));
         let sent = self.named(self.http.delete(&url)).send().await;
-        accepted("give a subnet back", url, sent).await.map(|_body| ())
+        match accepted("give a subnet back", url, sent).await {
+            Ok(_) | Err(RootError::Unknown { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Where instances are.
@@ -182,6 +185,11 @@ impl RootClient {
         let sent = self.named(self.http.delete(&url)).send().await;
         accepted("drop an interest", url, sent).await.map(|_body| ())
     }
+}
+
+/// As paths of the root name it: with `_` for each dot.
+fn undotted(name: &impl Display) -> String {
+    name.to_string().replace('.', "_")
 }
 
 async fn accepted(

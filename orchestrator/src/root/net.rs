@@ -2,6 +2,7 @@
 //! are reached. A cluster that asked for a service's table is told when it changes.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -70,8 +71,8 @@ async fn subnet_back(
     Path(text): Path<String>,
 ) -> Result<Response, Failure> {
     let callers = root.callers(&headers, peer).await?;
-    let unknown = |_invalid| Failure::NotFound { kind: "block of this cluster", id: text.clone() };
-    let address: Ipv4Addr = text.replace('_', ".").parse().map_err(unknown)?;
+    let unknown = || Failure::NotFound { kind: "block of this cluster", id: text.clone() };
+    let address: Ipv4Addr = dotted(&text).ok_or_else(unknown)?;
     root.take_subnet_back(address, &callers).await?;
     Ok(Json(json!({ "message": "ok" })).into_response())
 }
@@ -83,7 +84,7 @@ async fn by_name(
     headers: HeaderMap,
     Path(name): Path<String>,
 ) -> Result<Response, Failure> {
-    let name: ServiceName = name.replace('_', ".").parse().map_err(|_invalid| Failure::no_service(&name))?;
+    let name: ServiceName = dotted(&name).ok_or_else(|| Failure::no_service(&name))?;
     let id = root.service_id(&name).await?.ok_or_else(|| Failure::no_service(&name))?;
     root.table(id, &headers, peer).await
 }
@@ -96,7 +97,7 @@ async fn by_address(
     Path(text): Path<String>,
 ) -> Result<Response, Failure> {
     let unknown = || Failure::NotFound { kind: "service with address", id: text.clone() };
-    let address: IpAddr = text.replace('_', ".").parse().map_err(|_invalid| unknown())?;
+    let address: IpAddr = dotted(&text).ok_or_else(unknown)?;
     let id = root.owner_of(address).await?.ok_or_else(unknown)?;
     root.table(id, &headers, peer).await
 }
@@ -111,8 +112,13 @@ async fn node(
 ) -> Result<Json<NodeItself>, Failure> {
     root.callers(&headers, peer).await?;
     let unknown = || Failure::NotFound { kind: "node with address", id: text.clone() };
-    let address: IpAddr = text.replace('_', ".").parse().map_err(|_invalid| unknown())?;
+    let address: IpAddr = dotted(&text).ok_or_else(unknown)?;
     root.live().node_itself(address).cloned().map(Json).ok_or_else(unknown)
+}
+
+/// What a path names whose dots are written as `_`; nothing: it is no such thing.
+fn dotted<T: FromStr>(text: &str) -> Option<T> {
+    text.replace('_', ".").parse().ok()
 }
 
 async fn settle(
@@ -143,7 +149,7 @@ async fn lose_interest(
     headers: HeaderMap,
     Path(name): Path<String>,
 ) -> Result<Response, Failure> {
-    let name: ServiceName = name.replace('_', ".").parse().map_err(|_invalid| Failure::no_service(&name))?;
+    let name: ServiceName = dotted(&name).ok_or_else(|| Failure::no_service(&name))?;
     let callers = root.callers(&headers, peer).await?;
     if let Some(id) = root.service_id(&name).await? {
         root.change_service(id, |record, transaction| {
