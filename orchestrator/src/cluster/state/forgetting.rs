@@ -2,29 +2,27 @@
 
 use std::time::Instant;
 
-use protocol::id::Id;
 use protocol::net::Subnet;
 
 use super::{Ask, State, encode, return_key, worker_key};
-use crate::cluster::worker::Standing;
+use crate::cluster::worker::{Standing, Worker};
 
 impl State {
     /// One that runs something still, as far as is known, or about which an operator has said something, is never forgotten.
     pub(super) fn forget_workers(&mut self, now: Instant) {
         let forget_after = self.rules.forget_after;
-        let is_forgotten = |state: &Self, id: Id| {
-            let worker = &state.workers[&id];
+        let forgotten = self.workers.values().filter(|worker| {
+            let id = worker.id();
             worker.standing() == Standing::Dead
                 && worker.silence(now) >= forget_after
                 && !worker.record.cordoned
-                && state.places.count_on(id) == 0
-                && state.former.count_on(id) == 0
-        };
-        let forgotten: Vec<Id> = self.workers.keys().copied().filter(|id| is_forgotten(self, *id)).collect();
-        for id in forgotten {
+                && self.places.count_on(id) == 0
+                && self.former.count_on(id) == 0
+        });
+        for id in forgotten.map(Worker::id).collect::<Vec<_>>() {
             let Some(worker) = self.workers.remove(&id) else { continue };
             tracing::info!(worker = %worker.host(), %id, "worker is forgotten: it has been gone for too long");
-            self.by_host.retain(|_, of| *of != id);
+            self.by_host.remove(worker.host());
             self.subnets_asked.remove(&id);
             self.effects.keep.insert(worker_key(id), None);
             self.effects.dismiss.push(id);
