@@ -23,7 +23,7 @@ fn fuzzed_frames_of_containers_are_dropped_and_counted_or_sent_on_right() {
     let mut world = World::new();
     let mut fates = Fates::default();
     let rounds = campaign(ROUNDS, |chance| {
-        world.forget_flows();
+        world.forget_packets();
         for _ in 0..FRAMES {
             let sent = frame::of_container(chance);
             let outcome = world.bed.container_sends(&sent);
@@ -38,7 +38,7 @@ fn fuzzed_frames_at_the_uplink_are_left_alone_or_dropped_and_counted_or_delivere
     let mut world = World::new();
     let mut fates = Fates::default();
     let rounds = campaign(ROUNDS, |chance| {
-        world.forget_flows();
+        world.forget_packets();
         for _ in 0..FRAMES {
             // Some of what arrives are answers.
             if chance.one_in(4) {

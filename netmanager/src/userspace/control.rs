@@ -312,10 +312,11 @@ impl Control {
         Reader::new(&self.engine)
     }
 
-    /// Forgets all flows.
-    pub fn forget_flows(&self) {
+    /// Forgets all that packets have left behind: flows, and datagrams of which fragments have come.
+    pub fn forget_packets(&self) {
         self.engine.memory.flows.clear();
         self.engine.memory.assured.clear();
+        self.engine.memory.fragments.clear();
     }
 
     #[must_use]

@@ -84,6 +84,10 @@ impl Fragments {
     pub(super) fn get(&self, key: &FragmentKey) -> Option<FragmentPorts> {
         lock(&self.0).get(key).copied()
     }
+
+    pub(super) fn clear(&self) {
+        lock(&self.0).clear();
+    }
 }
 
 fn grown<K: std::hash::Hash + Eq, V>(capacity: NonZeroUsize) -> LruCache<K, V> {

@@ -48,9 +48,9 @@ impl Both {
         Self { kernel: World::new(), process, delivered: 0, sent: 0, dropped: 0 }
     }
 
-    fn forget_flows(&self) {
-        self.kernel.forget_flows();
-        self.process.forget_flows();
+    fn forget_packets(&self) {
+        self.kernel.forget_packets();
+        self.process.forget_packets();
     }
 
     fn container_sends(&mut self, sent: &[u8]) {
@@ -154,7 +154,7 @@ fn tunnelled(frame: &[u8]) -> Option<(IpAddr, &[u8])> {
 fn user_space_and_the_programs_agree_on_what_containers_send() {
     let mut both = Both::new();
     let rounds = campaign(ROUNDS, |chance| {
-        both.forget_flows();
+        both.forget_packets();
         for _ in 0..FRAMES {
             let sent = frame::of_container(chance);
             both.container_sends(&sent);
@@ -168,7 +168,7 @@ fn user_space_and_the_programs_agree_on_what_containers_send() {
 fn user_space_and_the_programs_agree_on_what_arrives() {
     let mut both = Both::new();
     let rounds = campaign(ROUNDS, |chance| {
-        both.forget_flows();
+        both.forget_packets();
         for _ in 0..FRAMES {
             // Some of what arrives are answers.
             if chance.one_in(4) {

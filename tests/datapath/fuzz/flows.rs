@@ -21,7 +21,7 @@ fn fuzzed_connections_keep_their_backend_and_are_understood_on_the_way_back() {
     let mut world = World::new();
     let mut kept = 0_u64;
     campaign(ROUNDS, |chance| {
-        world.forget_flows();
+        world.forget_packets();
         world.publish(&INSTANCES);
         let mut before = BTreeMap::new();
         for _ in 0..STEPS {

@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use aya::Pod;
+use aya::maps::{HashMap, MapData};
 use netmanager::datapath::{Addresses, Backend, Endpoint, Policy};
-use netmanager_common::map::{ASSURED, FLOWS, Flow, FlowKey};
+use netmanager_common::map::{ASSURED, FLOWS, FRAGMENTS, Flow, FlowKey, FragmentKey, FragmentPorts};
 
 use crate::bed::{Bed, CLIENT, NEIGHBOUR, NODE, PEER, SERVER, SERVICE, TUNNEL_PORT};
 
@@ -73,15 +75,19 @@ impl World {
         Self { bed }
     }
 
-    /// So that a round does not depend on those before it.
-    pub(crate) fn forget_flows(&self) {
+    /// So that a round does not depend on those before it, nor on how long they took.
+    pub(crate) fn forget_packets(&self) {
         for table in [FLOWS, ASSURED] {
-            let mut flows = self.bed.table::<FlowKey, Flow>(table);
-            let keys: Vec<_> = flows.keys().collect::<Result<_, _>>().unwrap();
-            for key in keys {
-                flows.remove(&key).unwrap();
-            }
+            forget_all(self.bed.table::<FlowKey, Flow>(table));
         }
+        forget_all(self.bed.table::<FragmentKey, FragmentPorts>(FRAGMENTS));
+    }
+}
+
+fn forget_all<K: Pod, V: Pod>(mut table: HashMap<MapData, K, V>) {
+    let keys: Vec<_> = table.keys().collect::<Result<_, _>>().unwrap();
+    for key in keys {
+        table.remove(&key).unwrap();
     }
 }
 
