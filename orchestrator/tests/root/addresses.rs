@@ -185,6 +185,7 @@ async fn clusters_that_asked_are_told_of_changes_until_they_lose_interest() {
     let table = "/api/net/service/shop_test_web_test/instances";
     bed.net(Method::GET, table, None).await.ok();
     bed.deploy(&service).await;
+    cluster.told(&format!("POST /api/service/{service}/0")).await;
     let place = json!({ "job_id": service, "instances": [{
         "instance_number": 0, "namespace_ip": "10.18.0.2", "namespace_ip_v6": "fc00::2",
         "host_ip": "192.0.2.31", "host_port": "50103", "location": "48.262,11.668",
