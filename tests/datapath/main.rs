@@ -38,6 +38,7 @@ mod punt;
 mod recycled;
 mod repair;
 mod restart;
+mod rounds;
 mod running;
 mod shares;
 mod six;

@@ -25,6 +25,8 @@ const MODULES: [&str; 5] =
 /// The machine's first process. Modules are loaded by the kernel when they are needed; these ones it does not ask for.
 const INIT: &str = r#"#!/bin/sh
 export PATH=/bin
+# Each death takes an emulated machine some seconds.
+export HYPHA_DEATHS=12
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
