@@ -5,11 +5,13 @@
 //! could contradict new ones, and a broker that lost its memory is as good as one that did not.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::time::Duration;
 
 use protocol::id::Id;
 use protocol::net::{SubnetResult, TableResult};
 use protocol::topic::{NodeTopic, parse_updates_available};
+use rand::Rng as _;
 use rumqttc::{
     AsyncClient, ConnectionError, EventLoop, MqttOptions, NetworkOptions, Packet, Publish, QoS,
     SubscribeReasonCode,
@@ -26,7 +28,10 @@ use crate::error::chain;
 const LARGEST_PACKET: usize = 4 << 20;
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 const BACKOFF_FIRST: Duration = Duration::from_millis(250);
-const BACKOFF_LAST: Duration = Duration::from_secs(15);
+/// With the time that a connection takes to fail, a link that is good again is used within ten seconds.
+const BACKOFF_LAST: Duration = Duration::from_secs(5);
+/// By chance each pause is a bit shorter or longer, so that the workers of a cluster that is back do not all knock at once.
+const JITTER: Range<f64> = 0.75..1.25;
 /// How long the broker may take to accept the node's own subscriptions.
 const SUBSCRIBING: Duration = Duration::from_secs(5);
 /// Topics of which a malformed payload is remembered, so that it is logged once.
@@ -150,7 +155,7 @@ impl Driver {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(backoff) => {}
+                () = tokio::time::sleep(backoff.mul_f64(rand::rng().random_range(JITTER))) => {}
             }
             backoff = (backoff * 2).min(BACKOFF_LAST);
         }

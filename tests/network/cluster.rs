@@ -39,6 +39,7 @@ pub(crate) struct Knowledge {
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) broker: Daemon,
+    pub(crate) netns: Arc<Netns>,
     pub(crate) knowledge: Arc<Mutex<Knowledge>>,
     client: AsyncClient,
     stop: CancellationToken,
@@ -95,7 +96,8 @@ impl Cluster {
                 })?
             }
         });
-        Ok(Self { broker, knowledge, client, stop, thread: Some(thread) })
+        let netns = Arc::clone(netns);
+        Ok(Self { broker, netns, knowledge, client, stop, thread: Some(thread) })
     }
 
     pub(crate) fn knows(&self) -> MutexGuard<'_, Knowledge> {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -31,7 +32,11 @@ fn expect_answers(client: &Container) -> Result<()> {
 }
 
 fn wait_for_session(bed: &Bed, wanted: &str) -> Result<()> {
-    eventually(Duration::from_secs(30), &format!("the session to be {wanted}"), || {
+    wait_for_session_within(Duration::from_secs(30), bed, wanted)
+}
+
+fn wait_for_session_within(limit: Duration, bed: &Bed, wanted: &str) -> Result<()> {
+    eventually(limit, &format!("the session to be {wanted}"), || {
         let session = bed.status()?["daemon"]["session"]["state"].clone();
         if session == wanted { Ok(()) } else { Err(anyhow!("{session}")) }
     })
@@ -64,6 +69,30 @@ fn a_warm_service_is_known_at_every_moment_of_an_outage_and_after_it() -> Result
     }
     ensure!(waited(&bed)? == before, "a warm service was unknown for a moment");
     Ok(())
+}
+
+/// No packet gets through to another machine, and neither end is told.
+const CUT: &str = "table inet cut {
+    chain arriving { type filter hook input priority 0; iif != lo drop; }
+    chain leaving { type filter hook output priority 0; oif != lo drop; }
+}";
+
+#[test]
+fn a_cut_that_no_end_is_told_of_is_noticed_and_over_ten_seconds_after_its_end() -> Result<()> {
+    let mut bed = Bed::registered()?;
+    let client = Container::new("client")?;
+    bed.attached(&client, 0)?;
+    wait_for_session(&bed, "up")?;
+    let control = Arc::clone(&bed.cluster.netns);
+    control.output("nft", &[CUT])?;
+    wait_for_session(&bed, "down")?;
+    control.output("nft", &["delete", "table", "inet", "cut"])?;
+    wait_for_session_within(Duration::from_secs(10), &bed, "up")?;
+    // What it says now is heard again.
+    let server = Container::new("server")?;
+    bed.attached(&server, 1)?;
+    let _listeners = [listen(&client)?, listen(&server)?];
+    eventually(PATIENCE, "the service to be warm", || expect_answers(&client))
 }
 
 #[test]
