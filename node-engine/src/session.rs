@@ -89,7 +89,7 @@ impl Session {
             channels,
             outbox: Outbox::default(),
             inbox: Inbox::default(),
-            backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(15)),
+            backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(5)),
             address: String::new(),
         }
     }
