@@ -148,7 +148,7 @@ impl InstanceReporter {
                 }
             })
             .collect();
-        ResourceReport { services }
+        ResourceReport { services, more: false }
     }
 
     /// Percent of the whole machine's processors since the reading before, and bytes of memory.

@@ -5,6 +5,7 @@
 
 mod link;
 mod message;
+mod news;
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::link::{Link, LinkEvent};
 use self::message::{Inbox, Incoming};
+use self::news::News;
 use crate::backoff::Backoff;
 use crate::http::{Endpoint, HttpError, post};
 use crate::outbox::Outbox;
@@ -28,6 +30,8 @@ use crate::verdict::chain;
 
 /// Oakestra's interval; its clusters take a worker for dead after 30 s of silence.
 const REPORT_EVERY: Duration = Duration::from_secs(2);
+/// Whatever a cluster asks for, the machine is not measured more often.
+const REPORT_EVERY_MIN: Duration = Duration::from_millis(200);
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Instances in one message: Hypha's brokers take packets of 256 KiB.
 const PART: usize = 32;
@@ -50,6 +54,8 @@ enum HandshakeError {
 struct Membership {
     id: Id,
     broker_port: u16,
+    /// How often the cluster is to hear of this worker, if it keeps what it was told.
+    alive_every: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -143,7 +149,8 @@ impl Session {
         let broker_port = registered.mqtt_broker_port.parse().map_err(|_not_a_port| {
             unreadable(&format!("MQTT_BROKER_PORT {:?}", registered.mqtt_broker_port))
         })?;
-        let joined = Membership { id: registered.id, broker_port };
+        let alive_every = registered.alive_every.map(|every| Duration::from_millis(every.get().into()));
+        let joined = Membership { id: registered.id, broker_port, alive_every };
         if earlier != Some(&joined) {
             tracing::info!(node = %joined.id, cluster = %self.cluster, broker_port, "joined the cluster");
         }
@@ -160,7 +167,9 @@ impl Session {
     /// Keeps one MQTT connection for as long as it holds.
     async fn serve(&mut self, member: &Membership, shutdown: &CancellationToken) -> Ended {
         let mut link = Link::open(&member.id, &self.cluster_host, member.broker_port);
-        let mut ticks = tokio::time::interval(REPORT_EVERY);
+        let mut news = News::to(member.alive_every.is_some());
+        let every = member.alive_every.map_or(REPORT_EVERY, |every| every.max(REPORT_EVERY_MIN));
+        let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut connected: Option<Instant> = None;
         let ended = loop {
@@ -195,14 +204,23 @@ impl Session {
                 }
                 Ok(()) = self.channels.resources.changed(), if connected.is_some() => {
                     let report = self.channels.resources.borrow_and_update().clone();
-                    for part in parts(report) {
-                        publish(&link, NodeTopic::Resources, member, &part);
+                    let now = Instant::now();
+                    if news.is_news_of_instances(&report, now)
+                        && parts(&report).all(|part| publish(&link, NodeTopic::Resources, member, &part))
+                    {
+                        news.said_of_instances(report, now);
                     }
                 }
                 _ = ticks.tick(), if connected.is_some() => {
                     let node = self.reporter.describe(&member.id.to_string());
                     self.address.clone_from(&node.ip);
-                    publish(&link, NodeTopic::Information, member, &node);
+                    let now = Instant::now();
+                    if news.is_news_of_node(&node, now) && publish(&link, NodeTopic::Information, member, &node) {
+                        news.said_of_node(node, now);
+                    }
+                    if news.nothing_was_said() {
+                        link.publish(NodeTopic::Alive.of(&member.id), Vec::new(), false);
+                    }
                     self.flush(member, &link);
                 }
                 () = shutdown.cancelled() => break Ended::Shutdown,
@@ -272,11 +290,12 @@ impl Session {
 
 /// The report in messages of a size that every broker takes: the end of each instance's log is in it, up to six bytes
 /// for each one of a KiB. An empty one is a report too: that nothing runs.
-fn parts(report: ResourceReport) -> Vec<ResourceReport> {
-    if report.services.len() <= PART {
-        return vec![report];
-    }
-    report.services.chunks(PART).map(|services| ResourceReport { services: services.to_vec() }).collect()
+fn parts(report: &ResourceReport) -> impl Iterator<Item = ResourceReport> {
+    let count = report.services.len().div_ceil(PART).max(1);
+    (0..count).map(move |number| {
+        let services = report.services.iter().skip(number * PART).take(PART).cloned().collect();
+        ResourceReport { services, more: number + 1 < count }
+    })
 }
 
 /// Whether the client took the message. A report that is lost with the connection is made anew 2 s later; only a change
@@ -309,10 +328,11 @@ mod tests {
             instance,
         };
         for count in [0, 1, 32, 33, 500] {
-            let report = ResourceReport { services: (0..count).map(service).collect() };
-            let parts = parts(report.clone());
+            let report = ResourceReport { services: (0..count).map(service).collect(), more: false };
+            let parts: Vec<_> = parts(&report).collect();
             assert!(parts.iter().all(|part| serde_json::to_vec(part).unwrap().len() < 255 * 1024));
-            assert!(!parts.is_empty());
+            let (last, others) = parts.split_last().unwrap();
+            assert!(!last.more && others.iter().all(|part| part.more));
             let services: Vec<_> = parts.into_iter().flat_map(|part| part.services).collect();
             assert_eq!(services, report.services);
         }

@@ -157,6 +157,7 @@ pub async fn run_and_tell(
         link: link_seen,
         cluster_name: config.name.clone(),
         mqtt_port: addresses.mqtt.port(),
+        alive_every: worker::alive_every(config.worker_timeout),
     };
     tasks.spawn(http::serve(api, api::router(api_state), stop.clone()));
     tasks.spawn(http::serve(net, net_api::router(commands.clone()), stop.clone()));

@@ -1,5 +1,7 @@
 //! Cluster and worker: the handshake over HTTP, then reports and commands over MQTT.
 
+use std::num::NonZeroU32;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -79,6 +81,10 @@ pub struct Registered {
     /// A number as text.
     #[serde(rename = "MQTT_BROKER_PORT")]
     pub mqtt_broker_port: String,
+    /// Of Hypha's clusters: the worker need not repeat what has not changed, as long as it says at least once in so many
+    /// milliseconds that it is there ([`crate::topic::NodeTopic::Alive`]). Nothing: it repeats everything every 2 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alive_every: Option<NonZeroU32>,
 }
 
 /// `nodes/{id}/job`: what became of an instance.
@@ -93,11 +99,15 @@ pub struct InstanceReport {
     pub publicip: String,
 }
 
-/// `nodes/{id}/jobs/resources`: what the instances of a worker use, every 2 s. Being named here is being alive.
+/// `nodes/{id}/jobs/resources`: what the instances of a worker use, every 2 s or when it has changed (see
+/// [`Registered::alive_every`]). Being named here is being alive.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceReport {
     #[serde(default, deserialize_with = "null_as_default")]
     pub services: Vec<InstanceResources>,
+    /// Of Hypha's workers: the rest of the same report follows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,6 +13,8 @@ pub enum NodeTopic {
     Job,
     /// Node to cluster: [`crate::node::ResourceReport`].
     Resources,
+    /// Node to cluster, without payload: what it reported last still holds. Only our own workers and clusters know it.
+    Alive,
     /// Cluster to node: [`crate::node::Deploy`].
     ControlDeploy,
     /// Cluster to node: [`crate::node::Delete`].
@@ -40,10 +42,11 @@ pub enum NodeTopic {
 }
 
 impl NodeTopic {
-    const ALL: [(Self, &'static str); 15] = [
+    const ALL: [(Self, &'static str); 16] = [
         (Self::Information, "information"),
         (Self::Job, "job"),
         (Self::Resources, "jobs/resources"),
+        (Self::Alive, "alive"),
         (Self::ControlDeploy, "control/deploy"),
         (Self::ControlDelete, "control/delete"),
         (Self::ControlError, "control/error"),

@@ -43,6 +43,7 @@ pub fn may_publish(node: Id, topic: &str) -> Option<NodeTopic> {
         NodeTopic::Information
         | NodeTopic::Job
         | NodeTopic::Resources
+        | NodeTopic::Alive
         | NodeTopic::Subnet
         | NodeTopic::TableQuery
         | NodeTopic::ServiceDeployed
@@ -125,6 +126,7 @@ mod tests {
             ("nodes/6b033dc62c1f07cbdcd88440/information", true),
             ("nodes/6b033dc62c1f07cbdcd88440/job", true),
             ("nodes/6b033dc62c1f07cbdcd88440/jobs/resources", true),
+            ("nodes/6b033dc62c1f07cbdcd88440/alive", true),
             ("nodes/6b033dc62c1f07cbdcd88440/net/subnet", true),
             ("nodes/6b033dc62c1f07cbdcd88440/net/tablequery/request", true),
             ("nodes/6b033dc62c1f07cbdcd88440/net/service/deployed", true),

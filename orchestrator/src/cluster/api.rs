@@ -1,5 +1,7 @@
 //! HTTP on 10100: workers join, the root deploys. Decodes, asks [`super::control`], encodes; decides nothing.
 
+use std::num::NonZeroU32;
+
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
@@ -29,6 +31,8 @@ pub(super) struct Api {
     pub(super) link: watch::Receiver<Link>,
     pub(super) cluster_name: String,
     pub(super) mqtt_port: u16,
+    /// Milliseconds: see [`Registered`].
+    pub(super) alive_every: NonZeroU32,
 }
 
 pub(super) fn router(api: Api) -> Router {
@@ -76,7 +80,8 @@ async fn register(
         node.ip = peer.0.ip().to_canonical().to_string();
     }
     let id = api.ask(|reply| Command::Register { node: Box::new(node), reply }).await?;
-    Ok(Json(Registered { id, mqtt_broker_port: api.mqtt_port.to_string() }))
+    let alive_every = Some(api.alive_every);
+    Ok(Json(Registered { id, mqtt_broker_port: api.mqtt_port.to_string(), alive_every }))
 }
 
 async fn deploy(

@@ -39,6 +39,8 @@ impl Intake {
             NodeTopic::Information => self.read(message, |report| state.node_report(node, &report, now)),
             NodeTopic::Job => self.read(message, |report| state.instance_report(node, report, now)),
             NodeTopic::Resources => self.read(message, |report| state.resource_report(node, report, now)),
+            // Whatever comes with it.
+            NodeTopic::Alive => state.still_as_reported(node, now),
             NodeTopic::Subnet => self.read(message, |request| state.subnet_wanted(node, &request, now)),
             NodeTopic::TableQuery => self.read(message, |query| state.table_wanted(node, &query, now)),
             NodeTopic::ServiceDeployed => {

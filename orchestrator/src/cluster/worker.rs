@@ -1,16 +1,22 @@
 //! A worker as its cluster knows it: who it is (stored), and what it last said of itself (not stored).
 
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use protocol::id::Id;
+use protocol::name::InstanceName;
 use protocol::net::Subnet;
 use protocol::node::Node;
 use serde::{Deserialize, Serialize};
 
 /// The port Oakestra records for a worker that does not say its own. Clients show it, nothing connects to it.
 const PORT_UNKNOWN: u16 = 50011;
-/// Silence after which a worker counts as unreachable: three reports are missed, they come every 2 s.
+/// Silence after which a worker counts as unreachable, unless it is dead before: Oakestra's report every 2 s.
 const UNREACHABLE_AFTER: Duration = Duration::from_secs(6);
+/// So many signs of life in a row that have to be missed for that.
+const MISSED: u32 = 3;
+/// Instances of one worker that are remembered from its last report: many times of what it has addresses for.
+const NAMED_MAX: usize = 1024;
 
 /// What must not be lost of a worker. Its host name is its identity: the same name is the same worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +46,36 @@ pub(super) struct Worker {
     standing: Standing,
     /// When its node-engine last took up its commands, and how many resource reports have come since.
     pub(super) connected: Option<Connected>,
+    /// What it named in its last report, if it has made one.
+    pub(super) named: Option<Named>,
+}
+
+/// The instances of a report, [`NAMED_MAX`] at most, of which more may be to come.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    names: Vec<InstanceName>,
+    more: bool,
+}
+
+impl Named {
+    /// A report, or its next part.
+    pub(super) fn take(&mut self, names: impl Iterator<Item = InstanceName>, more: bool) {
+        if !self.more {
+            self.names.clear();
+        }
+        self.names.extend(names.take(NAMED_MAX - self.names.len()));
+        self.more = more;
+    }
+
+    pub(super) fn names(&self) -> &[InstanceName] {
+        &self.names
+    }
+}
+
+/// How often a worker is to say at least that it is there, in milliseconds, where one that is silent for `timeout` is dead.
+pub(super) fn alive_every(timeout: Duration) -> NonZeroU32 {
+    let every = UNREACHABLE_AFTER.min(timeout) / MISSED;
+    u32::try_from(every.as_millis()).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +109,8 @@ impl Worker {
     pub(super) fn new(record: Record, since: Instant) -> Self {
         let node = record.node.clone();
         let memory_low = node.memory;
-        Self { record, node, memory_low, last_heard: since, standing: Standing::Reachable, connected: None }
+        let standing = Standing::Reachable;
+        Self { record, node, memory_low, last_heard: since, standing, connected: None, named: None }
     }
 
     pub(super) fn id(&self) -> Id {

@@ -126,6 +126,7 @@ async fn a_silent_worker_s_instance_moves_and_only_one_survives_its_return() {
     bed.run_on(&mut first, 0, "10.18.0.2").await;
     let mut second = bed.worker("pi2").await;
     second.listen_to(NAME).await;
+    let keep_alive = second.keep_alive();
     let first_id = first.id;
     drop(first);
 
@@ -134,12 +135,7 @@ async fn a_silent_worker_s_instance_moves_and_only_one_survives_its_return() {
         let (kind, deploy) = second.command().await;
         assert_eq!((kind.as_str(), &deploy["instance_number"]), ("deploy", &json!(0)), "same number");
     };
-    let keep_talking = async {
-        loop {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            bed.cluster.register("pi2").await;
-        }
-    };
+    let keep_talking = keep_alive.run();
     tokio::select! { () = deployed => {}, () = keep_talking => {} }
     println!("placed elsewhere {:?} after the last word (timeout 2 s)", start.elapsed());
     assert_eq!(second.query(NAME, "").await["instance_list"], json!([]), "withdrawn");

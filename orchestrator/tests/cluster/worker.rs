@@ -58,6 +58,21 @@ impl Connection {
     }
 }
 
+pub(crate) struct KeepAlive {
+    topic: String,
+    client: AsyncClient,
+}
+
+impl KeepAlive {
+    /// Until it is dropped.
+    pub(crate) async fn run(&self) {
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            self.client.publish(&self.topic, QoS::AtMostOnce, false, []).await.expect("a connection");
+        }
+    }
+}
+
 async fn forward(mut events: EventLoop, sender: mpsc::UnboundedSender<(String, Value)>) {
     while let Ok(event) = events.poll().await {
         if let rumqttc::Event::Incoming(Packet::Publish(publish)) = event {
@@ -104,6 +119,11 @@ impl Worker {
         let filter = updates_available(name_or_address);
         self.net.client.subscribe(filter, QoS::AtLeastOnce).await.expect("a connection");
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    /// Says that it is there, and nothing else.
+    pub(crate) fn keep_alive(&self) -> KeepAlive {
+        KeepAlive { topic: NodeTopic::Alive.of(&self.id), client: self.engine.client.clone() }
     }
 
     pub(crate) async fn say_engine(&self, topic: NodeTopic, payload: &Value) {

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use protocol::id::Id;
 use protocol::name::{InstanceName, ServiceName};
 use protocol::node::{InstanceReport, InstanceResources, Node, ResourceReport};
+use protocol::service::CONTAINER;
 use protocol::status::Status;
 
 use super::State;
-use crate::cluster::instance::{Phase, Usage};
+use crate::cluster::instance::{Instance, Phase, Usage};
 use crate::cluster::worker::Connected;
 
 /// How often a worker is told again to remove what it should not have.
@@ -53,7 +54,7 @@ impl State {
         }
         let Some(id) = self.service_on(&sname, number, worker) else {
             if matches!(status, Status::Creating | Status::Created | Status::Running) {
-                self.evict(worker, &sname, number, String::new(), now);
+                self.evict(worker, &sname, number, CONTAINER, now);
             }
             return;
         };
@@ -122,11 +123,35 @@ impl State {
     /// that not being in one list means nothing; not having been in any for long does (see [`super::time`]).
     pub(in crate::cluster) fn resource_report(&mut self, worker: Id, report: ResourceReport, now: Instant) {
         self.heard(worker, now);
+        let ResourceReport { services, more } = report;
+        if let Some(known) = self.workers.get_mut(&worker) {
+            known.named.get_or_insert_default().take(services.iter().map(name), more);
+        }
+        for named in services {
+            self.is_measured(worker, named, now);
+        }
+        if !more {
+            self.has_reported(worker);
+        }
+    }
+
+    /// `nodes/{id}/alive`: it would report the same again.
+    pub(in crate::cluster) fn still_as_reported(&mut self, worker: Id, now: Instant) {
+        self.heard(worker, now);
+        let Some(named) = self.workers.get_mut(&worker).and_then(|known| known.named.take()) else { return };
+        for InstanceName { service, number } in named.names() {
+            self.is_named(worker, service, *number, CONTAINER, now);
+        }
+        if let Some(known) = self.workers.get_mut(&worker) {
+            known.named = Some(named);
+        }
+        self.has_reported(worker);
+    }
+
+    /// A report of a worker's instances has come to its end: what it has not named was not there.
+    fn has_reported(&mut self, worker: Id) {
         if let Some(connected) = self.workers.get_mut(&worker).and_then(|known| known.connected.as_mut()) {
             connected.reports = connected.reports.saturating_add(1);
-        }
-        for named in report.services {
-            self.is_named(worker, named, now);
         }
         for (id, number) in self.instances_on(worker) {
             if let Some(instance) = self.instance_mut(id, number)
@@ -138,16 +163,34 @@ impl State {
         self.look_for_departed(worker);
     }
 
-    fn is_named(&mut self, worker: Id, named: InstanceResources, now: Instant) {
-        let number = named.instance;
-        self.reclaim(worker, &named.job_name, number, now);
-        let Some(id) = self.service_on(&named.job_name, number, worker) else {
-            self.evict(worker, &named.job_name, number, named.virtualization, now);
-            return;
+    fn is_measured(&mut self, worker: Id, named: InstanceResources, now: Instant) {
+        let InstanceResources { cpu_percent, memory_percent, disk, logs, job_name, virtualization, instance } =
+            named;
+        let Some(instance) = self.is_named(worker, &job_name, instance, &virtualization, now) else { return };
+        let filled = |text: String| Some(text).filter(|text| !text.is_empty());
+        instance.usage = Usage {
+            cpu_percent: filled(cpu_percent),
+            memory_percent: filled(memory_percent),
+            disk: filled(disk),
+            logs,
         };
-        let Some(instance) = self.instance_mut(id, number) else {
-            return;
+    }
+
+    /// The instance, where it is to run.
+    fn is_named(
+        &mut self,
+        worker: Id,
+        name: &ServiceName,
+        number: u32,
+        virtualization: &str,
+        now: Instant,
+    ) -> Option<&mut Instance> {
+        self.reclaim(worker, name, number, now);
+        let Some(id) = self.service_on(name, number, worker) else {
+            self.evict(worker, name, number, virtualization, now);
+            return None;
         };
+        let instance = self.instance_mut(id, number)?;
         if let Phase::Removing { named: last, reports, told, .. } = &mut instance.phase {
             *last = now;
             *reports = 0;
@@ -155,24 +198,18 @@ impl State {
                 *told = now;
                 self.tell_removal(worker, id, number);
             }
-            return;
+            return None;
         }
-        let filled = |text: String| Some(text).filter(|text| !text.is_empty());
-        instance.usage = Usage {
-            cpu_percent: filled(named.cpu_percent),
-            memory_percent: filled(named.memory_percent),
-            disk: filled(named.disk),
-            logs: named.logs,
-        };
         let adopted = matches!(instance.phase, Phase::Waiting { .. });
         if instance.is_up(worker, Status::Running, "Running", now) {
             if adopted {
-                tracing::info!(service = %named.job_name, instance = number, %worker, "instance was kept by its worker");
+                tracing::info!(service = %name, instance = number, %worker, "instance was kept by its worker");
             }
             // From now on the worker's measurements show it, so that it need not be reserved for.
             self.room = true;
             self.changed(id, number);
         }
+        self.instance_mut(id, number)
     }
 
     /// Which service's instance this is, when `worker` speaks of it: one that is there, or one that waits and may as
@@ -191,7 +228,7 @@ impl State {
     }
 
     /// A worker has what it should not have.
-    fn evict(&mut self, worker: Id, name: &ServiceName, number: u32, virtualization: String, now: Instant) {
+    fn evict(&mut self, worker: Id, name: &ServiceName, number: u32, virtualization: &str, now: Instant) {
         if self.is_moving_from(worker, name, number) {
             return;
         }
@@ -202,8 +239,11 @@ impl State {
         }
         tracing::info!(%worker, service = %name, instance = number, "worker has an instance that is not wanted there");
         self.evicted.insert(what, now);
-        let virtualization =
-            if virtualization.is_empty() { protocol::service::CONTAINER.to_owned() } else { virtualization };
-        self.tell_delete(worker, name.clone(), number, virtualization);
+        let virtualization = if virtualization.is_empty() { CONTAINER } else { virtualization };
+        self.tell_delete(worker, name.clone(), number, virtualization.to_owned());
     }
+}
+
+fn name(named: &InstanceResources) -> InstanceName {
+    InstanceName { service: named.job_name.clone(), number: named.instance }
 }

@@ -5,6 +5,7 @@ mod draining;
 mod forgetting;
 mod outage;
 mod placing;
+mod terse;
 mod world;
 
 use std::time::Duration;

@@ -51,6 +51,10 @@ struct Simulated {
     connected: bool,
     deaf: bool,
     running: BTreeSet<u32>,
+    /// One of ours, which does not repeat itself. The others are Oakestra's.
+    is_terse: bool,
+    /// What it has named over this connection.
+    named: Option<BTreeSet<u32>>,
 }
 
 impl World {
@@ -77,7 +81,14 @@ impl World {
                 ..measured()
             };
             let id = world.state.register(node, || Id::from_bytes([number + 1; 12]), now);
-            world.workers.push(Simulated { id, connected: false, deaf: false, running: BTreeSet::new() });
+            world.workers.push(Simulated {
+                id,
+                connected: false,
+                deaf: false,
+                running: BTreeSet::new(),
+                is_terse: number % 2 == 0,
+                named: None,
+            });
             world.connect(number.into());
         }
         world
@@ -151,6 +162,7 @@ impl World {
 
     pub(super) fn connect(&mut self, worker: usize) {
         self.workers[worker].connected = true;
+        self.workers[worker].named = None;
         self.state.worker_listens(self.id(worker), self.now);
         self.settle();
     }
@@ -223,7 +235,12 @@ impl World {
     }
 
     fn say_reports(&mut self) {
-        for worker in self.workers.iter().filter(|worker| worker.connected) {
+        for worker in self.workers.iter_mut().filter(|worker| worker.connected) {
+            if worker.is_terse && worker.named.as_ref() == Some(&worker.running) {
+                self.state.still_as_reported(worker.id, self.now);
+                continue;
+            }
+            worker.named = Some(worker.running.clone());
             self.state.node_report(worker.id, &measured(), self.now);
             let services = worker.running.iter().map(|number| InstanceResources {
                 cpu_percent: "0.1".to_owned(),
@@ -234,10 +251,12 @@ impl World {
                 virtualization: "docker".to_owned(),
                 instance: *number,
             });
-            let report = ResourceReport { services: services.collect() };
+            let report = ResourceReport { services: services.collect(), more: false };
             self.state.resource_report(worker.id, report, self.now);
-            // A list of another runtime, as Oakestra's workers send it.
-            self.state.resource_report(worker.id, ResourceReport::default(), self.now);
+            if !worker.is_terse {
+                // A list of another runtime, as Oakestra's workers send it.
+                self.state.resource_report(worker.id, ResourceReport::default(), self.now);
+            }
         }
     }
 
