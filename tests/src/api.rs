@@ -1,6 +1,7 @@
 //! A plain HTTP client inside a namespace, to see what a daemon answers to the letter.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -62,24 +63,52 @@ impl Api {
         self.send(Method::DELETE, path, None)
     }
 
+    /// Posts an empty object to each of these paths, `at_once` of them at the same time over as many connections. Gives the
+    /// first that was not answered with 200.
+    pub fn post_all(&self, paths: &[String], at_once: usize) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        let one_after_another = || async {
+            let client = self.client()?;
+            while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let url = format!("{}{path}", self.base);
+                let answer = self.exchange(&client, Method::POST, &url, Some("{}".to_owned())).await;
+                answer.and_then(Answer::ok).with_context(|| format!("POST {url}"))?;
+            }
+            Ok(())
+        };
+        self.block_on(|| futures::future::try_join_all((0..at_once).map(|_| one_after_another())))?.map(drop)
+    }
+
     /// Sends `body` as it is, whatever it is, and calls it JSON.
     pub fn send(&self, method: Method, path: &str, body: Option<String>) -> Result<Answer> {
         let url = format!("{}{path}", self.base);
         let doing = format!("{method} {url}");
-        self.netns
-            .run(|| {
-                // The runtime is made on the namespace's thread, so that its sockets are in the namespace.
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .context("make a runtime")?;
-                runtime.block_on(self.exchange(method, &url, body))
-            })?
-            .with_context(|| doing)
+        let exchange = || async { self.exchange(&self.client()?, method, &url, body).await };
+        self.block_on(exchange)?.with_context(|| doing)
     }
 
-    async fn exchange(&self, method: Method, url: &str, body: Option<String>) -> Result<Answer> {
-        let client = Client::builder().no_proxy().timeout(Duration::from_secs(15)).build()?;
+    fn block_on<T: Send, F: Future<Output = T>>(&self, make: impl FnOnce() -> F + Send) -> Result<T> {
+        self.netns.run(|| {
+            // The runtime is made on the namespace's thread, so that its sockets are in the namespace.
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("make a runtime")?;
+            Ok(runtime.block_on(make()))
+        })?
+    }
+
+    fn client(&self) -> Result<Client> {
+        Client::builder().no_proxy().timeout(Duration::from_secs(15)).build().context("make an HTTP client")
+    }
+
+    async fn exchange(
+        &self,
+        client: &Client,
+        method: Method,
+        url: &str,
+        body: Option<String>,
+    ) -> Result<Answer> {
         let mut request = client.request(method, url);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -87,10 +88,71 @@ impl Capture {
         Ok(packets)
     }
 
-    fn packets(&self) -> Result<Vec<TunnelPacket>> {
-        let capture = fs::read(&self.file).with_context(|| format!("read {}", self.file.display()))?;
-        Ok(frames(&capture).iter().filter_map(|frame| decode(frame)).collect())
+    /// Ends the capture after a moment in which `tcpdump` writes what it has, and gives the bytes of each direction of each
+    /// TCP connection in the order in which they were sent.
+    pub fn finish_streams(mut self) -> Result<Vec<Stream>> {
+        thread::sleep(Duration::from_millis(500));
+        self.tcpdump.kill().context("end tcpdump")?;
+        self.tcpdump.wait().context("wait for tcpdump")?;
+        let mut streams: Vec<Stream> = Vec::new();
+        for frame in frames(&self.read()?) {
+            let Some((from, to, segment)) = segment(frame) else { continue };
+            let known = streams.iter_mut().find(|stream| (stream.from, stream.to) == (from, to));
+            match known {
+                Some(stream) => stream.take(segment),
+                None => {
+                    let mut stream = Stream { from, to, bytes: Vec::new(), next: segment.sequence };
+                    stream.take(segment);
+                    streams.push(stream);
+                }
+            }
+        }
+        Ok(streams)
     }
+
+    fn packets(&self) -> Result<Vec<TunnelPacket>> {
+        Ok(frames(&self.read()?).iter().filter_map(|frame| decode(frame)).collect())
+    }
+
+    fn read(&self) -> Result<Vec<u8>> {
+        fs::read(&self.file).with_context(|| format!("read {}", self.file.display()))
+    }
+}
+
+/// One direction of a TCP connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stream {
+    pub from: SocketAddrV4,
+    pub to: SocketAddrV4,
+    pub bytes: Vec<u8>,
+    next: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Segment<'a> {
+    sequence: u32,
+    payload: &'a [u8],
+}
+
+impl Stream {
+    /// What was there before is no news; what has overtaken something else does not happen on one link.
+    fn take(&mut self, segment: Segment) {
+        let known = self.next.wrapping_sub(segment.sequence);
+        let known = if known > u32::MAX / 2 { 0 } else { usize::try_from(known).unwrap_or(usize::MAX) };
+        let Some(new) = segment.payload.get(known..).filter(|new| !new.is_empty()) else { return };
+        self.bytes.extend(new);
+        self.next = segment.sequence.wrapping_add(u32::try_from(segment.payload.len()).unwrap_or(0));
+    }
+}
+
+fn segment(frame: &[u8]) -> Option<(SocketAddrV4, SocketAddrV4, Segment<'_>)> {
+    let packet = SlicedPacket::from_ethernet(frame).ok()?;
+    let (from, to) = addresses(&packet)?;
+    let Some(TransportSlice::Tcp(tcp)) = &packet.transport else { return None };
+    // A SYN has a number and no byte.
+    let sequence = tcp.sequence_number().wrapping_add(tcp.syn().into());
+    let segment = Segment { sequence, payload: tcp.payload() };
+    Some((SocketAddrV4::new(from, tcp.source_port()), SocketAddrV4::new(to, tcp.destination_port()), segment))
 }
 
 impl Drop for Capture {
@@ -155,9 +217,22 @@ fn addresses(packet: &SlicedPacket<'_>) -> Option<(Ipv4Addr, Ipv4Addr)> {
 
 #[cfg(test)]
 mod tests {
-    use super::decode;
+    use super::{Segment, Stream, decode};
 
     const CAPTURED: &str = include_str!("../fixtures/oakestra-packets.txt");
+
+    #[test]
+    fn what_was_sent_twice_is_in_a_stream_once() {
+        let address = "192.0.2.1:1".parse().unwrap();
+        let mut stream = Stream { from: address, to: address, bytes: Vec::new(), next: u32::MAX };
+        let before = u32::MAX - 2;
+        for (sequence, payload) in
+            [(u32::MAX, "ab"), (u32::MAX, "ab"), (1, ""), (0, "bc"), (before, "..abcde"), (4, "f")]
+        {
+            stream.take(Segment { sequence, payload: payload.as_bytes() });
+        }
+        assert_eq!(stream.bytes, b"abcdef");
+    }
 
     /// The first packet of Oakestra's own capture: the client's SYN to a server on another node.
     #[test]

@@ -10,6 +10,7 @@
 //! Everything a daemon writes is in the lab's folder under `/tmp` (short, because the path of a UNIX socket has at
 //! most 107 bytes) or pinned below `/sys/fs/bpf`. One lab runs at a time on a machine: cgroups are common to all.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use machine::Folder;
 
 pub use control::Control;
 pub use machine::{Machine, folders, pins, prepare};
-pub use underlay::Underlay;
+pub use underlay::{UPLINK, Underlay};
 pub use worker::Worker;
 
 /// Where root and cluster run.
@@ -85,10 +86,15 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Starts a second cluster of this name with a worker of its own, the last in the list from then on. It stays for as
-    /// long as the lab: the root would take a cluster that ends for one that is out of reach.
+    /// Starts another cluster of this name, without workers, and gives its address. It stays for as long as the lab: the
+    /// root would take a cluster that ends for one that is out of reach.
+    pub fn add_empty_cluster(&mut self, name: &str) -> Result<Ipv4Addr> {
+        self.control.start_another_cluster(&self.underlay, self.folder.path(), name)
+    }
+
+    /// As [`Self::add_empty_cluster`], with a worker of its own, the last in the list from then on.
     pub fn add_cluster(&mut self, name: &str) -> Result<&Worker> {
-        let cluster = self.control.start_second_cluster(&self.underlay, self.folder.path(), name)?;
+        let cluster = self.add_empty_cluster(name)?;
         let number = u8::try_from(self.workers.len() + 1).context("number of a worker")?;
         self.workers.push(Worker::start(number, &self.underlay, self.folder.path(), cluster)?);
         self.wait_until_joined()?;

@@ -23,6 +23,7 @@ const USER: &str = "Admin";
 
 const ROOT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 const CLUSTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
+/// The addresses of further clusters follow.
 const SECOND_CLUSTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 21);
 
 /// Root and cluster.
@@ -35,7 +36,8 @@ pub struct Control {
     pub root: Daemon,
     /// Only when it is a process of its own.
     pub cluster: Option<Daemon>,
-    second_cluster: Option<Daemon>,
+    /// Beside the first one.
+    more_clusters: Vec<Daemon>,
     home: PathBuf,
 }
 
@@ -56,20 +58,23 @@ impl Control {
         };
         let home = lab.join("home");
         fs::create_dir(&home).with_context(|| format!("make {}", home.display()))?;
-        Ok(Self { netns, cluster_netns, root, cluster, second_cluster: None, home })
+        Ok(Self { netns, cluster_netns, root, cluster, more_clusters: Vec::new(), home })
     }
 
-    /// Starts a cluster `name` beside the first one, and gives its address.
-    pub(super) fn start_second_cluster(
+    /// Starts a cluster `name` beside those that there are, and gives its address.
+    pub(super) fn start_another_cluster(
         &mut self,
         underlay: &Underlay,
         lab: &Path,
         name: &str,
     ) -> Result<Ipv4Addr> {
-        let netns = underlay.add_node("cluster2", SECOND_CLUSTER)?;
-        self.second_cluster = Some(start(lab, "cluster2", "cluster", &netns, cluster_flags(name))?);
-        self.wait_for(SECOND_CLUSTER, protocol::port::CLUSTER_API)?;
-        Ok(SECOND_CLUSTER)
+        let others = u32::try_from(self.more_clusters.len()).context("number of clusters")?;
+        let address = Ipv4Addr::from_bits(SECOND_CLUSTER.to_bits() + others);
+        let node = format!("cluster{}", others + 2);
+        let netns = underlay.add_node(&node, address)?;
+        self.more_clusters.push(start(lab, &node, "cluster", &netns, cluster_flags(name))?);
+        self.wait_for(address, protocol::port::CLUSTER_API)?;
+        Ok(address)
     }
 
     /// Waits until root and cluster take connections, then logs in.
@@ -99,14 +104,11 @@ impl Control {
 
     pub fn expect_running(&mut self) -> Result<()> {
         self.root.expect_running()?;
-        [&mut self.cluster, &mut self.second_cluster]
-            .into_iter()
-            .flatten()
-            .try_for_each(Daemon::expect_running)
+        self.cluster.iter_mut().chain(&mut self.more_clusters).try_for_each(Daemon::expect_running)
     }
 
     pub fn daemons(&self) -> impl Iterator<Item = &Daemon> {
-        std::iter::once(&self.root).chain(&self.cluster).chain(&self.second_cluster)
+        std::iter::once(&self.root).chain(&self.cluster).chain(&self.more_clusters)
     }
 
     #[must_use]

@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::netns::{Netns, connect};
 
 /// The link of a node to the underlay, by its name inside the node.
-const UPLINK: &str = "eth0";
+pub const UPLINK: &str = "eth0";
 const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const PREFIX: u8 = 24;
 

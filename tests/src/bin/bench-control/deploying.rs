@@ -66,6 +66,13 @@ pub(crate) fn burst(lab: &Lab, application: &Application, count: u32, figures: &
     application.scale(lab, 1)
 }
 
+/// Waits until the service has so many running instances.
+pub(crate) fn until_there_are(lab: &Lab, application: &Application, count: usize) -> Result<()> {
+    let api = lab.control.admin()?;
+    let service = service_id(&api, &application.service("web"))?;
+    until_running(&api, &service, count)
+}
+
 fn service_id(api: &Api, name: &str) -> Result<String> {
     let services = api.get("/api/services/")?.ok()?;
     let service = services.as_array().into_iter().flatten().find(|service| service["job_name"] == name);

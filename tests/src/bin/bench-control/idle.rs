@@ -14,7 +14,7 @@ const SETTLE: Duration = Duration::from_secs(15);
 
 /// Of some processes together, since they started.
 #[derive(Debug, Default)]
-struct Spent {
+pub(crate) struct Spent {
     cpu: Duration,
     wake_ups: u64,
     written: u64,
@@ -48,7 +48,7 @@ pub(crate) fn watch(lab: &Lab, duration: Duration, figures: &mut Figures) -> Res
 }
 
 /// Ctrl-C ends it.
-fn sleep(duration: Duration) -> Result<()> {
+pub(crate) fn sleep(duration: Duration) -> Result<()> {
     let end = Instant::now() + duration;
     while Instant::now() < end {
         interrupt::check()?;
@@ -58,7 +58,7 @@ fn sleep(duration: Duration) -> Result<()> {
 }
 
 impl Spent {
-    fn of(pids: &[u32]) -> Result<Self> {
+    pub(crate) fn of(pids: &[u32]) -> Result<Self> {
         let mut spent = Self::default();
         for pid in pids {
             let tasks = format!("/proc/{pid}/task");
@@ -77,7 +77,7 @@ impl Spent {
 
     /// Of one core in per cent, wake-ups a second, kilobytes a minute.
     #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
-    fn since(&self, before: &Self, seconds: f64) -> [f64; 3] {
+    pub(crate) fn since(&self, before: &Self, seconds: f64) -> [f64; 3] {
         [
             self.cpu.saturating_sub(before.cpu).as_secs_f64() / seconds * 100.0,
             self.wake_ups.saturating_sub(before.wake_ups) as f64 / seconds,
@@ -88,7 +88,7 @@ impl Spent {
 
 /// What these processes have for themselves of the memory, and their parts of what they share with others.
 #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
-fn megabytes(pids: &[u32]) -> Result<f64> {
+pub(crate) fn megabytes(pids: &[u32]) -> Result<f64> {
     let mut kilobytes = 0;
     for pid in pids {
         kilobytes += value(&read(*pid, "smaps_rollup")?, "Pss:");
