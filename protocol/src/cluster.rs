@@ -41,9 +41,20 @@ pub struct Report {
     /// Of Hypha's clusters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub largest: Option<Largest>,
+    /// Of Hypha's clusters: the root answered the report before with this number ([`TAKEN_HEADER`]), and of services and
+    /// workers there is only what has changed since then. Nothing: there is everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u32>,
+    /// Workers that a report before has told of, and that the cluster does not know any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forgotten: Vec<Id>,
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
+
+/// In the root's answer to a [`Report`]: a number for [`Report::since`]. Of Hypha's roots. One that does not know a number
+/// that it is told answers 409, and is to be told everything.
+pub const TAKEN_HEADER: &str = "hypha-report";
 
 /// What a single worker of a cluster offers at most, each amount perhaps another one: a service must fit on one worker,
 /// and the sums over all of them do not say whether it does.

@@ -22,7 +22,7 @@ use super::backoff::Backoff;
 use super::directory::{Subject, Unreached};
 use super::intake::Intake;
 use super::root_client::{RootClient, RootError};
-use super::state::{Ask, Effects, Refused, State, Summary, Wish};
+use super::state::{Ask, Effects, Refused, Scope, State, Summary, Wish};
 use crate::broker::access::Roster;
 use crate::broker::{self, Broker};
 use crate::error::chain;
@@ -79,7 +79,10 @@ pub(super) enum Command {
     RootIsBack {
         id: Id,
     },
-    Summary(oneshot::Sender<Summary>),
+    Summary {
+        scope: Scope,
+        reply: oneshot::Sender<Summary>,
+    },
     /// The root has what a summary said of instances that are gone.
     Reported {
         departed: usize,
@@ -174,7 +177,7 @@ impl Control {
             Command::SubnetGiven { worker, subnet } => self.state.subnet_given(worker, subnet),
             Command::SubnetReturned(subnet) => self.state.subnet_returned(&subnet),
             Command::RootIsBack { id } => self.state.root_is_back(id),
-            Command::Summary(reply) => answer(reply, self.state.summary(now)),
+            Command::Summary { scope, reply } => answer(reply, self.state.summary(scope, now)),
             Command::Reported { departed } => self.state.reported(departed),
         }
     }

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use protocol::cluster::Report;
+use protocol::cluster::{Report, TAKEN_HEADER};
 use protocol::id::Id;
 use protocol::name::ServiceName;
 use protocol::net::{NetDeployStatus, NetService, NodeItself, Subnet};
@@ -107,10 +107,13 @@ impl RootClient {
         id.parse().map_err(|_no_id| RootError::InvalidId { url: url(), id })
     }
 
-    pub(super) async fn report(&self, cluster: Id, report: &Report) -> Result<(), RootError> {
+    /// Gives the number under which the root has kept it, if it is one of ours.
+    pub(super) async fn report(&self, cluster: Id, report: &Report) -> Result<Option<u32>, RootError> {
         let url = format!("{}/api/information/{cluster}", self.api);
         let sent = self.http.post(&url).json(report).send().await;
-        accepted("report", url, sent).await.map(|_body| ())
+        let response = accepted("report", url, sent).await?;
+        let number = response.headers().get(TAKEN_HEADER);
+        Ok(number.and_then(|number| number.to_str().ok()?.parse().ok()))
     }
 
     fn named(&self, request: RequestBuilder) -> RequestBuilder {

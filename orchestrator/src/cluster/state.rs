@@ -33,7 +33,8 @@ use serde_json::Value;
 
 pub(super) use self::demand::Refused;
 pub(super) use self::draining::Wish;
-pub(super) use self::summary::Summary;
+use self::summary::Told;
+pub(super) use self::summary::{Scope, Summary};
 use super::directory::{Directory, Subject};
 use super::instance::{self, Address, Instance, Phase};
 use super::places::Places;
@@ -66,6 +67,8 @@ pub(super) struct State {
     announced: HashMap<(Id, u32), Option<Address>>,
     /// Gone, and the root does not know yet.
     departed: Vec<(Id, ServiceName, Document)>,
+    /// What the root was told last.
+    told: Told,
     /// Which worker was told when to remove what it should not have.
     evicted: HashMap<(Id, InstanceName), Instant>,
     /// Workers whose subnet is being asked for at the root.
@@ -147,6 +150,7 @@ impl State {
             directory: Directory::default(),
             announced: HashMap::new(),
             departed: Vec::new(),
+            told: Told::default(),
             evicted: HashMap::new(),
             subnets_asked: HashSet::new(),
             effects: Effects::default(),
@@ -195,6 +199,7 @@ impl State {
         let value = encode(&instance.record);
         self.effects.keep.insert(key, Some(value));
         self.effects.report = true;
+        self.told.changed.insert(id);
         self.settle(id, number);
     }
 
@@ -279,6 +284,7 @@ impl State {
         self.announced.remove(&(id, number));
         self.directory.remove_local(&name, number);
         self.departed.push((id, name, document));
+        self.told.changed.insert(id);
         self.room = true;
     }
 

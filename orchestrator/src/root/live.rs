@@ -1,7 +1,7 @@
 //! What is only observed, and never stored: loads, histories, when a cluster was last heard of. A restart begins with
 //! nothing and knows all of it again after one report of each cluster.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ pub struct ClusterView {
     memory: History<f64>,
     /// When by the steady clock, and how many MB, was placed there lately.
     promises: Vec<(f64, u64)>,
+    /// The number under which its last report was kept, if all of that was.
+    taken: Option<u32>,
     /// From when on, by the steady clock, a report must hold all that the cluster was given; `None`: one did.
     audit_from: Option<f64>,
 }
@@ -192,16 +194,35 @@ impl Live {
 
     /// A cluster reported. Returns whether this report is to be held against what the cluster was given: once, some
     /// time after the cluster appeared, since it may have lost its memory when it was away.
-    pub fn reported(&mut self, cluster: Id, report: Report, now: Moment) -> bool {
+    ///
+    /// # Errors
+    /// When the report continues another one than the last: [`Self::taken`] has not given its number.
+    pub fn reported(&mut self, cluster: Id, report: Report, now: Moment) -> Result<bool, UnknownBase> {
         let view = self.clusters.entry(cluster).or_insert_with(|| ClusterView {
             audit_from: Some(now.steady + SETTLED_AFTER),
             ..ClusterView::default()
         });
+        let taken = view.taken.take();
+        let is_whole = report.since.is_none();
+        if !is_whole && report.since != taken {
+            return Err(UnknownBase);
+        }
         view.cpu.push(now.wall, report.cpu_percent);
         view.memory.push(now.wall, report.memory_percent);
         view.last_heard = Some(now);
-        view.report = report;
-        view.audit_from.take_if(|from| *from <= now.steady).is_some()
+        let before = std::mem::replace(&mut view.report, report);
+        if !is_whole {
+            view.report.extra = before.extra;
+            view.report.workers = Some(continued(&before.workers.unwrap_or_default(), &view.report));
+        }
+        Ok(is_whole && view.audit_from.take_if(|from| *from <= now.steady).is_some())
+    }
+
+    /// All of a cluster's report is kept, under this number.
+    pub fn taken(&mut self, cluster: Id, number: u32) {
+        if let Some(view) = self.clusters.get_mut(&cluster) {
+            view.taken = Some(number);
+        }
     }
 
     /// An instance that needs this many MB was given to a cluster.
@@ -251,6 +272,22 @@ impl Live {
     }
 }
 
+/// The workers of a cluster that were told of `before`, with what a report that continues that one says of them.
+fn continued(before: &[ReportedWorker], report: &Report) -> Vec<ReportedWorker> {
+    let new: HashMap<Id, &ReportedWorker> =
+        report.workers.iter().flatten().map(|worker| (worker.id, worker)).collect();
+    let known: HashSet<Id> = before.iter().map(|worker| worker.id).collect();
+    let forgotten: HashSet<Id> = report.forgotten.iter().copied().collect();
+    let kept = before.iter().filter(|worker| !forgotten.contains(&worker.id));
+    let kept = kept.map(|worker| *new.get(&worker.id).unwrap_or(&worker));
+    let added = report.workers.iter().flatten().filter(|worker| !known.contains(&worker.id));
+    kept.chain(added).cloned().collect()
+}
+
+/// A report continues one that is not known here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnknownBase;
+
 /// The last bytes of a text, cut between characters.
 fn end_of(text: &str) -> &str {
     let start =
@@ -260,11 +297,12 @@ fn end_of(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use protocol::cluster::Report;
+    use protocol::cluster::{Report, ReportedWorker, WorkerState};
+    use protocol::id::Id;
     use protocol::service::Instance;
     use protocol::status::Status;
 
-    use super::{HISTORY, LOGS_MAX, Live};
+    use super::{HISTORY, LOGS_MAX, Live, UnknownBase};
     use crate::clock::Moment;
     use crate::object_id;
 
@@ -284,7 +322,7 @@ mod tests {
         assert!(!live.is_active(id, at(131.0)));
         assert_eq!(live.silence(id, at(131.0)).as_secs(), 31);
         let set_back = Moment { wall: 0.0, steady: 140.0 };
-        live.reported(id, Report::default(), set_back);
+        live.reported(id, Report::default(), set_back).unwrap();
         assert!(live.is_active(id, at(165.0)));
     }
 
@@ -294,10 +332,58 @@ mod tests {
         let id = object_id::new();
         let audits: Vec<_> =
             [0.0, 15.0, 30.0, 45.0].map(|now| live.reported(id, Report::default(), at(now))).into();
-        assert_eq!(audits, [false, false, true, false]);
+        assert_eq!(audits, [false, false, true, false].map(Ok));
         live.greeted(id, at(50.0));
-        assert!(!live.reported(id, Report::default(), at(60.0)));
-        assert!(live.reported(id, Report::default(), at(75.0)));
+        assert_eq!(live.reported(id, Report::default(), at(60.0)), Ok(false));
+        live.taken(id, 1);
+        let continued = Report { since: Some(1), ..Report::default() };
+        assert_eq!(live.reported(id, continued, at(75.0)), Ok(false), "it does not tell everything");
+        assert_eq!(live.reported(id, Report::default(), at(90.0)), Ok(true));
+    }
+
+    #[test]
+    fn a_report_continues_the_last_one_if_all_of_that_was_kept() {
+        let mut live = Live::new(at(0.0), 300.0);
+        let id = object_id::new();
+        let [one, two, three] = [1, 2, 3].map(|number| worker(Id::from_bytes([number; 12]), 0));
+        let told = |workers: &[&ReportedWorker], since| Report {
+            workers: Some(workers.iter().copied().cloned().collect()),
+            since,
+            ..Report::default()
+        };
+        let continued = |since| told(&[], Some(since));
+        assert_eq!(live.reported(id, continued(1), at(0.0)), Err(UnknownBase));
+        live.reported(id, told(&[&one, &two], None), at(1.0)).unwrap();
+        assert_eq!(live.reported(id, continued(1), at(2.0)), Err(UnknownBase), "not all of it was kept");
+        live.reported(id, told(&[&one, &two], None), at(3.0)).unwrap();
+        live.taken(id, 1);
+        let busy = worker(two.id, 5);
+        let next = Report { forgotten: vec![one.id], ..told(&[&three, &busy], Some(1)) };
+        live.reported(id, next, at(4.0)).unwrap();
+        live.taken(id, 2);
+        assert_eq!(live.cluster(id).unwrap().workers().collect::<Vec<_>>(), [&busy, &three]);
+        assert_eq!(live.reported(id, continued(1), at(5.0)), Err(UnknownBase), "that is not the last one");
+        assert_eq!(live.reported(id, continued(2), at(6.0)), Err(UnknownBase), "nor is it any more");
+    }
+
+    fn worker(id: Id, instances: u32) -> ReportedWorker {
+        ReportedWorker {
+            id,
+            name: id.to_string(),
+            ip: String::new(),
+            state: WorkerState::Ready,
+            cordoned: false,
+            draining: false,
+            silent: 0,
+            vcpus: 4,
+            cpu_percent: 1.0,
+            memory: 100,
+            memory_percent: 1.0,
+            architecture: String::new(),
+            virtualization: Vec::new(),
+            instances,
+            itself: None,
+        }
     }
 
     #[test]
@@ -307,7 +393,7 @@ mod tests {
         live.promise(id, 100, at(10.0));
         live.promise(id, 200, at(25.0));
         assert_eq!(live.cluster(id).unwrap().promised_memory(at(26.0)), 300);
-        live.reported(id, Report::default(), at(27.0));
+        live.reported(id, Report::default(), at(27.0)).unwrap();
         assert_eq!(live.cluster(id).unwrap().promised_memory(at(31.0)), 200);
     }
 

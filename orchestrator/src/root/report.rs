@@ -10,14 +10,15 @@ use serde_json::Value;
 
 use super::command::{Command, CommandKind};
 use super::failure::Failure;
+use super::live::UnknownBase;
 use super::record::Record;
 use super::{Root, key, worker};
 use crate::clock::{self, Moment};
 use crate::store::{StoreError, Transaction};
 
 impl Root {
-    /// Takes a cluster's report, as it came.
-    pub(super) async fn take_report(&self, cluster: Id, mut body: Value) -> Result<(), Failure> {
+    /// Takes a cluster's report, as it came. Gives the number that the cluster may continue it by.
+    pub(super) async fn take_report(&self, cluster: Id, mut body: Value) -> Result<u32, Failure> {
         let known = self.cluster(cluster).await?.ok_or_else(|| Failure::no_cluster(cluster))?;
         let jobs = body.get_mut("jobs").map(Value::take);
         let Some(Value::Array(jobs)) = jobs else {
@@ -28,7 +29,11 @@ impl Root {
             .map_err(|error| Failure::Malformed(format!("The report cannot be read: {error}.")))?;
         report.workers = report.workers.map(worker::bounded);
         let now = clock::moment();
-        let mut is_audit = self.live().reported(cluster, report, now);
+        let mut is_audit = self.live().reported(cluster, report, now).map_err(|UnknownBase| {
+            Failure::Conflict(
+                "The report that this one continues is not known here: report everything.".to_owned(),
+            )
+        })?;
         let (mut reported, mut without_room) = (HashSet::new(), Vec::new());
         for job in jobs {
             // One service that cannot be read must not hide the others.
@@ -57,7 +62,9 @@ impl Root {
             self.deploy_lost(cluster, &reported).await?;
         }
         self.cluster_heard(cluster);
-        Ok(())
+        let number = rand::random();
+        self.live().taken(cluster, number);
+        Ok(number)
     }
 
     /// Gives a cluster again what it was given and does not report: it has lost its memory.

@@ -129,6 +129,12 @@ impl Cluster {
         (status, response.json().await.expect("JSON"))
     }
 
+    /// An operator's word.
+    pub(crate) async fn wish(&self, worker: protocol::id::Id, wish: &str) {
+        let answer = self.send(self.http.post(self.url(&format!("/api/worker/{worker}/{wish}")))).await;
+        assert_eq!(answer.0, 200, "{}", answer.1);
+    }
+
     pub(crate) async fn register(&self, host: &str) -> protocol::id::Id {
         let node = json!({"id":"","host":host,"ip":"192.0.2.32","port":"3000","system_info":{"kernel_version":"6.1"},
             "cpu_percent":6.8,"vcpus":2,"architecture":"amd64","memory_percent":2.4,"memory":23206,

@@ -276,6 +276,35 @@ async fn a_failed_instance_is_tried_again_with_its_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_root_that_keeps_reports_is_told_what_has_changed_and_everything_when_it_has_forgotten() {
+    let bed = Bed::new().await;
+    bed.root.memory().keeps_as = Some(7);
+    let mut worker = bed.worker("pi1").await;
+    bed.deploy(0).await;
+    bed.run_on(&mut worker, 0, "10.18.0.66").await;
+    let told = || {
+        let report = bed.root.memory().report.clone().expect("a report");
+        (report.since, report.jobs.len(), report.workers.map_or(0, |workers| workers.len()))
+    };
+    // Of the service there is nothing new; its worker is another one than was told before.
+    bed.cluster.wish(worker.id, "cordon").await;
+    told_so(&told, (Some(7), 0, 1)).await;
+    bed.root.memory().keeps_as = Some(8);
+    bed.cluster.wish(worker.id, "uncordon").await;
+    told_so(&told, (None, 1, 1)).await;
+    bed.cluster.wish(worker.id, "cordon").await;
+    told_so(&told, (Some(8), 0, 1)).await;
+}
+
+async fn told_so(told: &impl Fn() -> (Option<u32>, usize, usize), wanted: (Option<u32>, usize, usize)) {
+    eventually(&format!("a report of {wanted:?}"), || {
+        let told = told();
+        (told == wanted, format!("{told:?}"))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn how_an_instance_was_placed_is_said_to_who_asks() {
     let bed = Bed::new().await;
     let mut worker = bed.worker("pi1").await;

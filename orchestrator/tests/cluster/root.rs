@@ -11,7 +11,7 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use orchestrator::registration::register_cluster_server::{RegisterCluster, RegisterClusterServer};
 use orchestrator::registration::{Cs1Message, Cs2Message, Sc1Message, Sc2Message};
-use protocol::cluster::Report;
+use protocol::cluster::{Report, TAKEN_HEADER};
 use protocol::service::Instance;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -25,6 +25,8 @@ pub(crate) const CLUSTER: &str = "6b033dc3d683569b0801fa16";
 pub(crate) struct Memory {
     pub(crate) registrations: Vec<(String, String, i32)>,
     pub(crate) report: Option<Report>,
+    /// The number under which it keeps each report, if it is one of ours.
+    pub(crate) keeps_as: Option<u32>,
     /// What was wrong with the cluster's reports, as Oakestra's root would see it.
     pub(crate) tables: HashMap<String, Value>,
     pub(crate) table_queries: Vec<String>,
@@ -121,8 +123,15 @@ async fn information(State(memory): Shared, Path(id): Path<String>, Json(body): 
     if id != CLUSTER || memory.amnesia {
         return StatusCode::NOT_FOUND.into_response();
     }
-    memory.report = Some(serde_json::from_value(body).expect("a report"));
-    "ok".into_response()
+    let report: Report = serde_json::from_value(body).expect("a report");
+    if report.since.is_some() && report.since != memory.keeps_as {
+        return StatusCode::CONFLICT.into_response();
+    }
+    memory.report = Some(report);
+    match memory.keeps_as {
+        Some(number) => ([(TAKEN_HEADER, number.to_string())], "ok").into_response(),
+        None => "ok".into_response(),
+    }
 }
 
 async fn subnet(State(memory): Shared) -> Json<Value> {

@@ -1,6 +1,7 @@
 //! Workers, as clusters tell of them, and what an operator says of one.
 
 use axum::http::StatusCode;
+use protocol::cluster::TAKEN_HEADER;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -38,6 +39,32 @@ async fn workers_are_listed_as_their_clusters_tell_of_them() {
         assert_eq!(&worker[key], value, "{key}");
     }
     assert_eq!(list["untold"], json!([{ "cluster_name": "oak", "count": 2 }]), "it is not one of ours");
+}
+
+#[tokio::test]
+async fn a_report_continues_the_last_one_by_the_number_of_its_answer() {
+    let bed = Bed::start().await;
+    let home = Cluster::join(&bed, "home").await;
+    let (one, two) = (told(PI, "pi-1"), told("6b033dc62c1f07cbdcd88441", "pi-2"));
+    let report = |workers: Value, since: Option<String>| {
+        let since = since.map(|number| number.parse::<u32>().unwrap());
+        let body = json!({ "active_nodes": 2, "jobs": [], "workers": workers, "since": since });
+        let request = bed.request(Method::POST, &format!("/api/information/{}", home.id)).json(&body).send();
+        async {
+            let answer = request.await.unwrap();
+            let number = answer.headers().get(TAKEN_HEADER).map(|it| it.to_str().unwrap().to_owned());
+            (answer.status().as_u16(), number)
+        }
+    };
+    let (status, number) = report(json!([one, two]), None).await;
+    assert_eq!(status, 200);
+    let (status, next) = report(json!([]), number.clone()).await;
+    assert_eq!(status, 200);
+    assert_eq!(listed(&bed).await["workers"].as_array().map(Vec::len), Some(2), "both are as they were");
+    assert_eq!(report(json!([]), number).await, (409, None));
+    assert_eq!(report(json!([]), next).await, (409, None), "after a mistake everything is to be told");
+    assert_eq!(report(json!([one]), None).await.0, 200);
+    assert_eq!(listed(&bed).await["workers"].as_array().map(Vec::len), Some(1));
 }
 
 #[tokio::test]

@@ -78,6 +78,7 @@ impl State {
                 tracing::info!(worker = %worker.host(), %id, "worker is back");
                 self.room = true;
                 self.effects.report = true;
+                self.told_otherwise(id);
             }
         }
     }

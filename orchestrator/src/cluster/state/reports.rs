@@ -168,12 +168,17 @@ impl State {
             named;
         let Some(instance) = self.is_named(worker, &job_name, instance, &virtualization, now) else { return };
         let filled = |text: String| Some(text).filter(|text| !text.is_empty());
-        instance.usage = Usage {
+        let usage = Usage {
             cpu_percent: filled(cpu_percent),
             memory_percent: filled(memory_percent),
             disk: filled(disk),
             logs,
         };
+        if instance.usage != usage {
+            instance.usage = usage;
+            let service = instance.record.service;
+            self.told.changed.insert(service);
+        }
     }
 
     /// The instance, where it is to run.

@@ -19,6 +19,22 @@ use crate::schedule;
 /// Places of workers that are told of.
 const LOCATIONS_MAX: usize = 64;
 
+/// How much a report tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cluster) enum Scope {
+    All,
+    /// What has changed since the report that the root answered with this number, which is the last one that was made.
+    Since(u32),
+}
+
+/// What the last report has told.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    workers: BTreeMap<Id, ReportedWorker>,
+    /// Services that have changed since.
+    pub(super) changed: BTreeSet<Id>,
+}
+
 /// A report, and how much of what is gone it tells: the receipt for [`State::reported`].
 #[derive(Debug)]
 pub(in crate::cluster) struct Summary {
@@ -27,7 +43,21 @@ pub(in crate::cluster) struct Summary {
 }
 
 impl State {
-    pub(in crate::cluster) fn summary(&self, now: Instant) -> Summary {
+    pub(in crate::cluster) fn summary(&mut self, scope: Scope, now: Instant) -> Summary {
+        let jobs = match scope {
+            Scope::All => self.jobs(self.services.keys()),
+            Scope::Since(_) => self.jobs(self.told.changed.union(&self.without_room())),
+        };
+        let all: Vec<_> = self.workers.values().map(|worker| self.reported_worker(worker, now)).collect();
+        let (workers, forgotten) = match scope {
+            Scope::All => (all.clone(), Vec::new()),
+            Scope::Since(_) => (
+                all.iter().filter(|worker| self.told.is_news(worker)).cloned().collect(),
+                self.told.workers.keys().filter(|id| !self.workers.contains_key(id)).copied().collect(),
+            ),
+        };
+        let workers_told = all.into_iter().map(|worker| (worker.id, worker)).collect();
+        self.told = Told { workers: workers_told, changed: BTreeSet::new() };
         let active: Vec<_> =
             self.workers.values().filter(|worker| worker.is_alive()).map(Worker::node).collect();
         let report = Report {
@@ -43,10 +73,15 @@ impl State {
             csi_drivers: distinct(active.iter().flat_map(|node| &node.csi_drivers).filter_map(name_of))
                 .map(Value::from)
                 .collect(),
-            jobs: self.jobs(),
+            jobs,
             largest: Some(self.largest()),
-            workers: Some(self.workers.values().map(|worker| self.reported_worker(worker, now)).collect()),
-            extra: other_keys(),
+            workers: Some(workers),
+            since: match scope {
+                Scope::All => None,
+                Scope::Since(number) => Some(number),
+            },
+            forgotten,
+            extra: if scope == Scope::All { other_keys() } else { Map::new() },
         };
         Summary { report, departed: self.departed.len() }
     }
@@ -116,9 +151,20 @@ impl State {
         document
     }
 
-    fn jobs(&self) -> Vec<ReportedService> {
+    /// Services with instances that find no worker here. The root looks for another cluster for them whenever it hears of
+    /// them.
+    fn without_room(&self) -> BTreeSet<Id> {
+        let waits = |(id, number): &&(Id, u32)| {
+            let instance = self.services.get(id).and_then(|service| service.instances.get(number));
+            instance.is_some_and(|instance| instance.status().is_unschedulable())
+        };
+        self.waiting.iter().filter(waits).map(|(id, _)| *id).collect()
+    }
+
+    /// These, as far as they are still there, and what is gone.
+    fn jobs<'a>(&self, ids: impl Iterator<Item = &'a Id>) -> Vec<ReportedService> {
         let mut jobs: BTreeMap<Id, ReportedService> = BTreeMap::new();
-        for (id, service) in &self.services {
+        for (id, service) in ids.filter_map(|id| Some((id, self.services.get(id)?))) {
             let instance_list: Vec<_> =
                 service.instances.values().map(|instance| self.document(instance)).collect();
             let running = instance_list.iter().all(|instance| instance.status == Status::Running);
@@ -137,6 +183,17 @@ impl State {
             job.instance_list.push(document.clone());
         }
         jobs.into_values().collect()
+    }
+}
+
+impl Told {
+    /// For how long one is silent is no news while it is in time; of one that is not, it always is.
+    fn is_news(&self, worker: &ReportedWorker) -> bool {
+        worker.state != WorkerState::Ready
+            || self
+                .workers
+                .get(&worker.id)
+                .is_none_or(|told| *told != ReportedWorker { silent: told.silent, ..worker.clone() })
     }
 }
 

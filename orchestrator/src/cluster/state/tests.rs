@@ -141,7 +141,7 @@ fn a_cordoned_worker_keeps_what_it_has_and_gets_nothing_new_until_it_is_uncordon
     world.run(Duration::from_secs(5));
     assert_eq!(world.running(0).len(), 1);
     assert_eq!(world.status(1), Some(Status::NoWorkerCapacity));
-    assert!(world.state.summary(world.now).report.workers.unwrap()[0].cordoned);
+    assert!(world.all_told().workers.unwrap()[0].cordoned);
     world.state.wish(worker, Wish::Uncordon).unwrap();
     world.run(Duration::from_secs(5));
     assert_eq!(world.running(0).len(), 2);
@@ -160,7 +160,7 @@ fn a_cordoned_worker_stays_so_when_the_cluster_restarts_and_when_it_registers_ag
     assert_eq!(world.running(0).len(), 0);
     let node = protocol::node::Node { host: "pi0".to_owned(), ..Default::default() };
     world.state.register(node, crate::object_id::new, world.now);
-    assert!(world.state.summary(world.now).report.workers.unwrap()[0].cordoned);
+    assert!(world.all_told().workers.unwrap()[0].cordoned);
 }
 
 #[test]
@@ -168,15 +168,18 @@ fn the_root_is_told_of_each_worker_and_of_its_silence() {
     let mut world = World::with_workers(2);
     world.deploy(0);
     world.run(Duration::from_secs(5));
-    let told = |world: &World| world.state.summary(world.now).report.workers.unwrap();
-    assert_eq!(told(&world).iter().map(|it| it.instances).sum::<u32>(), 1);
-    assert!(told(&world).iter().all(|it| it.state == WorkerState::Ready && it.silent <= 2));
+    let told = |world: &mut World| world.all_told().workers.unwrap();
+    assert_eq!(told(&mut world).iter().map(|it| it.instances).sum::<u32>(), 1);
+    assert!(told(&mut world).iter().all(|it| it.state == WorkerState::Ready && it.silent <= 2));
     world.disconnect(1);
     world.run(Duration::from_secs(10));
-    assert_eq!((told(&world)[1].state, told(&world)[1].name.as_str()), (WorkerState::Unreachable, "pi1"));
+    assert_eq!(
+        (told(&mut world)[1].state, told(&mut world)[1].name.as_str()),
+        (WorkerState::Unreachable, "pi1")
+    );
     world.run(Duration::from_secs(30));
-    assert_eq!(told(&world)[1].state, WorkerState::Dead);
-    assert!(told(&world)[1].silent >= 30);
+    assert_eq!(told(&mut world)[1].state, WorkerState::Dead);
+    assert!(told(&mut world)[1].silent >= 30);
 }
 
 #[test]
@@ -230,7 +233,7 @@ fn workers_that_boast_are_summed_up_all_the_same() {
         let (state, now) = (&mut world.state, world.now);
         state.register(boaster(host), crate::object_id::new, now);
     }
-    let report = world.state.summary(world.now).report;
+    let report = world.all_told();
     assert_eq!((report.memory, report.vcpus, report.active_nodes), (u64::MAX, u32::MAX, 2));
 }
 

@@ -65,8 +65,15 @@ impl State {
                 worker = %host, id = %worker, ?timeout,
                 "worker is dead; its instances go elsewhere, but for those that ask to be kept"
             );
+            self.told_otherwise(worker);
             self.worker_lost(worker);
         }
+    }
+
+    /// Of instances on a worker that is not heard, or is again, something else is told.
+    pub(super) fn told_otherwise(&mut self, worker: Id) {
+        let services: Vec<_> = self.places.on(worker).map(|(id, _)| id).collect();
+        self.told.changed.extend(services);
     }
 
     /// Of what it still serves nothing is left, and what was to go has gone. What was to stay: see [`Due::Lost`].

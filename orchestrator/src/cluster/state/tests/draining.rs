@@ -33,7 +33,7 @@ fn what_runs_on_a_drained_worker_moves_and_is_running_somewhere_all_the_time() {
     for _ in 0..100 {
         world.run(Duration::from_millis(500));
         assert!((0..6).all(|number| copies(&world, number) > 0), "one runs nowhere");
-        let told = world.state.summary(world.now).report.workers.unwrap()[0].instances;
+        let told = world.all_told().workers.unwrap()[0].instances;
         assert!(told > 0 || world.status_all(Status::Running), "told to be empty too early");
         let twice = (0..6).filter(|number| copies(&world, *number) > 1).count();
         assert!(twice <= 2, "they move one after the other: {twice}");
@@ -143,7 +143,7 @@ fn moved() -> (World, usize) {
     assert_eq!(copies(&world, 0), 2);
     let listed = listed(&mut world);
     assert_eq!(listed, (vec![Some(world.id(1 - from))], vec![Some(world.id(from))]));
-    let told = world.state.summary(world.now).report.workers.unwrap();
+    let told = world.all_told().workers.unwrap();
     assert_eq!((told[0].instances, told[1].instances), (1, 1), "it is not empty yet");
     (world, from)
 }
@@ -158,7 +158,7 @@ fn where_an_instance_was_is_told_until_it_is_stopped_there() {
     world.run(Duration::from_secs(60));
     assert_eq!(copies(&world, 0), 1);
     assert_eq!(listed(&mut world), (vec![Some(world.id(1 - from))], vec![]));
-    assert_eq!(world.state.summary(world.now).report.workers.unwrap()[from].instances, 0);
+    assert_eq!(world.all_told().workers.unwrap()[from].instances, 0);
 }
 
 #[test]

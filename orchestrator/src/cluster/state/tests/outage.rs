@@ -24,7 +24,7 @@ fn what_is_to_be_kept_stays_at_its_worker_however_long_that_is_silent() {
     world.run(Duration::from_secs(600));
     assert!(world.running(1 - at).is_empty(), "placed a second time");
     assert_eq!(listed(&mut world).0, [Some(world.id(at))], "others may still reach it");
-    let told = &world.state.summary(world.now).report.jobs[0].instance_list[0];
+    let told = &world.all_told().jobs[0].instance_list[0];
     let detail = format!("Worker pi{at} is not heard; kept there (on_disconnect)");
     assert_eq!((told.status, told.status_detail.as_deref()), (Status::Running, Some(detail.as_str())));
 
@@ -33,7 +33,7 @@ fn what_is_to_be_kept_stays_at_its_worker_however_long_that_is_silent() {
     assert!(world.running(1 - at).is_empty(), "placed a second time after a restart");
     world.connect(at);
     world.run(Duration::from_secs(10));
-    let told = &world.state.summary(world.now).report.jobs[0].instance_list[0];
+    let told = &world.all_told().jobs[0].instance_list[0];
     assert!(!told.status_detail.as_deref().unwrap().contains("not heard"), "{:?}", told.status_detail);
     assert_eq!((world.running(at).len(), world.status(0)), (1, Some(Status::Running)));
 }

@@ -78,7 +78,7 @@ fn the_root_is_told_what_a_single_worker_offers_at_most() {
         node.architecture = "arm64".to_owned();
         node.csi_drivers = vec![json!({ "csi_driver_name": "nfs" })];
     });
-    let report = world.state.summary(world.now).report;
+    let report = world.all_told();
     let largest = report.largest.unwrap();
     assert_eq!((largest.memory, largest.vcpus, report.memory, report.vcpus), (8000, 2, 16000, 4));
     assert_eq!(largest.architectures, ["arm64"]);
@@ -87,10 +87,10 @@ fn the_root_is_told_what_a_single_worker_offers_at_most() {
 
     world.state.rules.location = "48.262,11.668".parse().ok();
     world.deploy(0);
-    let largest = world.state.summary(world.now).report.largest.unwrap();
+    let largest = world.all_told().largest.unwrap();
     assert_eq!(largest.locations, Some(vec![world.state.rules.location.unwrap()]));
     world.deploy(1);
-    assert_eq!(world.state.summary(world.now).report.largest.unwrap().memory, 7900, "both have one by now");
+    assert_eq!(world.all_told().largest.unwrap().memory, 7900, "both have one by now");
 }
 
 #[test]

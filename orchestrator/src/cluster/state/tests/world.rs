@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use protocol::cluster::{Report, ReportedService};
 use protocol::id::Id;
 use protocol::name::ServiceName;
 use protocol::net::{NetInstance, ServiceDeployed};
@@ -12,7 +13,9 @@ use protocol::status::Status;
 use protocol::topic::NodeTopic;
 use serde_json::{Value, json};
 
-use crate::cluster::state::{Ask, INSTANCES, Kept, RETURNS, Rules, SERVICES, State, TABLES, WORKERS};
+use crate::cluster::state::{
+    Ask, INSTANCES, Kept, RETURNS, Rules, SERVICES, Scope, State, Summary, TABLES, WORKERS,
+};
 use crate::schedule::Placement;
 
 pub(super) const SERVICE: Id = Id::from_bytes([7; 12]);
@@ -43,6 +46,8 @@ pub(super) struct World {
     pub(super) dismissed: Vec<Id>,
     workers: Vec<Simulated>,
     steps: u32,
+    /// What a root knows that is told of changes only.
+    known: BTreeMap<Id, ReportedService>,
 }
 
 #[derive(Debug)]
@@ -72,6 +77,7 @@ impl World {
             dismissed: Vec::new(),
             workers: Vec::new(),
             steps: 0,
+            known: BTreeMap::new(),
         };
         for number in 0..count {
             let node = Node {
@@ -92,6 +98,31 @@ impl World {
             world.connect(number.into());
         }
         world
+    }
+
+    /// As a root that has just heard of the cluster is told.
+    pub(super) fn all_told(&mut self) -> Report {
+        self.summary().report
+    }
+
+    pub(super) fn summary(&mut self) -> Summary {
+        self.tell_root(Scope::Since(1));
+        self.state.summary(Scope::All, self.now)
+    }
+
+    /// A root that has heard everything so far is told what has changed, and then knows what one does that hears everything
+    /// now.
+    fn tell_root(&mut self, scope: Scope) {
+        let Summary { report, departed } = self.state.summary(scope, self.now);
+        for mut job in report.jobs {
+            job.instance_list.retain(|instance| instance.status != Status::Undeployed);
+            self.known.insert(job.id, job);
+        }
+        self.known.retain(|_, job| !job.instance_list.is_empty());
+        self.state.reported(departed);
+        let all = self.state.summary(Scope::All, self.now).report.jobs;
+        let known: Vec<_> = self.known.values().cloned().collect();
+        assert_eq!(known, all);
     }
 
     pub(super) fn id(&self, worker: usize) -> Id {
@@ -201,6 +232,8 @@ impl World {
             returns: self.read(RETURNS),
         };
         self.state = State::new(kept, RULES, self.now);
+        self.known.clear();
+        self.tell_root(Scope::All);
         self.settle();
         for worker in 0..self.workers.len() {
             if self.workers[worker].connected {
@@ -235,6 +268,7 @@ impl World {
     }
 
     fn say_reports(&mut self) {
+        self.tell_root(Scope::Since(1));
         for worker in self.workers.iter_mut().filter(|worker| worker.connected) {
             if worker.is_terse && worker.named.as_ref() == Some(&worker.running) {
                 self.state.still_as_reported(worker.id, self.now);
