@@ -1,6 +1,7 @@
 //! Gives each instance that waits to a cluster. Runs whenever an instance is asked for and whenever a cluster was
 //! heard of, so what finds no place now finds it as soon as there is one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,10 @@ use super::record::Record;
 use super::{Root, key};
 use crate::clock;
 use crate::error::chain;
-use crate::store::StoreError;
+use crate::store::{StoreError, Transaction};
 
+/// Instances of one service that are placed in one transaction.
+const TOGETHER: usize = 64;
 /// The pause after the store failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -34,27 +37,33 @@ pub(super) async fn run(root: Arc<Root>, shutdown: CancellationToken) {
     }
 }
 
-/// What became of one instance that waited.
-enum Outcome {
-    Placed(Box<Candidate>, u64),
-    Refused,
-    Gone,
+/// An instance that was given to a cluster, and how many MB it needs there.
+struct Placed {
+    number: u32,
+    cluster: Candidate,
+    memory: u64,
 }
 
 impl Root {
     async fn place_waiting(&self) -> Result<(), StoreError> {
-        let waiting = self.store.list::<()>(key::UNPLACED).await?;
+        let mut waiting: BTreeMap<Id, Vec<u32>> = BTreeMap::new();
+        for (key, _) in self.store.list::<()>(key::UNPLACED).await? {
+            match parse(&key) {
+                Some((service, number)) => waiting.entry(service).or_default().push(number),
+                None => tracing::error!(key, "key is not understood"),
+            }
+        }
         if waiting.is_empty() {
             return Ok(());
         }
         let mut candidates = self.candidates().await?;
-        for (key, _) in waiting {
-            let Some((service, number)) = parse(&key) else {
-                tracing::error!(key, "key is not understood");
-                continue;
-            };
-            if let Outcome::Placed(cluster, memory) = self.place_one(service, number, &candidates).await? {
-                self.promise(cluster.id, memory, &mut candidates);
+        for (service, numbers) in waiting {
+            for numbers in numbers.chunks(TOGETHER) {
+                for placed in self.place_some(service, numbers, &candidates).await? {
+                    let Placed { number, cluster, memory } = placed;
+                    tracing::info!(%service, instance = number, cluster = %cluster.name, "instance placed");
+                    self.promise(cluster.id, memory, &mut candidates);
+                }
             }
         }
         Ok(())
@@ -63,48 +72,57 @@ impl Root {
     /// A cluster was given an instance that needs so many MB: that counts until its reports show it, and it is to be told.
     pub(super) fn promise(&self, cluster: Id, memory: u64, candidates: &mut [Candidate]) {
         self.live().promise(cluster, memory, clock::moment());
-        for candidate in candidates.iter_mut().filter(|candidate| candidate.id == cluster) {
-            candidate.memory = candidate.memory.saturating_sub(memory);
-        }
+        take(memory, cluster, candidates);
         self.wake();
     }
 
-    async fn place_one(
+    /// Places instances of one service, all that find a place in one transaction.
+    async fn place_some(
         &self,
         service: Id,
-        number: u32,
+        numbers: &[u32],
         candidates: &[Candidate],
-    ) -> Result<Outcome, StoreError> {
-        let unplaced = key::unplaced(service, number);
+    ) -> Result<Vec<Placed>, StoreError> {
+        let unplaced = |number: &u32| key::unplaced(service, *number);
         let outcome = self
-            .change_service(service, |record, transaction| {
-                if record.instance(number).is_none() {
-                    return (transaction.delete(&unplaced), Outcome::Gone);
-                }
-                match choose(&record.service.sla, candidates) {
-                    Ok(cluster) => {
-                        record.place(number, cluster.id, &cluster.location);
-                        let command = Command { service, kind: CommandKind::Deploy(number) };
-                        let transaction = transaction
-                            .delete(&unplaced)
-                            .put(&key::command(cluster.id, service, number), &command);
-                        (transaction, Outcome::Placed(Box::new(cluster.clone()), record.service.sla.memory))
+            .change_service(service, |record, mut transaction| {
+                let mut left = candidates.to_vec();
+                let mut placed = Vec::new();
+                for number in numbers {
+                    if record.instance(*number).is_none() {
+                        transaction = transaction.delete(&unplaced(number));
+                        continue;
                     }
-                    Err(refusal) => {
-                        explain(record, number, refusal.status, &refusal.detail);
-                        (transaction, Outcome::Refused)
+                    match choose(&record.service.sla, &left) {
+                        Ok(cluster) => {
+                            let (number, cluster) = (*number, cluster.clone());
+                            let memory = record.service.sla.memory;
+                            record.place(number, cluster.id, &cluster.location);
+                            let command = Command { service, kind: CommandKind::Deploy(number) };
+                            transaction = transaction
+                                .delete(&unplaced(&number))
+                                .put(&key::command(cluster.id, service, number), &command);
+                            take(memory, cluster.id, &mut left);
+                            placed.push(Placed { number, cluster, memory });
+                        }
+                        Err(refusal) => explain(record, *number, refusal.status, &refusal.detail),
                     }
                 }
+                (transaction, placed)
             })
             .await?;
         if outcome.is_none() {
-            self.store.delete(&unplaced).await?;
+            let gone = numbers.iter().fold(Transaction::new(), |gone, number| gone.delete(&unplaced(number)));
+            self.store.commit(gone).await?;
         }
-        let outcome = outcome.unwrap_or(Outcome::Gone);
-        if let Outcome::Placed(cluster, _) = &outcome {
-            tracing::info!(%service, instance = number, cluster = %cluster.name, "instance placed");
-        }
-        Ok(outcome)
+        Ok(outcome.unwrap_or_default())
+    }
+}
+
+/// So many MB less are free in a cluster.
+fn take(memory: u64, cluster: Id, candidates: &mut [Candidate]) {
+    for candidate in candidates.iter_mut().filter(|candidate| candidate.id == cluster) {
+        candidate.memory = candidate.memory.saturating_sub(memory);
     }
 }
 
