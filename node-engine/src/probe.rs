@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nix::ifaddrs::getifaddrs;
 use nix::sys::statvfs::statvfs;
-use protocol::node::SystemInfo;
+use protocol::node::{DISK_FREE, SystemInfo};
 use serde_json::{Map, Value, json};
 
 /// The architecture by Go's name for it, which Oakestra uses.
@@ -133,7 +133,7 @@ pub fn disk_info(path: &Path) -> Map<String, Value> {
     Map::from_iter([
         ("path".to_owned(), json!(path.display().to_string())),
         ("total_mb".to_owned(), megabytes(found.blocks())),
-        ("free_mb".to_owned(), megabytes(found.blocks_available())),
+        (DISK_FREE.to_owned(), megabytes(found.blocks_available())),
     ])
 }
 

@@ -81,7 +81,6 @@ impl NodeReporter {
     pub fn introduce(&mut self) -> Node {
         Node {
             system_info: Some(probe::system_info()),
-            disk_info: Some(probe::disk_info(&self.state_dir)),
             network_info: Some(probe::network_info()),
             ..self.describe("")
         }
@@ -101,6 +100,7 @@ impl NodeReporter {
             cpu_percent,
             memory_percent: memory.used_percent(),
             memory: memory.available_mib(),
+            disk_info: Some(probe::disk_info(&self.state_dir)),
             ..self.static_part.clone()
         }
     }

@@ -3,11 +3,14 @@
 //!
 //! **Filters** ([`filter`]). A worker must be heard from, not be cordoned, be named by a `direct` constraint if there is
 //! one, offer the runtime, the architecture, the drivers and the addons, be near enough, have as many cores and GPUs as
-//! one instance wants, and have the memory free. Memory cannot be shared, so it is counted twice over and the smaller
+//! one instance wants, and have the disk and the memory free. Memory cannot be shared, so it is counted twice over and the smaller
 //! result holds: what the worker measures as available less what was placed there and does not show in the measurement
 //! yet, and what the machine has less what its instances asked for. A burst of placements between two reports thus cannot
 //! overcommit. Cores can be shared: they are a limit for one instance, not a budget, and only weigh in the choice (50 idle
 //! services of one core each do fit on two cores).
+//!
+//! Of the disk, too, what was promised and is not taken up yet is not free; a worker that does not say how much it has is
+//! taken at its word.
 //!
 //! **Choice** ([`algorithm`]). Among those that fit, as the cluster was told to choose.
 

@@ -63,6 +63,9 @@ pub struct Largest {
     /// MiB that may still be given out.
     #[serde(default)]
     pub memory: u64,
+    /// MB on disk likewise. `None`: some do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<u64>,
     #[serde(default)]
     pub vcpus: u32,
     #[serde(default)]

@@ -60,6 +60,17 @@ pub struct Node {
     pub extra: Map<String, Value>,
 }
 
+impl Node {
+    /// MB that are free on the disk with the state of the worker, if it is one of Hypha's and says so.
+    #[must_use]
+    pub fn disk_free(&self) -> Option<u64> {
+        self.disk_info.as_ref()?.get(DISK_FREE)?.as_str()?.parse().ok()
+    }
+}
+
+/// A key of [`Node::disk_info`]: MB, as text.
+pub const DISK_FREE: &str = "free_mb";
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SystemInfo {
     #[serde(default)]

@@ -11,6 +11,8 @@ const NODE_POINTS: [f64; 2] = [10.0, 2.0];
 const INSTANCE_POINTS: [f64; 2] = [5.0, 1.0];
 /// Bytes that an instance has on disk.
 const DISK: u64 = 1 << 20;
+/// MB that are free on the machine's disk.
+const DISK_FREE: u64 = 100;
 /// What instances have written is shown; it is not worth a report each time.
 const LOGS_EVERY: Duration = Duration::from_secs(4);
 /// Everything is said again after so long: what wavers may have wandered.
@@ -42,6 +44,7 @@ impl News {
         let Some(Said { what, at }) = self.node.as_ref().filter(|_| self.is_kept) else { return true };
         now.saturating_duration_since(*at) >= ALL_EVERY
             || what.ip != node.ip
+            || what.disk_free().unwrap_or(0).abs_diff(node.disk_free().unwrap_or(0)) >= DISK_FREE
             || differ(
                 [what.cpu_percent, what.memory_percent],
                 [node.cpu_percent, node.memory_percent],

@@ -116,6 +116,13 @@ pub(super) struct Usage {
     pub(super) logs: String,
 }
 
+impl Usage {
+    /// MB that it takes up on disk, as far as it is known.
+    pub(super) fn megabytes(&self) -> u64 {
+        self.disk.as_ref().and_then(|bytes| bytes.parse::<u64>().ok()).unwrap_or(0) / 1_000_000
+    }
+}
+
 impl Instance {
     /// A new one, on no worker yet.
     pub(super) fn new(service: Id, mut document: Document) -> Self {

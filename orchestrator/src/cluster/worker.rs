@@ -219,6 +219,9 @@ fn merge(known: &mut Node, new: &Node) {
     if new.system_info.is_some() {
         known.system_info.clone_from(&new.system_info);
     }
+    if new.disk_info.is_some() {
+        known.disk_info.clone_from(&new.disk_info);
+    }
     if new.location.is_some() {
         known.location = new.location;
     }

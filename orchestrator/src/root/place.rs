@@ -138,6 +138,9 @@ fn lack(sla: &Microservice, demands: &Demands, cluster: &Candidate) -> Option<St
     if let Some(too_far) = demands.near.iter().find_map(|near| too_far(near, cluster)) {
         return Some(too_far);
     }
+    if let Some(most) = largest.and_then(|largest| largest.disk).filter(|most| sla.storage > *most) {
+        return Some(format!("needs {} MB on disk, no worker has more than {most} MB free", sla.storage));
+    }
     if sla.memory > cluster.memory {
         return Some(format!("needs {} MB of memory, {} MB are free", sla.memory, cluster.memory));
     }
@@ -259,7 +262,7 @@ mod tests {
         let asking = |value: Value| -> Microservice {
             serde_json::from_value(json!({
                 "microservice_name": "s", "microservice_namespace": "n", "virtualization": "docker", "code": "c",
-                "vgpus": value["vgpus"], "arch": value["arch"], "volumes": value["volumes"],
+                "vgpus": value["vgpus"], "storage": value["storage"], "arch": value["arch"], "volumes": value["volumes"],
                 "constraints": value["constraints"],
             }))
             .unwrap()
@@ -271,6 +274,7 @@ mod tests {
             addons: vec!["FLOps".to_owned()],
             largest: Some(Largest {
                 memory: 600,
+                disk: Some(1000),
                 vcpus: 2,
                 vgpus: 1,
                 architectures: vec!["arm64".to_owned()],
@@ -298,6 +302,7 @@ mod tests {
         }
         for (wish, lack_of_able) in [
             (json!({ "arch": ["amd64"] }), "needs amd64, there is arm64"),
+            (json!({ "storage": 1001 }), "needs 1001 MB on disk, no worker has more than 1000 MB free"),
             (
                 json!({ "constraints": [{ "type": "geo", "location": "52.5,13.4", "threshold": 20 }] }),
                 "needs to be within 20 km of 52.5,13.4, its nearest worker is 507 km away",

@@ -17,10 +17,11 @@ pub(super) enum Filter {
     Driver,
     Addon,
     Distance,
+    Disk,
     Memory,
 }
 
-pub(super) const FILTERS: [Filter; 11] = [
+pub(super) const FILTERS: [Filter; 12] = [
     Filter::Silent,
     Filter::Cordoned,
     Filter::Node,
@@ -31,6 +32,7 @@ pub(super) const FILTERS: [Filter; 11] = [
     Filter::Driver,
     Filter::Addon,
     Filter::Distance,
+    Filter::Disk,
     Filter::Memory,
 ];
 
@@ -50,6 +52,7 @@ impl Filter {
             Self::Driver => "driver",
             Self::Addon => "addon",
             Self::Distance => "distance",
+            Self::Disk => "disk",
             Self::Memory => "memory",
         }
     }
@@ -75,6 +78,7 @@ impl Filter {
             Self::Driver => lacks(&request.drivers, &worker.drivers),
             Self::Addon => lacks(&request.addons, &worker.addons),
             Self::Distance => worker.too_far(&request.near).is_none_or(|excess| excess > 0.0),
+            Self::Disk => worker.disk_free().is_some_and(|free| free < request.storage),
             Self::Memory => worker.memory_free() < request.memory,
         }
     }
@@ -107,6 +111,7 @@ impl Filter {
             Self::Driver => format!("wants {}", request.drivers.join(" and ")),
             Self::Addon => format!("wants {}", request.addons.join(" and ")),
             Self::Distance => distance(request, refused),
+            Self::Disk => most(request.storage, "MB free", disk_free),
             Self::Memory => most(request.memory, "MB free", Worker::memory_free),
         }
     }
@@ -132,9 +137,15 @@ impl Filter {
                 Some((worker, excess)) => format!("{excess:.0} km more: {}", worker.host),
                 None => format!("--location for {names}"),
             },
+            Self::Disk => most("storage", disk_free),
             Self::Memory => most("memory", Worker::memory_free),
         }
     }
+}
+
+/// Of one that says; others are not turned down.
+fn disk_free(worker: &Worker) -> u64 {
+    worker.disk_free().unwrap_or(0)
 }
 
 fn names(workers: &[&Worker]) -> String {

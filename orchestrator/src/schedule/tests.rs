@@ -24,6 +24,8 @@ fn worker(number: u8) -> Worker {
         cpu_percent: 10.0,
         memory_total: 8000,
         memory_available: 6000,
+        disk_available: None,
+        disk_promised: 0,
         committed: Share::default(),
         unreported: Share::default(),
         siblings: 0,
@@ -49,7 +51,7 @@ fn place(request: &Request, workers: &[Worker]) -> Option<usize> {
 #[test]
 fn each_filter_refuses_says_why_and_what_would_help() {
     type Case = (&'static str, &'static str, fn(&mut Worker), fn(&mut Request));
-    let cases: [Case; 14] = [
+    let cases: [Case; 15] = [
         ("silent (worker1)", "worker1 back", |worker| worker.responding = false, |_| {}),
         ("cordoned (worker1)", "hypha uncordon worker1", |worker| worker.cordoned = true, |_| {}),
         ("node (wants pi)", "another node: worker1", |_| {}, |request| request.nodes = vec!["pi".to_owned()]),
@@ -108,6 +110,12 @@ fn each_filter_refuses_says_why_and_what_would_help() {
             |request| {
                 request.near = vec![Near { milliseconds: Some(2.0), ..near(MUNICH, 200.0)[0] }];
             },
+        ),
+        (
+            "disk (wants 500 MB free; most is 400 on worker1)",
+            "storage <= 400: worker1",
+            |worker| (worker.disk_available, worker.disk_promised) = (Some(1000), 600),
+            |request| request.storage = 500,
         ),
         (
             "memory (wants 6001 MB free; most is 6000 on worker1)",

@@ -9,6 +9,8 @@ use protocol::location::Location;
 pub struct Request {
     /// MiB.
     pub memory: u64,
+    /// MB on disk.
+    pub storage: u64,
     pub vcpus: u32,
     pub vgpus: u32,
     pub virtualization: String,
@@ -48,6 +50,10 @@ pub struct Worker {
     pub memory_total: u64,
     /// MiB available, measured.
     pub memory_available: u64,
+    /// MB free on disk, measured; `None`: it does not say.
+    pub disk_available: Option<u64>,
+    /// MB on disk that instances placed here asked for and do not take up yet.
+    pub disk_promised: u64,
     /// What all instances placed here asked for.
     pub committed: Share,
     /// The part of `committed` that the measurements cannot show yet.
@@ -80,9 +86,16 @@ impl Worker {
         by_measurement.min(by_request)
     }
 
+    /// MB on disk that may still be given out; `None`: it does not say.
+    #[must_use]
+    pub fn disk_free(&self) -> Option<u64> {
+        self.disk_available.map(|available| available.saturating_sub(self.disk_promised))
+    }
+
     /// Counts `request` as placed here.
     pub fn reserve(&mut self, request: &Request) {
         let share = Share { memory: request.memory, vcpus: request.vcpus };
+        self.disk_promised = self.disk_promised.saturating_add(request.storage);
         self.committed.add(share);
         self.unreported.add(share);
         self.siblings += 1;

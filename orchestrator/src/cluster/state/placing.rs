@@ -115,6 +115,8 @@ impl State {
                     cpu_percent: node.cpu_percent,
                     memory_total: worker.memory_total(),
                     memory_available: node.memory,
+                    disk_available: node.disk_free(),
+                    disk_promised: 0,
                     committed: Share::default(),
                     unreported: Share::default(),
                     siblings: 0,
@@ -129,6 +131,8 @@ impl State {
                 };
                 if let Some(view) = view_of(&mut views, worker) {
                     view.committed.add(share);
+                    let promised = service.document.sla.storage.saturating_sub(instance.usage.megabytes());
+                    view.disk_promised = view.disk_promised.saturating_add(promised);
                     if instance.unreported() {
                         view.unreported.add(share);
                     }
@@ -164,6 +168,7 @@ pub(super) fn request(service: &Service) -> Request {
         Demands::of(sla);
     Request {
         memory: sla.memory,
+        storage: sla.storage,
         vcpus: sla.vcpus,
         vgpus: sla.vgpus,
         virtualization: sla.virtualization.clone(),

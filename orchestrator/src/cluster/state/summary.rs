@@ -132,6 +132,10 @@ impl State {
         let said = |view: &&schedule::Worker| !view.architecture.is_empty();
         Largest {
             memory: most(schedule::Worker::memory_free),
+            disk: views
+                .iter()
+                .map(schedule::Worker::disk_free)
+                .try_fold(0, |most, free| Some(most.max(free?))),
             vcpus: count(|view| view.vcpus.into()),
             vgpus: count(|view| view.vgpus.into()),
             architectures: distinct(views.iter().filter(said).map(|view| view.architecture.as_str()))

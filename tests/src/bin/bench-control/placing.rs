@@ -53,6 +53,8 @@ fn worker(number: u32) -> Result<Worker> {
         cpu_percent: 100.0 * spread(101, 7),
         memory_total: 8192,
         memory_available: 1000 + u64::from(number.wrapping_mul(13) % 7000),
+        disk_available: Some(20_000),
+        disk_promised: 0,
         committed: Share::default(),
         unreported: Share::default(),
         siblings: number % 3,

@@ -23,6 +23,21 @@ fn describe(world: &mut World, worker: usize, what: impl FnOnce(&mut Node)) {
 }
 
 #[test]
+fn a_burst_between_two_reports_does_not_overcommit_the_disk() {
+    let mut world = World::with_workers(1);
+    world.free_disk(0, 1000);
+    for number in 0..10 {
+        world.deploy_with(number, &json!({ "storage": 300 }));
+    }
+    assert_eq!(world.running(0).len(), 3);
+    world.run(Duration::from_secs(10));
+    assert_eq!(world.running(0).len(), 3, "what they do not take up yet stays theirs");
+    assert_eq!(world.all_told().largest.unwrap().disk, Some(100));
+    assert_eq!(world.status(9), Some(Status::NoWorkerCapacity));
+    assert!(world.detail(9).contains("disk (wants 300 MB free; most is 100 on pi0)"), "{}", world.detail(9));
+}
+
+#[test]
 fn a_service_gets_what_it_asks_of_its_place() {
     let at = |place: &str| place.parse().ok();
     let nfs = json!({ "csi_driver_name": "nfs", "csi_driver_endpoint": "/run/nfs" });

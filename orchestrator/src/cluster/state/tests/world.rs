@@ -7,7 +7,7 @@ use protocol::cluster::{Report, ReportedService};
 use protocol::id::Id;
 use protocol::name::ServiceName;
 use protocol::net::{NetInstance, ServiceDeployed};
-use protocol::node::{Delete, Deploy, InstanceReport, InstanceResources, Node, ResourceReport};
+use protocol::node::{DISK_FREE, Delete, Deploy, InstanceReport, InstanceResources, Node, ResourceReport};
 use protocol::service::Instance as Document;
 use protocol::status::Status;
 use protocol::topic::NodeTopic;
@@ -185,6 +185,13 @@ impl World {
     pub(super) fn undeploy(&mut self, number: Option<u32>) {
         self.state.undeploy(SERVICE, number, self.now).unwrap();
         self.settle();
+    }
+
+    /// A worker reports so many MB free on its disk.
+    pub(super) fn free_disk(&mut self, worker: usize, free: u64) {
+        let disk_info = serde_json::from_value(json!({ DISK_FREE: free.to_string() })).unwrap();
+        let node = Node { disk_info: Some(disk_info), ..measured() };
+        self.state.node_report(self.id(worker), &node, self.now);
     }
 
     pub(super) fn disconnect(&mut self, worker: usize) {
