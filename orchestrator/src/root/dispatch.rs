@@ -3,17 +3,18 @@
 //! Each kind has its lane, and each cluster in a lane its own worker, so that a slow or absent cluster keeps nobody
 //! else waiting and a slow deploy no table update. A worker lives while there is something to tell its cluster.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use protocol::id::Id;
 use protocol::net::JobUpdate;
-use protocol::service::Service;
+use protocol::service::{Instance, Service};
 use protocol::status::Status;
 use reqwest::StatusCode;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -143,8 +144,13 @@ impl Root {
         let (cluster, entries) = self.waiting::<Command>(key::COMMANDS, cluster).await?;
         let Some(cluster) = cluster else { return Ok(0) };
         let count = entries.len();
-        let mut sent = futures::stream::iter(entries)
-            .map(|(key, entry)| self.send_command(&cluster, key, entry))
+        let mut by_service: BTreeMap<Id, Vec<(String, Entry<Command>)>> = BTreeMap::new();
+        for (key, entry) in entries {
+            by_service.entry(entry.value.service).or_default().push((key, entry));
+        }
+        let slots = Semaphore::new(AT_ONCE);
+        let mut sent = futures::stream::iter(by_service)
+            .map(|(service, commands)| self.send_commands_of(&cluster, service, commands, &slots))
             .buffer_unordered(AT_ONCE);
         let mut outcome = Ok(count);
         while let Some(one) = sent.next().await {
@@ -155,54 +161,71 @@ impl Root {
         outcome
     }
 
+    /// Sends the commands about one service, each in a slot of its own; of its description and of what is done with there is
+    /// one look and one note for all of them.
+    async fn send_commands_of(
+        &self,
+        cluster: &Cluster,
+        service: Id,
+        commands: Vec<(String, Entry<Command>)>,
+        slots: &Semaphore,
+    ) -> Result<(), DispatchError> {
+        let deploys = commands.iter().any(|(_, entry)| matches!(entry.value.kind, CommandKind::Deploy(_)));
+        let record = if deploys { self.service(service).await? } else { None };
+        let described = record.map(|record| Described::of(record.service));
+        let sending = commands.into_iter().map(|(key, entry)| async {
+            let _slot = slots.acquire().await;
+            self.send_command(cluster, &entry.value, described.as_ref()).await.map(|()| (key, entry))
+        });
+        let (mut done, mut outcome) = (Vec::new(), Ok(()));
+        for one in futures::future::join_all(sending).await {
+            match one {
+                Ok(told) => done.push(told),
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+        }
+        self.all_told(done).await?;
+        outcome
+    }
+
     async fn send_command(
         &self,
         cluster: &Cluster,
-        key: String,
-        entry: Entry<Command>,
+        command: &Command,
+        described: Option<&Described>,
     ) -> Result<(), DispatchError> {
-        let Command { service, kind } = entry.value;
+        let Command { service, kind } = command;
         let url = |number: &dyn std::fmt::Display| {
             format!("http://{}/api/service/{service}/{number}", cluster.authority())
         };
         let sent = match kind {
-            CommandKind::Deploy(number) => match self.deployment(service, number, cluster.id).await? {
-                // Removed since: the command would have been replaced, had the cluster been told of it before.
-                None => Ok(()),
-                Some(document) => {
-                    self.send(cluster, cluster.port, self.client.post(url(&number)).json(&document)).await
+            CommandKind::Deploy(number) => {
+                match described.and_then(|service| service.with(*number, cluster.id)) {
+                    // Removed since: the command would have been replaced, had the cluster been told of it before.
+                    None => Ok(()),
+                    Some(document) => {
+                        let request = self.client.post(url(number)).json(&document);
+                        self.send(cluster, cluster.port, request).await
+                    }
                 }
-            },
+            }
             CommandKind::Remove(number) => {
-                self.send(cluster, cluster.port, self.client.delete(url(&number))).await
+                self.send(cluster, cluster.port, self.client.delete(url(number))).await
             }
             CommandKind::RemoveAll => self.send(cluster, cluster.port, self.client.delete(url(&-1))).await,
         };
-        let done = match (&sent, kind) {
-            (Ok(()), _) => true,
+        match (sent, kind) {
             // There is nothing to remove: all is as it should be.
-            (Err(DispatchError::Refused { status, .. }), CommandKind::Remove(_) | CommandKind::RemoveAll) => {
-                *status == StatusCode::NOT_FOUND
+            (
+                Err(DispatchError::Refused { status: StatusCode::NOT_FOUND, .. }),
+                CommandKind::Remove(_) | CommandKind::RemoveAll,
+            ) => Ok(()),
+            (Err(error), CommandKind::Deploy(number)) => {
+                self.explain_wait(*service, *number, &error).await?;
+                Err(error)
             }
-            _ => false,
-        };
-        if done {
-            return Ok(self.told(key, &entry).await?);
+            (sent, _) => sent,
         }
-        if let (Err(error), CommandKind::Deploy(number)) = (&sent, kind) {
-            self.explain_wait(service, number, error).await?;
-        }
-        sent
-    }
-
-    /// The service as a cluster is sent it: with this instance only. `None`: the instance is not this cluster's.
-    async fn deployment(&self, service: Id, number: u32, cluster: Id) -> Result<Option<Service>, StoreError> {
-        let Some(record) = self.service(service).await? else { return Ok(None) };
-        let mut service = record.service;
-        service
-            .instance_list
-            .retain(|instance| instance.instance_number == number && instance.cluster_id == Some(cluster));
-        Ok((!service.instance_list.is_empty()).then_some(service))
     }
 
     /// Says at the instance why it does not get on.
@@ -275,11 +298,48 @@ impl Root {
         Err(DispatchError::Refused { name: cluster.name.clone(), status, body })
     }
 
+    /// As [`Self::told`], of several things.
+    async fn all_told<T>(&self, told: Vec<(String, Entry<T>)>) -> Result<(), StoreError> {
+        let forget = |transaction: Transaction, (key, entry): &(String, Entry<T>)| {
+            transaction.expect(key, Some(entry.revision)).delete(key)
+        };
+        match self.store.commit(told.iter().fold(Transaction::new(), forget)).await {
+            Err(StoreError::Conflict { .. }) => {
+                for (key, entry) in told {
+                    self.told(key, &entry).await?;
+                }
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     /// Deletes what was told, unless it was replaced meanwhile: then that has to be told next.
     async fn told<T>(&self, key: String, entry: &Entry<T>) -> Result<(), StoreError> {
         match self.store.commit(Transaction::new().expect(&key, Some(entry.revision)).delete(&key)).await {
             Err(StoreError::Conflict { .. }) => Ok(()),
             other => other,
         }
+    }
+}
+
+/// A service, and its instances beside it.
+struct Described {
+    service: Service,
+    instances: Vec<Instance>,
+}
+
+impl Described {
+    fn of(mut service: Service) -> Self {
+        let instances = std::mem::take(&mut service.instance_list);
+        Self { service, instances }
+    }
+
+    /// As a cluster is sent it: with this instance only. `None`: the instance is not this cluster's.
+    fn with(&self, number: u32, cluster: Id) -> Option<Service> {
+        let is_it =
+            |instance: &&Instance| instance.instance_number == number && instance.cluster_id == Some(cluster);
+        let instance = self.instances.iter().find(is_it)?.clone();
+        Some(Service { instance_list: vec![instance], ..self.service.clone() })
     }
 }

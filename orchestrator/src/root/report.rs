@@ -14,7 +14,7 @@ use super::live::UnknownBase;
 use super::record::Record;
 use super::{Root, key, worker};
 use crate::clock::{self, Moment};
-use crate::store::{StoreError, Transaction};
+use crate::store::{Entry, StoreError, Transaction};
 
 impl Root {
     /// Takes a cluster's report, as it came. Gives the number that the cluster may continue it by.
@@ -94,7 +94,9 @@ impl Root {
         reported: &ReportedService,
         now: Moment,
     ) -> Result<(), StoreError> {
-        let Some(record) = self.service(reported.id).await? else {
+        let service_key = key::service(reported.id);
+        let Some(Entry { value: record, mut revision }) = self.store.get::<Record>(&service_key).await?
+        else {
             if reported.instance_list.iter().all(is_gone) {
                 return Ok(());
             }
@@ -105,7 +107,13 @@ impl Root {
             record
         } else {
             self.take_back(cluster, &record, &reported.instance_list).await?;
-            self.service(reported.id).await?.unwrap_or(record)
+            match self.store.get::<Record>(&service_key).await? {
+                Some(now) => {
+                    revision = now.revision;
+                    now.value
+                }
+                None => record,
+            }
         };
         let (own, foreign): (Vec<_>, Vec<_>) =
             reported.instance_list.iter().partition(|instance| belongs(&record, instance, cluster));
@@ -118,11 +126,18 @@ impl Root {
         let mut observed = record.clone();
         own.iter().for_each(|instance| observed.observe(cluster, instance));
         if observed != record {
-            self.change_service(reported.id, |record, transaction| {
-                own.iter().for_each(|instance| record.observe(cluster, instance));
-                (transaction, ())
-            })
-            .await?;
+            let changed =
+                Transaction::new().expect(&service_key, Some(revision)).put(&service_key, &observed);
+            match self.store.commit(changed).await {
+                Err(StoreError::Conflict { .. }) => {
+                    self.change_service(reported.id, |record, transaction| {
+                        own.iter().for_each(|instance| record.observe(cluster, instance));
+                        (transaction, ())
+                    })
+                    .await?;
+                }
+                other => other?,
+            }
         }
         for instance in foreign.iter().filter(|instance| !is_gone(instance)) {
             self.command(cluster, reported.id, CommandKind::Remove(instance.instance_number)).await?;
