@@ -11,8 +11,9 @@ const NODE_POINTS: [f64; 2] = [10.0, 2.0];
 const INSTANCE_POINTS: [f64; 2] = [5.0, 1.0];
 /// Bytes that an instance has on disk.
 const DISK: u64 = 1 << 20;
-/// MB that are free on the machine's disk.
+/// MB that are free on the machine's disk: at least so many, and one part in so many of what was free.
 const DISK_FREE: u64 = 100;
+const DISK_FREE_PART: u64 = 20;
 /// What instances have written is shown; it is not worth a report each time.
 const LOGS_EVERY: Duration = Duration::from_secs(4);
 /// Everything is said again after so long: what wavers may have wandered.
@@ -44,7 +45,7 @@ impl News {
         let Some(Said { what, at }) = self.node.as_ref().filter(|_| self.is_kept) else { return true };
         now.saturating_duration_since(*at) >= ALL_EVERY
             || what.ip != node.ip
-            || what.disk_free().unwrap_or(0).abs_diff(node.disk_free().unwrap_or(0)) >= DISK_FREE
+            || is_news_of_disk(what.disk_free().unwrap_or(0), node.disk_free().unwrap_or(0))
             || differ(
                 [what.cpu_percent, what.memory_percent],
                 [node.cpu_percent, node.memory_percent],
@@ -90,6 +91,10 @@ fn is_news(before: &InstanceResources, after: &InstanceResources) -> bool {
         || disk(before).abs_diff(disk(after)) >= DISK
 }
 
+fn is_news_of_disk(before: u64, after: u64) -> bool {
+    before.abs_diff(after) >= DISK_FREE.max(before / DISK_FREE_PART)
+}
+
 fn differ(before: [f64; 2], after: [f64; 2], by: [f64; 2]) -> bool {
     before.iter().zip(after).zip(by).any(|((before, after), by)| (before - after).abs() >= by)
 }
@@ -100,7 +105,7 @@ mod tests {
 
     use protocol::node::{InstanceResources, Node, ResourceReport};
 
-    use super::{LOGS_EVERY, News};
+    use super::{LOGS_EVERY, News, is_news_of_disk};
 
     fn instance(number: u32, cpu_percent: &str, logs: &str) -> InstanceResources {
         InstanceResources {
@@ -163,6 +168,19 @@ mod tests {
         let later = now + LOGS_EVERY;
         assert!(news.is_news_of_instances(&report(&[instance(0, "1.0", "b")]), later));
         assert!(!news.is_news_of_instances(&report(&[instance(0, "1.0", "a")]), later));
+    }
+
+    #[test]
+    fn a_disk_is_news_when_a_good_part_of_it_was_filled_or_freed() {
+        for (before, after, expected) in [
+            (1000, 901, false),
+            (1000, 900, true),
+            (1000, 1100, true),
+            (40_000, 38_001, false),
+            (40_000, 38_000, true),
+        ] {
+            assert_eq!(is_news_of_disk(before, after), expected, "{before} {after}");
+        }
     }
 
     #[test]
