@@ -150,6 +150,27 @@ impl Store {
         }
     }
 
+    /// What stands between `prefix`, which ends with a slash, and the next slash in the keys that begin with it, each once and
+    /// in order. Costs a look for each, however much is below it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn branches(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let (mut branches, mut from) = (Vec::new(), prefix.to_owned());
+        loop {
+            let found = match self.ask(Request::First { prefix: prefix.to_owned(), from }).await? {
+                Answer::Values(mut values) => values.pop(),
+                Answer::Done => return Err(StoreError::Closed),
+            };
+            let Some(raw) = found else { return Ok(branches) };
+            let below = raw.key.strip_prefix(prefix).unwrap_or_default();
+            let branch = below.split('/').next().unwrap_or_default();
+            // `0` is the sign behind the slash.
+            from = format!("{prefix}{branch}0");
+            branches.push(branch.to_owned());
+        }
+    }
+
     /// Writes one value, whatever stood there.
     ///
     /// # Errors

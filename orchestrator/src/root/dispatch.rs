@@ -57,9 +57,9 @@ pub(super) async fn run(root: Arc<Root>, lane: Lane, shutdown: CancellationToken
     let mut workers = JoinSet::new();
     let mut busy = HashMap::new();
     loop {
-        match root.store.list::<serde_json::Value>(prefix).await {
-            Ok(entries) => {
-                for cluster in entries.iter().filter_map(|(key, _)| cluster_of(key, prefix)) {
+        match root.store.branches(prefix).await {
+            Ok(clusters) => {
+                for cluster in clusters.iter().filter_map(|id| id.parse().ok()) {
                     busy.entry(cluster).or_insert_with(|| {
                         workers.spawn(tell(root.clone(), lane, cluster, shutdown.clone())).id()
                     });
@@ -85,10 +85,6 @@ pub(super) async fn run(root: Arc<Root>, lane: Lane, shutdown: CancellationToken
         }
     }
     while workers.join_next().await.is_some() {}
-}
-
-fn cluster_of(key: &str, prefix: &str) -> Option<Id> {
-    key.strip_prefix(prefix)?.split('/').next()?.parse().ok()
 }
 
 /// Tells one cluster all that there is, then ends.

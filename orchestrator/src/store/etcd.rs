@@ -145,6 +145,13 @@ impl Led {
                 Ok(Answer::Values(found.into_iter().filter_map(|pair| self.raw(pair)).collect()))
             }
             Request::List { prefix } => self.list(&prefix).await.map_err(failed(&prefix)),
+            Request::First { prefix, from } => {
+                let end = self.etcd.key(&format!("{prefix}{BEHIND}"));
+                let options = GetOptions::new().with_range(end).with_limit(1);
+                let found = self.etcd.kv.clone().get(self.etcd.key(&from), Some(options)).await;
+                let found = found.map_err(failed(&prefix))?.take_kvs();
+                Ok(Answer::Values(found.into_iter().filter_map(|pair| self.raw(pair)).collect()))
+            }
             Request::Commit { steps } => self.commit(steps).await.map(|()| Answer::Done),
         }
     }

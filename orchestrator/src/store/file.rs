@@ -25,9 +25,20 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(super) enum Request {
-    Get { key: String },
-    List { prefix: String },
-    Commit { steps: Vec<Step> },
+    Get {
+        key: String,
+    },
+    List {
+        prefix: String,
+    },
+    /// The first of those that begin with `prefix` and are not before `from`.
+    First {
+        prefix: String,
+        from: String,
+    },
+    Commit {
+        steps: Vec<Step>,
+    },
 }
 
 #[derive(Debug)]
@@ -267,6 +278,15 @@ fn read(connection: &Connection, request: Request) -> Result<Answer, StoreError>
                     "SELECT key, value, revision FROM entry WHERE key >= ?1 AND key < ?1 || char(127) ORDER BY key",
                 )
                 .and_then(|mut query| query.query_map([&prefix], raw)?.collect());
+            (outcome, prefix)
+        }
+        Request::First { prefix, from } => {
+            let outcome = connection
+                .prepare_cached(
+                    "SELECT key, value, revision FROM entry
+                     WHERE key >= ?2 AND key < ?1 || char(127) ORDER BY key LIMIT 1",
+                )
+                .and_then(|mut query| query.query_map([&prefix, &from], raw)?.collect());
             (outcome, prefix)
         }
         Request::Commit { .. } => return Ok(Answer::Done),

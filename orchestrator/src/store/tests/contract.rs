@@ -9,6 +9,7 @@ use super::all;
 pub(super) async fn keeps_the_contract(open: impl AsyncFn() -> Store) {
     a_list_holds_what_begins_with_the_prefix_and_nothing_else(open().await).await;
     a_long_list_is_whole_and_in_order(open().await).await;
+    what_keys_branch_into_is_told_once_each(open().await).await;
     a_transaction_whose_expectation_fails_changes_nothing(open().await).await;
     of_two_steps_for_one_key_the_later_holds(open().await).await;
     a_large_transaction_is_made_as_a_whole(open().await).await;
@@ -33,6 +34,14 @@ async fn a_long_list_is_whole_and_in_order(store: Store) {
     }
     let expected: Vec<_> = (0..1300).map(|number| (format!("key/{number:04}"), number)).collect();
     assert_eq!(all(&store, "key/").await, expected);
+}
+
+async fn what_keys_branch_into_is_told_once_each(store: Store) {
+    for key in ["to/b/1", "to/b/2/x", "to/a/1", "to/b-c/1", "to/b0/1", "to/c", "t/a", "to0/z/1"] {
+        store.put(key, &0_u32).await.unwrap();
+    }
+    assert_eq!(store.branches("to/").await.unwrap(), ["a", "b-c", "b", "b0", "c"]);
+    assert_eq!(store.branches("nothing/").await.unwrap(), Vec::<String>::new());
 }
 
 async fn a_transaction_whose_expectation_fails_changes_nothing(store: Store) {
