@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::interrupt;
 use crate::netns::Netns;
 
 /// An API at a base address, with or without a token.
@@ -70,6 +71,7 @@ impl Api {
         let one_after_another = || async {
             let client = self.client()?;
             while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
+                interrupt::check()?;
                 let url = format!("{}{path}", self.base);
                 let answer = self.exchange(&client, Method::POST, &url, Some("{}".to_owned())).await;
                 answer.and_then(Answer::ok).with_context(|| format!("POST {url}"))?;

@@ -94,7 +94,7 @@ impl Measure {
         Self::Instances { count: 64 },
         Self::Flows { count: 1 },
         Self::Flows { count: 1000 },
-        Self::Flows { count: 50_000 },
+        Self::Flows { count: 100_000 },
         Self::FirstPacket,
         Self::Programs,
         Self::Memory,

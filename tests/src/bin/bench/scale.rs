@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use aya::maps::MapData;
-use netmanager::bench::{Awake, Distribution, PORT, connections, flows};
+use netmanager::bench::{Awake, Distribution, MAX_FLOWS, PORT, Peer, connections, flows};
 use netmanager::datapath::{Backend, Policy};
 use netmanager_common::ABI_VERSION;
 
@@ -50,15 +50,27 @@ pub(crate) fn instances(underlay: Underlay, count: u8, duration: Duration, place
     connect(&cell, duration, places)
 }
 
-/// The same while the nodes remember so many other flows.
+/// The same after so many other flows, of which the nodes remember as many as they have room for.
 pub(crate) fn beside_flows(
     underlay: Underlay,
     count: usize,
     duration: Duration,
     places: Places,
 ) -> Result<Taken> {
-    let cell = Cell::build(&Variant::ServiceIp, underlay, places, &[])?;
-    cell.client(|peer| flows(peer, count))?.context("begin flows")?;
+    let mut cell = Cell::build(&Variant::ServiceIp, underlay, places, &[])?;
+    let backend = cell.backend()?;
+    let mut left = count;
+    // More than there are ports go to further addresses of the server.
+    for address in (1..).map(|number| Ipv4Addr::new(10, 30, 201, number)) {
+        let now = left.min(MAX_FLOWS);
+        cell.change_node(0, |datapath| datapath.publish_service(address, Policy::RoundRobin, &[backend]))?;
+        cell.client(|peer| flows(Peer(SocketAddr::from((address, peer.0.port()))), now))?
+            .context("begin flows")?;
+        left -= now;
+        if left == 0 {
+            break;
+        }
+    }
     connect(&cell, duration, places)
 }
 
