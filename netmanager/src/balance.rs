@@ -6,7 +6,7 @@ pub mod distance;
 pub mod health;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use self::health::{Action, Answering, Cause, Health, Probe};
@@ -14,6 +14,7 @@ use crate::datapath::{Backend, FlowState, Policy, Reading, Service, Suspect, Tra
 use crate::error::chain;
 use crate::plane::{Backends, PlaneError};
 use crate::slowpath::{SlowPath, Untaken, probe};
+use crate::table::Entry;
 
 /// How often distances are looked at, while there is a closest address with a choice.
 const LOOK: Duration = Duration::from_secs(5);
@@ -41,6 +42,8 @@ struct Behind {
     backends: Vec<Backend>,
     /// They are being stopped.
     leaving: Vec<Backend>,
+    /// NsIPs of those that come after all others, however close they are.
+    busy: BTreeSet<Ipv4Addr>,
     /// The closest one, as long as no other is clearly closer.
     first: Option<Backend>,
 }
@@ -59,11 +62,12 @@ impl Balance {
     /// Takes over what an earlier run has published.
     pub fn adopt_service(&mut self, service_ip: IpAddr, policy: Policy, backends: Vec<Backend>) {
         let first = backends.first().copied();
-        self.services.insert(service_ip, Behind { policy, backends, leaving: Vec::new(), first });
+        let entry = Entry { backends, ..Entry::empty(policy) };
+        self.services.insert(service_ip, Behind::of(entry, first));
     }
 
-    /// Publishes a service with these backends, of which those get new flows that do well. Those that are `leaving` get none:
-    /// connections that they have go on, and other flows elsewhere if there is somebody.
+    /// Publishes a service with the backends of `entry`, of which those get new flows that do well. Those that are leaving get
+    /// none: connections that they have go on, and other flows elsewhere if there is somebody.
     ///
     /// # Errors
     /// As [`Backends::publish`]. The service is then as it was.
@@ -71,12 +75,10 @@ impl Balance {
         &mut self,
         datapath: &mut impl Backends,
         service_ip: IpAddr,
-        policy: Policy,
-        backends: Vec<Backend>,
-        leaving: Vec<Backend>,
+        entry: Entry,
     ) -> Result<(), PlaneError> {
         let first = self.services.get(&service_ip).and_then(|behind| behind.first);
-        let behind = Behind { policy, backends, leaving, first };
+        let behind = Behind::of(entry, first);
         self.note_leaving(service_ip, &behind.leaving);
         let before = self.services.insert(service_ip, behind);
         if let Err(error) = self.write(datapath, service_ip) {
@@ -318,6 +320,11 @@ impl Balance {
 }
 
 impl Behind {
+    fn of(entry: Entry, first: Option<Backend>) -> Self {
+        let Entry { policy, backends, leaving, busy } = entry;
+        Self { policy, backends, leaving, busy, first }
+    }
+
     /// Whether the address stands for more than one instance by itself.
     fn is_choice(&self) -> bool {
         self.policy != Policy::Instance
@@ -327,7 +334,7 @@ impl Behind {
         self.policy == Policy::Closest && self.backends.len() > 1
     }
 
-    /// Those that get new flows, the closest first, and those that rest.
+    /// Those that get new flows, the closest first but for those that are busy, and those that rest.
     fn by_distance(&self, health: &Health, datapath: &impl Backends) -> (Vec<Backend>, Vec<Backend>) {
         let (live, resting) = health.split(self.backends.clone());
         let measured = |backend: &Backend| read(datapath, backend)?.round_trip;
@@ -336,7 +343,9 @@ impl Behind {
         for (node, time) in live.iter().filter_map(|it| Some((it.node.ip(), measured(it)?))) {
             nodes.entry(node).and_modify(|least| *least = time.min(*least)).or_insert(time);
         }
-        let ordered = distance::ordered(live, self.first, |backend| nodes.get(&backend.node.ip()).copied());
+        let mut ordered =
+            distance::ordered(live, self.first, |backend| nodes.get(&backend.node.ip()).copied());
+        ordered.sort_by_key(|backend| self.busy.contains(&backend.ns_ip));
         (ordered, resting)
     }
 }

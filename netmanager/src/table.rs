@@ -3,7 +3,7 @@
 //! The cluster's word is checked before it may steer packets: addresses must lie in the ranges of the address plan,
 //! and an instance that does not run yet (its places are `null`) is no backend.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use protocol::address::{self, SUBNET_FIRST, SUBNET_LAST};
@@ -45,13 +45,15 @@ pub struct Entry {
     pub backends: Vec<Backend>,
     /// Those that are being stopped: they get nothing new and keep what they have.
     pub leaving: Vec<Backend>,
+    /// NsIPs of those that, under [`Policy::Closest`], get nothing new as long as there are others.
+    pub busy: BTreeSet<Ipv4Addr>,
 }
 
 impl Entry {
     /// Nobody is behind it.
     #[must_use]
     pub fn empty(policy: Policy) -> Self {
-        Self { policy, backends: Vec::new(), leaving: Vec::new() }
+        Self { policy, backends: Vec::new(), leaving: Vec::new(), busy: BTreeSet::new() }
     }
 
     /// Whether neither anything new nor what is under way can go anywhere.
@@ -171,6 +173,9 @@ impl Table {
             }
             backends.retain(|other| other.ns_ip != backend.ns_ip);
             backends.push(backend);
+            if instance.busy && policy == Policy::Closest {
+                self.entry(address, policy).busy.insert(backend.ns_ip);
+            }
         }
     }
 
@@ -485,6 +490,24 @@ mod tests {
         };
         assert_eq!(order("10.30.109.3"), [3, 4, 1, 2]);
         assert_eq!(order("10.30.109.1"), [1, 2, 3, 4], "in turn it does not matter");
+    }
+
+    #[test]
+    fn only_of_a_closest_address_it_counts_that_an_instance_is_busy() {
+        let mut instances = [complete(1, "fc00::2", "192.0.2.31"), complete(2, "fc00::3", "192.0.2.32")];
+        instances[1]["busy"] = json!(true);
+        let table = answer(&instances);
+        for (text, busy) in [("10.30.109.3", 1), ("fdff:1000::1", 1), ("10.30.109.1", 0), ("10.30.0.2", 0)] {
+            let entry = &table.addresses[&address(text)];
+            assert_eq!(entry.busy.len(), busy, "{text}");
+            assert!(
+                entry
+                    .backends
+                    .iter()
+                    .filter(|it| entry.busy.contains(&it.ns_ip))
+                    .all(|it| it.instance_ip.octets()[3] == 2)
+            );
+        }
     }
 
     #[test]

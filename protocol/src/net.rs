@@ -119,6 +119,10 @@ pub struct TableInstance {
     /// known where both are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kilometres: Option<u32>,
+    /// Of Hypha's clusters, for instances behind a closest address: it has no processor time left. As long as others have,
+    /// it is to get nothing new, however close it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub busy: bool,
     #[serde(default, deserialize_with = "null_as_default")]
     pub service_ip: Vec<ServiceIp>,
 }

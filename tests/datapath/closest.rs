@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use netmanager::balance::Balance;
 use netmanager::datapath::{Backend, Policy};
+use netmanager::table::Entry;
 
 use crate::bed::{Bed, CLIENT, SERVER, SERVICE, TUNNEL_PORT};
 use crate::packet::Transport::{TcpSyn, TcpSynAck};
@@ -48,6 +49,36 @@ fn measure(bed: &mut Bed, n: u8, port: u16, delay: Duration) {
     accept(bed, n, port);
 }
 
+fn closest(backends: &[Backend], busy: Option<u8>) -> Entry {
+    let busy = busy.map(|n| backend(n).ns_ip).into_iter().collect();
+    Entry { backends: backends.to_vec(), busy, ..Entry::empty(Policy::Closest) }
+}
+
+#[test]
+fn new_connections_go_past_the_closest_instance_while_it_is_busy_and_another_is_not() {
+    let mut bed = Bed::new();
+    let mut balance = Balance::default();
+    let both = [backend(0), backend(1)];
+    for own in &both {
+        bed.within(|datapath| datapath.publish_service(own.instance_ip, Policy::Instance, &[*own]));
+    }
+    let mut publish = |bed: &mut Bed, backends: &[Backend], busy| {
+        bed.within(|datapath| {
+            balance.publish(datapath, SERVICE.into(), closest(backends, busy)).unwrap();
+            Ok(())
+        });
+    };
+    publish(&mut bed, &both, None);
+    assert_eq!(connect(&mut bed, SERVICE, 41_000), backend(0).ns_ip);
+    publish(&mut bed, &both, Some(0));
+    assert_eq!(connect(&mut bed, SERVICE, 41_001), backend(1).ns_ip);
+    assert_eq!(connect(&mut bed, SERVICE, 41_000), backend(0).ns_ip, "what it has it keeps");
+    publish(&mut bed, &both[..1], Some(0));
+    assert_eq!(connect(&mut bed, SERVICE, 41_002), backend(0).ns_ip, "there is no other");
+    publish(&mut bed, &both, None);
+    assert_eq!(connect(&mut bed, SERVICE, 41_003), backend(0).ns_ip);
+}
+
 #[test]
 fn new_connections_go_to_the_instance_whose_node_answers_soonest() {
     let mut bed = Bed::new();
@@ -57,7 +88,7 @@ fn new_connections_go_to_the_instance_whose_node_answers_soonest() {
         for own in &both {
             datapath.publish_service(own.instance_ip, Policy::Instance, &[*own])?;
         }
-        balance.publish(datapath, SERVICE.into(), Policy::Closest, both.clone(), Vec::new()).unwrap();
+        balance.publish(datapath, SERVICE.into(), closest(&both, None)).unwrap();
         Ok(())
     });
     let all_to = |bed: &mut Bed, first: u16, n: u8| {

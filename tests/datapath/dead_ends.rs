@@ -11,6 +11,7 @@ use integration::{Netns, eventually};
 use netmanager::balance::Balance;
 use netmanager::datapath::{Backend, Datapath, Event, Policy, Service};
 use netmanager::slowpath::News;
+use netmanager::table::Entry;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -65,7 +66,8 @@ fn watch<D: Served>(datapath: &mut D, backends: Vec<Backend>, shown: &Shown, sto
         let mut slow_path = datapath.slow_path(&tasks, stop.clone()).await;
         let mut events = datapath.events();
         let mut balance = Balance::adopt(datapath.plane(), Instant::now());
-        balance.publish(datapath.plane(), SERVICE.into(), Policy::RoundRobin, backends, Vec::new()).unwrap();
+        let entry = Entry { backends, ..Entry::empty(Policy::RoundRobin) };
+        balance.publish(datapath.plane(), SERVICE.into(), entry).unwrap();
         while !stop.is_cancelled() {
             let deadline = balance.deadline().unwrap_or_else(|| Instant::now() + PATIENCE);
             tokio::select! {

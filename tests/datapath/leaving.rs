@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use netmanager::balance::Balance;
 use netmanager::datapath::{Backend, Datapath, Endpoint, Policy};
+use netmanager::table::Entry;
 
 use crate::nodes::{Container, Family, Underlay, any, hook, kernel_has_ipv6, publish_instances, service};
 use crate::running::Served;
@@ -66,7 +67,13 @@ fn connections_end_in_their_own_time<D: Served>(policy: Policy) {
     let mut publish = |backends: &[_], leaving: &[_]| {
         let (backends, leaving) = (backends.to_vec(), leaving.to_vec());
         underlay.nodes[0]
-            .within(|datapath| balance.publish(datapath.plane(), SERVICE.into(), policy, backends, leaving))
+            .within(|datapath| {
+                balance.publish(
+                    datapath.plane(),
+                    SERVICE.into(),
+                    Entry { backends, leaving, ..Entry::empty(policy) },
+                )
+            })
             .unwrap();
     };
     // So that all there is goes to the one that will be stopped.
@@ -129,7 +136,13 @@ fn connections_of_an_instance_that_has_moved_go_on_where_it_was<D: Served>(famil
         for (address, policy) in [(shared, Policy::RoundRobin), (own, Policy::Instance)] {
             let (backends, leaving) = (backends.to_vec(), leaving.to_vec());
             underlay.nodes[0]
-                .within(|datapath| balance.publish(datapath.plane(), address, policy, backends, leaving))
+                .within(|datapath| {
+                    balance.publish(
+                        datapath.plane(),
+                        address,
+                        Entry { backends, leaving, ..Entry::empty(policy) },
+                    )
+                })
                 .unwrap();
         }
     };

@@ -105,17 +105,17 @@ impl Node {
                     }
                 }
                 Action::Wrap(node, links) => self.wrap(node, links),
-                Action::Publish(address, entry) => {
+                Action::Publish(address, mut entry) => {
                     let is_here = |backend: &Backend| {
                         self.state.endpoints.iter().any(|attachment| attachment.ns_ip == backend.ns_ip)
                     };
-                    let backends = entry.at_most(MAX_BACKENDS_PER_SERVICE, self.uplink.address, is_here);
-                    let mut leaving = entry.leaving;
-                    leaving.truncate(MAX_BACKENDS_PER_SERVICE - backends.len());
-                    let (known, used) = (entry.backends.len(), backends.len());
-                    tracing::debug!(%address, known, used, leaving = leaving.len(), "service published");
-                    self.find_ways(&backends);
-                    match self.balance.publish(&mut self.datapath, address, entry.policy, backends, leaving) {
+                    let known = entry.backends.len();
+                    entry.backends = entry.at_most(MAX_BACKENDS_PER_SERVICE, self.uplink.address, is_here);
+                    entry.leaving.truncate(MAX_BACKENDS_PER_SERVICE - entry.backends.len());
+                    let (used, leaving, busy) = (entry.backends.len(), entry.leaving.len(), entry.busy.len());
+                    tracing::debug!(%address, known, used, leaving, busy, "service published");
+                    self.find_ways(&entry.backends);
+                    match self.balance.publish(&mut self.datapath, address, entry) {
                         Ok(()) => {
                             if self.resolver.accepted(address) {
                                 tracing::info!(%address, "service is published after all");

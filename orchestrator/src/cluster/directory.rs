@@ -137,6 +137,14 @@ impl Directory {
         self.tell(name);
     }
 
+    /// An instance that runs here has no processor time left, or has again.
+    pub(super) fn set_busy(&mut self, name: &ServiceName, number: u32, busy: bool) {
+        if let Some(known) = self.tables.get_mut(name) {
+            known.table.set_busy(number, busy);
+            self.tell(name);
+        }
+    }
+
     /// An instance that runs here is being stopped: it gets nothing new, and keeps what it has.
     pub(super) fn let_go(&mut self, name: &ServiceName, number: u32, address: Address) {
         self.tables.entry(name.clone()).or_default().table.let_go(number, address);

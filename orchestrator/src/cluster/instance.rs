@@ -102,6 +102,8 @@ pub(super) struct Instance {
     /// Where it failed last, so that another worker is tried where there is one.
     pub(super) failed_on: Option<Id>,
     pub(super) usage: Usage,
+    /// Since when it has no processor time left, if it has none.
+    pub(super) busy_since: Option<Instant>,
     pub(super) attempts: Attempts,
     /// How many reports of the worker that it has moved away from have not named it.
     pub(super) departing_unnamed: u32,
@@ -146,6 +148,7 @@ impl Instance {
             failed_on: None,
             usage: Usage::default(),
             attempts: Attempts::default(),
+            busy_since: None,
             departing_unnamed: 0,
         }
     }
@@ -169,6 +172,7 @@ impl Instance {
             failed_on: None,
             usage: Usage::default(),
             attempts: Attempts::default(),
+            busy_since: None,
             departing_unnamed: 0,
         }
     }

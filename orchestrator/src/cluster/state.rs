@@ -15,6 +15,7 @@ mod forgetting;
 mod overlay;
 mod placing;
 mod reports;
+mod saturation;
 mod summary;
 mod time;
 

@@ -1,6 +1,6 @@
 //! The table of one service: what the root says of it, with what this cluster knows better, as workers get it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,8 @@ pub(super) struct Table {
     /// The instances that this cluster runs, and where. For these the root's view counts only for the addresses that
     /// the root gives: where an instance is, and whether, is known here first.
     pub(super) local: BTreeMap<u32, Option<Address>>,
+    /// Instances that this cluster runs and that have no processor time left.
+    busy: BTreeSet<u32>,
     /// Those that are being stopped, here and elsewhere, as workers had them before. What the root says of them, which
     /// forgets them first, does not count any more.
     leaving: BTreeMap<u32, Leaving>,
@@ -76,6 +78,15 @@ impl Table {
     pub(super) fn set_local(&mut self, number: u32, address: Option<Address>) {
         self.leaving.remove(&number);
         self.local.insert(number, address);
+    }
+
+    /// Whether an instance that runs here has processor time left.
+    pub(super) fn set_busy(&mut self, number: u32, busy: bool) {
+        if busy {
+            self.busy.insert(number);
+        } else {
+            self.busy.remove(&number);
+        }
     }
 
     /// Where an instance of this cluster was before it moved; `None`: nothing is under way there any more. Says whether that
@@ -146,6 +157,7 @@ impl Table {
     /// An instance does not run here any more, and will not.
     pub(super) fn remove_local(&mut self, number: u32) {
         self.local.remove(&number);
+        self.busy.remove(&number);
         self.leaving.remove(&number);
         self.departing.remove(&number);
         if let Some(root) = &mut self.root {
@@ -156,7 +168,11 @@ impl Table {
     fn instance(&self, service_ips: &[ServiceIp], instance: &NetInstance) -> Option<TableInstance> {
         match self.local.get(&instance.instance_number) {
             Some(None) => None,
-            Some(Some(address)) => entry(service_ips, instance, Some(address)),
+            Some(Some(address)) => {
+                let is_closest = service_ips.iter().any(|ip| ip.ip_type == IpType::Closest);
+                let busy = is_closest && self.busy.contains(&instance.instance_number);
+                Some(TableInstance { busy, ..entry(service_ips, instance, Some(address))? })
+            }
             None => entry(service_ips, instance, None),
         }
     }
@@ -233,6 +249,7 @@ fn entry(service_ips: &[ServiceIp], instance: &NetInstance, here: Option<&Addres
         links,
         // Depends on who is told.
         kilometres: None,
+        busy: false,
         service_ip,
     })
 }

@@ -88,6 +88,7 @@ fn entry(worker: Option<Id>, itself: &NodeItself) -> TableInstance {
         host_port: itself.host_port,
         links: itself.links,
         kilometres: None,
+        busy: false,
         service_ip: Vec::new(),
     }
 }

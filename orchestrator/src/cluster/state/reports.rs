@@ -43,6 +43,9 @@ impl State {
         if self.workers.get_mut(&worker).is_some_and(|known| known.report(node)) {
             self.room = true;
         }
+        for (id, number) in self.instances_on(worker) {
+            self.weigh(id, number, now);
+        }
     }
 
     /// `nodes/{id}/job`.
@@ -166,7 +169,8 @@ impl State {
     fn is_measured(&mut self, worker: Id, named: InstanceResources, now: Instant) {
         let InstanceResources { cpu_percent, memory_percent, disk, logs, job_name, virtualization, instance } =
             named;
-        let Some(instance) = self.is_named(worker, &job_name, instance, &virtualization, now) else { return };
+        let number = instance;
+        let Some(instance) = self.is_named(worker, &job_name, number, &virtualization, now) else { return };
         let filled = |text: String| Some(text).filter(|text| !text.is_empty());
         let usage = Usage {
             cpu_percent: filled(cpu_percent),
@@ -178,6 +182,7 @@ impl State {
             instance.usage = usage;
             let service = instance.record.service;
             self.told.changed.insert(service);
+            self.weigh(service, number, now);
         }
     }
 

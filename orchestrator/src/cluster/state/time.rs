@@ -37,6 +37,7 @@ impl State {
         self.look_for_silence(now);
         self.look_for_due_instances(now);
         self.drain(now);
+        self.weigh_again(now);
         self.forget_workers(now);
         self.evicted.retain(|_, told| now.saturating_duration_since(*told) < EVICTIONS_KEPT);
         self.directory.tick(now);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use protocol::net::{TableQuery, TableResult};
-use protocol::node::Node;
+use protocol::node::{Node, ResourceReport};
 use protocol::status::Status;
 use serde_json::{Value, json};
 
@@ -159,5 +159,52 @@ fn workers_are_told_how_far_those_are_that_are_behind_a_closest_address_in_any_c
         let mut told: Vec<_> = instance_list.iter().map(|it| it.kilometres).collect();
         told.sort_by_key(|kilometres| kilometres.unwrap_or(u32::MAX));
         assert_eq!(told, expected, "{kind}");
+    }
+}
+
+/// Which of the instances are told to be busy to a worker that asks.
+fn told_busy(world: &mut World) -> Vec<u32> {
+    world.state.take_effects();
+    let query = TableQuery { sname: name().to_string(), sip: String::new() };
+    world.state.table_wanted(world.id(0), &query, world.now);
+    let published = world.state.take_effects().publish;
+    let (_, answer) = published.iter().find(|(topic, _)| topic.ends_with("tablequery/result")).unwrap();
+    let TableResult { instance_list, .. } = serde_json::from_slice(answer).unwrap();
+    instance_list.iter().filter(|told| told.busy).map(|told| told.instance_number).collect()
+}
+
+#[test]
+fn who_asks_for_the_closest_is_told_which_instances_have_no_processor_time_left() {
+    let nobody: [u32; 0] = [];
+    for (kind, expected) in [("Closest", vec![0]), ("RR", vec![])] {
+        let mut world = World::with_workers(2);
+        (0..2).for_each(|number| world.deploy(number));
+        world.run(Duration::from_secs(5));
+        let instance = |number: u32| json!({ "instance_number": number, "instance_ip": format!("10.30.0.{number}"), "host_port": 0 });
+        let table = json!({
+            "_id": SERVICE, "job_name": name(), "instance_list": [instance(0), instance(1)],
+            "service_ip_list": [{ "IpType": kind, "Address": "10.30.1.2", "Address_v6": "fdff:1000::1" }],
+        });
+        let table = serde_json::from_value(table).unwrap();
+        world.state.table_answered(&Subject::Name(name()), Ok(Some(table)), world.now);
+        assert_eq!(told_busy(&mut world), nobody);
+        // It may have one of the two cores of its node.
+        let at = usize::from(!world.running(0).contains(&0));
+        let report = |cpu_percent: &str| {
+            let mut named = super::world::named(0);
+            named.cpu_percent = cpu_percent.to_owned();
+            ResourceReport { services: vec![named], more: false }
+        };
+        world.state.resource_report(world.id(at), report("44.0"), world.now);
+        assert_eq!(told_busy(&mut world), nobody, "not yet");
+        world.state.resource_report(world.id(at), report("45.0"), world.now);
+        let is_told =
+            world.state.take_effects().publish.iter().any(|(topic, _)| topic.ends_with("updates_available"));
+        assert_eq!(is_told, !expected.is_empty());
+        assert_eq!(told_busy(&mut world), expected);
+        world.state.resource_report(world.id(at), report("30.0"), world.now);
+        assert_eq!(told_busy(&mut world), expected, "not for a moment only");
+        world.run(Duration::from_secs(11));
+        assert_eq!(told_busy(&mut world), nobody);
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use protocol::node::{InstanceResources, ResourceReport};
+use protocol::node::ResourceReport;
 use protocol::status::Status;
 
-use super::world::{World, name};
+use super::world::{World, named};
 
 #[test]
 fn what_was_named_in_parts_is_there_for_as_long_as_its_worker_says_that_it_is_alive() {
@@ -40,16 +40,4 @@ fn to_be_alive_is_no_list_where_none_was_heard() {
     let told = world.told;
     world.run(Duration::from_secs(120));
     assert_eq!((world.status(0), world.told), (Some(Status::Running), told));
-}
-
-fn named(number: u32) -> InstanceResources {
-    InstanceResources {
-        cpu_percent: "0.1".to_owned(),
-        memory_percent: "0.1".to_owned(),
-        disk: "1".to_owned(),
-        logs: String::new(),
-        job_name: name(),
-        virtualization: "docker".to_owned(),
-        instance: number,
-    }
 }

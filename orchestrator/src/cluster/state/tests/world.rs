@@ -32,6 +32,19 @@ pub(super) fn name() -> ServiceName {
     "smp.bed.srv.bed".parse().unwrap()
 }
 
+/// An instance as its worker reports it.
+pub(super) fn named(number: u32) -> InstanceResources {
+    InstanceResources {
+        cpu_percent: "0.1".to_owned(),
+        memory_percent: "0.1".to_owned(),
+        disk: "1".to_owned(),
+        logs: String::new(),
+        job_name: name(),
+        virtualization: "docker".to_owned(),
+        instance: number,
+    }
+}
+
 pub(super) struct World {
     pub(super) state: State,
     pub(super) now: Instant,
@@ -283,15 +296,7 @@ impl World {
             }
             worker.named = Some(worker.running.clone());
             self.state.node_report(worker.id, &measured(), self.now);
-            let services = worker.running.iter().map(|number| InstanceResources {
-                cpu_percent: "0.1".to_owned(),
-                memory_percent: "0.1".to_owned(),
-                disk: "1".to_owned(),
-                logs: String::new(),
-                job_name: name(),
-                virtualization: "docker".to_owned(),
-                instance: *number,
-            });
+            let services = worker.running.iter().map(|number| named(*number));
             let report = ResourceReport { services: services.collect(), more: false };
             self.state.resource_report(worker.id, report, self.now);
             if !worker.is_terse {
