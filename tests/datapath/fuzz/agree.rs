@@ -2,11 +2,14 @@
 //! same verdict, the same reason, the same bytes.
 
 use std::net::IpAddr;
+use std::thread::sleep;
+use std::time::Duration;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use integration::fuzz::campaign;
 use netmanager::datapath::{Addresses, Backend, DropReason, Policy, Service};
 use netmanager::userspace::{Control, Judgement};
+use nix::time::{ClockId, clock_gettime};
 
 use crate::bed::{DROP, NEXT, NODE, Outcome, PASS, REDIRECT, SERVICE, TUNNEL_PORT};
 use crate::fuzz::frame;
@@ -16,6 +19,8 @@ use crate::packet::ETHERNET;
 const ROUNDS: u64 = 300;
 const FRAMES: usize = 40;
 const LOOPBACK: u32 = 1;
+/// Nanoseconds of a second after which no frame is begun.
+const LAST_OF_SECOND: i64 = 980_000_000;
 
 /// Both, with the same tables.
 struct Both {
@@ -54,6 +59,7 @@ impl Both {
     }
 
     fn container_sends(&mut self, sent: &[u8]) {
+        wait_for_one_second();
         let outcome = self.kernel.bed.container_sends(sent);
         let mut ours = sent.to_vec();
         match self.process.judge_sent(&mut ours, LOOPBACK) {
@@ -83,6 +89,7 @@ impl Both {
 
     /// Of what is in the tunnel; the rest is the business of the kernel's UDP.
     fn uplink_receives(&mut self, arrived: &[u8]) {
+        wait_for_one_second();
         let outcome = self.kernel.bed.uplink_receives(arrived);
         if outcome.verdict == NEXT {
             return;
@@ -109,6 +116,19 @@ impl Both {
         let [theirs] = outcome.dropped[..] else { panic!("{reason}, and {outcome:02x?} of {frame:02x?}") };
         assert!(outcome.verdict == DROP && alike(reason, theirs), "{reason} and {theirs}: {frame:02x?}");
         self.dropped += 1;
+    }
+}
+
+/// Both note when a flow was seen last to the second, one of them by a clock that is some milliseconds late, one after the
+/// other. Of a frame at the turn of a second they would note different ones, and may then rightly disagree on the next.
+fn wait_for_one_second() {
+    loop {
+        let [late, exact] = [ClockId::CLOCK_MONOTONIC_COARSE, ClockId::CLOCK_MONOTONIC]
+            .map(|clock| clock_gettime(clock).expect("every kernel has this clock"));
+        if late.tv_sec() == exact.tv_sec() && exact.tv_nsec() < LAST_OF_SECOND {
+            return;
+        }
+        sleep(Duration::from_millis(1));
     }
 }
 
