@@ -375,6 +375,19 @@ impl Instance {
         true
     }
 
+    /// `worker` says that nothing has changed about it. Says whether that is how it is known; if not, it is to be looked at as
+    /// if it were named anew.
+    pub(super) fn is_still_up(&mut self, worker: Id, now: Instant) -> bool {
+        let is_settled = self.status() == Status::Running && self.record.moving_from.is_none();
+        match &mut self.phase {
+            Phase::Up { worker: at, named, .. } if *at == worker && is_settled => {
+                *named = now;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// It ended, or its worker did. It waits for its next attempt, longer after each failure in a row.
     pub(super) fn fail(&mut self, status: Status, reason: &str, now: Instant) {
         if matches!(self.phase, Phase::Up { since, .. } if now.saturating_duration_since(since) >= STABLE) {

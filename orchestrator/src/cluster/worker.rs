@@ -53,22 +53,27 @@ pub(super) struct Worker {
 /// The instances of a report, [`NAMED_MAX`] at most, of which more may be to come.
 #[derive(Debug, Default)]
 pub(super) struct Named {
-    names: Vec<InstanceName>,
+    pub(super) instances: Vec<NamedInstance>,
     more: bool,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct NamedInstance {
+    pub(super) name: InstanceName,
+    /// The service that it was found to be of, so that it need not be looked for each time.
+    pub(super) service: Option<Id>,
 }
 
 impl Named {
     /// A report, or its next part.
     pub(super) fn take(&mut self, names: impl Iterator<Item = InstanceName>, more: bool) {
         if !self.more {
-            self.names.clear();
+            self.instances.clear();
         }
-        self.names.extend(names.take(NAMED_MAX - self.names.len()));
+        let names = names.take(NAMED_MAX - self.instances.len());
+        self.instances.extend(names.map(|name| NamedInstance { name, service: None }));
         self.more = more;
-    }
-
-    pub(super) fn names(&self) -> &[InstanceName] {
-        &self.names
     }
 }
 

@@ -10,7 +10,7 @@ use protocol::status::Status;
 
 use super::State;
 use crate::cluster::instance::{Instance, Phase, Usage};
-use crate::cluster::worker::Connected;
+use crate::cluster::worker::{Connected, NamedInstance};
 
 /// How often a worker is told again to remove what it should not have.
 const EVICT_AGAIN: Duration = Duration::from_secs(5);
@@ -141,9 +141,16 @@ impl State {
     /// `nodes/{id}/alive`: it would report the same again.
     pub(in crate::cluster) fn still_as_reported(&mut self, worker: Id, now: Instant) {
         self.heard(worker, now);
-        let Some(named) = self.workers.get_mut(&worker).and_then(|known| known.named.take()) else { return };
-        for InstanceName { service, number } in named.names() {
-            self.is_named(worker, service, *number, CONTAINER, now);
+        let Some(mut named) = self.workers.get_mut(&worker).and_then(|known| known.named.take()) else {
+            return;
+        };
+        for NamedInstance { name, service } in &mut named.instances {
+            let number = name.number;
+            let known = service.and_then(|id| self.instance_mut(id, number));
+            if !known.is_some_and(|instance| instance.is_still_up(worker, now)) {
+                let found = self.is_named(worker, &name.service, number, CONTAINER, now);
+                *service = found.map(|instance| instance.record.service);
+            }
         }
         if let Some(known) = self.workers.get_mut(&worker) {
             known.named = Some(named);
