@@ -218,11 +218,12 @@ impl Live {
         Ok(is_whole && view.audit_from.take_if(|from| *from <= now.steady).is_some())
     }
 
-    /// All of a cluster's report is kept, under this number.
-    pub fn taken(&mut self, cluster: Id, number: u32) {
-        if let Some(view) = self.clusters.get_mut(&cluster) {
-            view.taken = Some(number);
-        }
+    /// All of a cluster's report is kept, under this number; nothing, as long as one is still to be held against what the
+    /// cluster was given, which takes one that tells everything.
+    pub fn taken(&mut self, cluster: Id, number: u32) -> Option<u32> {
+        let view = self.clusters.get_mut(&cluster).filter(|view| view.audit_from.is_none())?;
+        view.taken = Some(number);
+        view.taken
     }
 
     /// An instance that needs this many MB was given to a cluster.
@@ -335,10 +336,9 @@ mod tests {
         assert_eq!(audits, [false, false, true, false].map(Ok));
         live.greeted(id, at(50.0));
         assert_eq!(live.reported(id, Report::default(), at(60.0)), Ok(false));
-        live.taken(id, 1);
-        let continued = Report { since: Some(1), ..Report::default() };
-        assert_eq!(live.reported(id, continued, at(75.0)), Ok(false), "it does not tell everything");
-        assert_eq!(live.reported(id, Report::default(), at(90.0)), Ok(true));
+        assert_eq!(live.taken(id, 1), None, "the next one is to tell everything, too");
+        assert_eq!(live.reported(id, Report::default(), at(75.0)), Ok(true));
+        assert_eq!(live.taken(id, 2), Some(2));
     }
 
     #[test]
@@ -353,17 +353,17 @@ mod tests {
         };
         let continued = |since| told(&[], Some(since));
         assert_eq!(live.reported(id, continued(1), at(0.0)), Err(UnknownBase));
-        live.reported(id, told(&[&one, &two], None), at(1.0)).unwrap();
-        assert_eq!(live.reported(id, continued(1), at(2.0)), Err(UnknownBase), "not all of it was kept");
-        live.reported(id, told(&[&one, &two], None), at(3.0)).unwrap();
-        live.taken(id, 1);
+        live.reported(id, told(&[&one, &two], None), at(21.0)).unwrap();
+        assert_eq!(live.reported(id, continued(1), at(22.0)), Err(UnknownBase), "not all of it was kept");
+        live.reported(id, told(&[&one, &two], None), at(23.0)).unwrap();
+        assert_eq!(live.taken(id, 1), Some(1));
         let busy = worker(two.id, 5);
         let next = Report { forgotten: vec![one.id], ..told(&[&three, &busy], Some(1)) };
-        live.reported(id, next, at(4.0)).unwrap();
+        live.reported(id, next, at(24.0)).unwrap();
         live.taken(id, 2);
         assert_eq!(live.cluster(id).unwrap().workers().collect::<Vec<_>>(), [&busy, &three]);
-        assert_eq!(live.reported(id, continued(1), at(5.0)), Err(UnknownBase), "that is not the last one");
-        assert_eq!(live.reported(id, continued(2), at(6.0)), Err(UnknownBase), "nor is it any more");
+        assert_eq!(live.reported(id, continued(1), at(25.0)), Err(UnknownBase), "that is not the last one");
+        assert_eq!(live.reported(id, continued(2), at(26.0)), Err(UnknownBase), "nor is it any more");
     }
 
     fn worker(id: Id, instances: u32) -> ReportedWorker {

@@ -17,8 +17,8 @@ use crate::clock::{self, Moment};
 use crate::store::{Entry, StoreError, Transaction};
 
 impl Root {
-    /// Takes a cluster's report, as it came. Gives the number that the cluster may continue it by.
-    pub(super) async fn take_report(&self, cluster: Id, mut body: Value) -> Result<u32, Failure> {
+    /// Takes a cluster's report, as it came. Gives the number that the cluster may continue it by, if it may.
+    pub(super) async fn take_report(&self, cluster: Id, mut body: Value) -> Result<Option<u32>, Failure> {
         let known = self.cluster(cluster).await?.ok_or_else(|| Failure::no_cluster(cluster))?;
         let jobs = body.get_mut("jobs").map(Value::take);
         let Some(Value::Array(jobs)) = jobs else {
@@ -62,9 +62,7 @@ impl Root {
             self.deploy_lost(cluster, &reported).await?;
         }
         self.cluster_heard(cluster);
-        let number = rand::random();
-        self.live().taken(cluster, number);
-        Ok(number)
+        Ok(self.live().taken(cluster, rand::random()))
     }
 
     /// Gives a cluster again what it was given and does not report: it has lost its memory.

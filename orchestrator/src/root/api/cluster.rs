@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use protocol::cluster::{Cluster, TAKEN_HEADER};
 use serde_json::Value;
 
@@ -27,17 +28,20 @@ pub(super) async fn list_active(State(root): State<Arc<Root>>) -> Result<Json<Ve
     Ok(Json(clusters))
 }
 
-/// A cluster reports its capacity and its instances. For clusters only. The header of the answer gives the number by which
-/// the next report may continue this one; 409: it continues one that is not known.
+/// A cluster reports its capacity and its instances. For clusters only. A header of the answer gives the number by which the
+/// next report may continue this one, if it may; 409: it continues one that is not known.
 #[utoipa::path(post, path = "/api/information/{id}", tag = "cluster", params(("id" = String, Path)),
     request_body(content = Object), responses((status = 200, body = String), (status = 409, description = "it continues a report that is not known")))]
 pub(super) async fn report(
     State(root): State<Arc<Root>>,
     Named(id): Named<String>,
     Body(report): Body<Value>,
-) -> Result<([(&'static str, String); 1], &'static str), Failure> {
+) -> Result<Response, Failure> {
     let number = root.take_report(extract::id(&id, "cluster")?, report).await?;
-    Ok(([(TAKEN_HEADER, number.to_string())], "ok"))
+    Ok(match number {
+        Some(number) => ([(TAKEN_HEADER, number.to_string())], "ok").into_response(),
+        None => "ok".into_response(),
+    })
 }
 
 /// Gives a cluster nothing new. What runs there stays. Twice is once.
