@@ -77,24 +77,38 @@ impl Root {
     pub(super) async fn change_service<R>(
         &self,
         id: Id,
+        change: impl FnMut(&mut Record, Transaction) -> (Transaction, R),
+    ) -> Result<Option<R>, StoreError> {
+        match self.store.get::<Record>(&key::service(id)).await? {
+            Some(entry) => self.change_read(entry, change).await,
+            None => Ok(None),
+        }
+    }
+
+    /// As [`Self::change_service`], of one that was just read. A change that changes nothing writes nothing.
+    pub(super) async fn change_read<R>(
+        &self,
+        entry: Entry<Record>,
         mut change: impl FnMut(&mut Record, Transaction) -> (Transaction, R),
     ) -> Result<Option<R>, StoreError> {
-        let service_key = key::service(id);
-        loop {
-            let Some(Entry { value: before, revision }) = self.store.get::<Record>(&service_key).await?
-            else {
-                return Ok(None);
-            };
+        let service_key = key::service(entry.value.service.id);
+        let mut read = Some(entry);
+        while let Some(Entry { value: before, revision }) = read {
             let mut record = before.clone();
             let transaction = Transaction::new().expect(&service_key, Some(revision));
             let (transaction, result) = change(&mut record, transaction);
             let transaction =
                 if record == before { transaction } else { transaction.put(&service_key, &record) };
+            if !transaction.writes() {
+                return Ok(Some(result));
+            }
             match self.store.commit(transaction).await {
                 Err(StoreError::Conflict { key }) if key == service_key => {}
                 other => return other.map(|()| Some(result)),
             }
+            read = self.store.get(&service_key).await?;
         }
+        Ok(None)
     }
 }
 

@@ -14,7 +14,7 @@ use super::live::UnknownBase;
 use super::record::Record;
 use super::{Root, key, worker};
 use crate::clock::{self, Moment};
-use crate::store::{Entry, StoreError, Transaction};
+use crate::store::{StoreError, Transaction};
 
 impl Root {
     /// Takes a cluster's report, as it came. Gives the number that the cluster may continue it by, if it may.
@@ -93,50 +93,30 @@ impl Root {
         now: Moment,
     ) -> Result<(), StoreError> {
         let service_key = key::service(reported.id);
-        let Some(Entry { value: record, mut revision }) = self.store.get::<Record>(&service_key).await?
-        else {
+        let Some(mut entry) = self.store.get::<Record>(&service_key).await? else {
             if reported.instance_list.iter().all(is_gone) {
                 return Ok(());
             }
             tracing::info!(%cluster, service = %reported.job_name, "cluster runs a service that is not known");
             return self.command(cluster, reported.id, CommandKind::RemoveAll).await;
         };
-        let record = if record.originals.is_empty() {
-            record
-        } else {
-            self.take_back(cluster, &record, &reported.instance_list).await?;
-            match self.store.get::<Record>(&service_key).await? {
-                Some(now) => {
-                    revision = now.revision;
-                    now.value
-                }
-                None => record,
-            }
-        };
+        if !entry.value.originals.is_empty() {
+            self.take_back(cluster, &entry.value, &reported.instance_list).await?;
+            entry = self.store.get(&service_key).await?.unwrap_or(entry);
+        }
         let (own, foreign): (Vec<_>, Vec<_>) =
-            reported.instance_list.iter().partition(|instance| belongs(&record, instance, cluster));
+            reported.instance_list.iter().partition(|instance| belongs(&entry.value, instance, cluster));
         {
             let mut live = self.live();
             for instance in &own {
                 live.observe(reported.id, instance, now);
             }
         }
-        let mut observed = record.clone();
-        own.iter().for_each(|instance| observed.observe(cluster, instance));
-        if observed != record {
-            let changed =
-                Transaction::new().expect(&service_key, Some(revision)).put(&service_key, &observed);
-            match self.store.commit(changed).await {
-                Err(StoreError::Conflict { .. }) => {
-                    self.change_service(reported.id, |record, transaction| {
-                        own.iter().for_each(|instance| record.observe(cluster, instance));
-                        (transaction, ())
-                    })
-                    .await?;
-                }
-                other => other?,
-            }
-        }
+        self.change_read(entry, |record, transaction| {
+            own.iter().for_each(|instance| record.observe(cluster, instance));
+            (transaction, ())
+        })
+        .await?;
         for instance in foreign.iter().filter(|instance| !is_gone(instance)) {
             self.command(cluster, reported.id, CommandKind::Remove(instance.instance_number)).await?;
         }

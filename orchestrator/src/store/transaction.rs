@@ -54,6 +54,11 @@ impl Transaction {
         self
     }
 
+    /// Whether it changes anything, or would if it could be encoded.
+    pub fn writes(&self) -> bool {
+        self.failure.is_some() || self.steps.iter().any(|step| !matches!(step, Step::Expect { .. }))
+    }
+
     pub(super) fn into_steps(self) -> Result<Vec<Step>, StoreError> {
         self.failure.map_or(Ok(self.steps), Err)
     }
