@@ -174,9 +174,9 @@ impl State {
     }
 
     fn is_measured(&mut self, worker: Id, named: InstanceResources, now: Instant) {
-        let InstanceResources { cpu_percent, memory_percent, disk, logs, job_name, virtualization, instance } =
+        let InstanceResources { cpu_percent, memory_percent, disk, logs, job_name, virtualization, .. } =
             named;
-        let number = instance;
+        let number = named.instance;
         let Some(instance) = self.is_named(worker, &job_name, number, &virtualization, now) else { return };
         let filled = |text: String| Some(text).filter(|text| !text.is_empty());
         let usage = Usage {

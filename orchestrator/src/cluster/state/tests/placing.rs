@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::net::{TableQuery, TableResult};
+use protocol::net::{TableInstance, TableQuery, TableResult};
 use protocol::node::{Node, ResourceReport};
 use protocol::status::Status;
 use serde_json::{Value, json};
@@ -150,27 +150,25 @@ fn workers_are_told_how_far_those_are_that_are_behind_a_closest_address_in_any_c
     {
         let table = serde_json::from_value(root(kind)).unwrap();
         world.state.table_answered(&Subject::Name(name()), Ok(Some(table)), world.now);
-        world.state.take_effects();
-        let query = TableQuery { sname: name().to_string(), sip: String::new() };
-        world.state.table_wanted(world.id(0), &query, world.now);
-        let published = world.state.take_effects().publish;
-        let (_, answer) = published.iter().find(|(topic, _)| topic.ends_with("tablequery/result")).unwrap();
-        let TableResult { instance_list, .. } = serde_json::from_slice(answer).unwrap();
-        let mut told: Vec<_> = instance_list.iter().map(|it| it.kilometres).collect();
+        let mut told: Vec<_> = told_table(&mut world).iter().map(|it| it.kilometres).collect();
         told.sort_by_key(|kilometres| kilometres.unwrap_or(u32::MAX));
         assert_eq!(told, expected, "{kind}");
     }
 }
 
-/// Which of the instances are told to be busy to a worker that asks.
-fn told_busy(world: &mut World) -> Vec<u32> {
+/// The table as a worker that asks is told it.
+fn told_table(world: &mut World) -> Vec<TableInstance> {
     world.state.take_effects();
     let query = TableQuery { sname: name().to_string(), sip: String::new() };
     world.state.table_wanted(world.id(0), &query, world.now);
     let published = world.state.take_effects().publish;
     let (_, answer) = published.iter().find(|(topic, _)| topic.ends_with("tablequery/result")).unwrap();
     let TableResult { instance_list, .. } = serde_json::from_slice(answer).unwrap();
-    instance_list.iter().filter(|told| told.busy).map(|told| told.instance_number).collect()
+    instance_list
+}
+
+fn told_busy(world: &mut World) -> Vec<u32> {
+    told_table(world).iter().filter(|told| told.busy).map(|told| told.instance_number).collect()
 }
 
 #[test]
