@@ -83,8 +83,7 @@ impl Capture {
             let packets = self.packets().map_err(|error| format!("{error:#}"))?;
             if enough(&packets) { Ok(packets) } else { Err(format!("{packets:#?}")) }
         })?;
-        self.tcpdump.kill().context("end tcpdump")?;
-        self.tcpdump.wait().context("wait for tcpdump")?;
+        self.end()?;
         Ok(packets)
     }
 
@@ -92,8 +91,7 @@ impl Capture {
     /// TCP connection in the order in which they were sent.
     pub fn finish_streams(mut self) -> Result<Vec<Stream>> {
         thread::sleep(Duration::from_millis(500));
-        self.tcpdump.kill().context("end tcpdump")?;
-        self.tcpdump.wait().context("wait for tcpdump")?;
+        self.end()?;
         let mut streams: Vec<Stream> = Vec::new();
         for frame in frames(&self.read()?) {
             let Some((from, to, segment)) = segment(frame) else { continue };
@@ -108,6 +106,12 @@ impl Capture {
             }
         }
         Ok(streams)
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.tcpdump.kill().context("end tcpdump")?;
+        self.tcpdump.wait().context("wait for tcpdump")?;
+        Ok(())
     }
 
     fn packets(&self) -> Result<Vec<TunnelPacket>> {

@@ -27,8 +27,6 @@ const PACKET_MAX: usize = 256 * 1024;
 const QUEUE: usize = 64;
 /// How long a worker waits before it joins again.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Node-engine measures what has begun at once, and what runs every 2 s.
-const MEASURE_EVERY: Duration = Duration::from_secs(2);
 
 pub(super) struct Simulated {
     number: u32,
@@ -84,20 +82,15 @@ impl Simulated {
         drop(turn);
         self.tally.joined.fetch_add(1, Ordering::Relaxed);
 
-        let every = registered.alive_every.map(|every| Duration::from_millis(every.get().into()));
-        let mut ticks = tokio::time::interval(every.unwrap_or(MEASURE_EVERY));
+        let every = registered.alive_every.context("how often the cluster wants to hear of a worker")?;
+        let mut ticks = tokio::time::interval(Duration::from_millis(every.get().into()));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut spoke = true;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
                     if !std::mem::take(&mut spoke) {
-                        if every.is_some() {
-                            engine.say_alive().await?;
-                        } else {
-                            engine.say(NodeTopic::Information, &self.node(), QoS::AtMostOnce).await?;
-                            self.report(&engine).await?;
-                        }
+                        engine.say_alive().await?;
                     }
                 }
                 command = engine.messages.recv() => {
