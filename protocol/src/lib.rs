@@ -23,6 +23,7 @@ pub mod net;
 pub mod node;
 pub mod outage;
 pub mod overview;
+pub mod plan;
 pub mod port;
 pub mod service;
 pub mod sla;
