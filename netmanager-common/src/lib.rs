@@ -22,10 +22,11 @@ pub mod link;
 pub mod map;
 pub mod outside;
 pub mod packet;
+pub mod plan;
 pub mod punt;
 pub mod trace;
 pub mod tunnel;
 pub mod wire;
 
 /// Version of everything that lies in a pinned map or in the event ring.
-pub const ABI_VERSION: u32 = 8;
+pub const ABI_VERSION: u32 = 9;

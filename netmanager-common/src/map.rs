@@ -8,6 +8,9 @@ use crate::wire::{Be16, Ip, Ip4};
 
 /// The node itself: one [`Node`] at index 0. User writes; both programs read.
 pub const NODE: &str = "NODE";
+/// Which addresses are whose: one [`Plan`](crate::plan::Plan) at index 0. User writes, before a program is attached; both
+/// programs read.
+pub const PLAN: &str = "PLAN";
 /// Containers of this node by NsIP, one entry for each: [`Ip`] to [`Endpoint`]. User writes; both programs read. A
 /// missing entry: the container is not here.
 pub const ENDPOINTS: &str = "ENDPOINTS";
@@ -330,13 +333,13 @@ impl Backend {
         if like.is_v4() { Ip::from_optional_v4(self.instance_ip) } else { self.instance_ip6 }
     }
 
-    /// The address from which the instance answers one that speaks as `sender`. Towards an instance's service address its
-    /// node translates the answer, as it does what the instance itself begins; the node itself has no such address and
-    /// speaks under its NsIP, to which the answer goes as it is.
+    /// The address from which the instance answers `client`, an NsIP, which speaks to others as `sender`. Towards an
+    /// instance's service address its node translates the answer, as it does what the instance itself begins; the node
+    /// itself has no such address and speaks under its NsIP, to which the answer goes as it is.
     #[must_use]
     #[inline(always)]
-    pub const fn answers_from(&self, sender: Ip) -> Ip {
-        if sender.is_service() { self.instance_ip_like(sender) } else { self.ns_ip_like(sender) }
+    pub fn answers_from(&self, client: Ip, sender: Ip) -> Ip {
+        if sender == client { self.ns_ip_like(sender) } else { self.instance_ip_like(sender) }
     }
 
     /// Whether packets with this source may be the instance's.
@@ -512,6 +515,7 @@ mod pod {
     use super::{Backend, Endpoint, Flow, FlowKey, FragmentKey, FragmentPorts, Node, Peer, Service, Traffic};
     use crate::budget::Budget;
     use crate::health::Health;
+    use crate::plan::Plan;
     use crate::trace::{Switch, Told};
     use crate::wire::Ip;
 
@@ -526,7 +530,7 @@ mod pod {
     }
 
     pod!(Ip, Node, Endpoint, Service, Backend, Peer, FlowKey, Flow, FragmentKey, FragmentPorts, Traffic);
-    pod!(Budget, Health, Switch, Told);
+    pod!(Budget, Health, Plan, Switch, Told);
 }
 
 #[cfg(test)]

@@ -23,20 +23,6 @@ impl Ip4 {
         self.word() == 0
     }
 
-    /// Service addresses, of services and of single instances: 10.30.0.0/16.
-    #[must_use]
-    #[inline(always)]
-    pub const fn is_service(self) -> bool {
-        matches!(self.0, [10, 30, _, _])
-    }
-
-    /// Addresses of containers (NsIPs): 10.18.0.0 to 10.29.255.255.
-    #[must_use]
-    #[inline(always)]
-    pub const fn is_container(self) -> bool {
-        matches!(self.0, [10, 18..=29, _, _])
-    }
-
     /// The gateway of the container that has this address: the first host of the node's block, which is a /26.
     #[must_use]
     #[inline(always)]
@@ -161,22 +147,6 @@ impl Ip {
         } else {
             matches!(self.octets(), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])
         }
-    }
-
-    /// Service addresses, of services and of single instances: 10.30.0.0/16 and fdff::/16.
-    #[must_use]
-    #[inline(always)]
-    pub const fn is_service(self) -> bool {
-        if self.is_v4() { self.v4().is_service() } else { matches!(self.octets(), [0xfd, 0xff, ..]) }
-    }
-
-    /// Addresses of containers (NsIPs): 10.18.0.0 to 10.29.255.255 and fc00::/8, from whose beginning the workers'
-    /// blocks are given out. The other half of the unique local addresses, fd00::/8, is what people number their own
-    /// networks from.
-    #[must_use]
-    #[inline(always)]
-    pub const fn is_container(self) -> bool {
-        if self.is_v4() { self.v4().is_container() } else { matches!(self.octets(), [0xfc, ..]) }
     }
 }
 
@@ -402,46 +372,25 @@ pub const TCP_OPTION_MAXIMUM_SEGMENT_SIZE: u8 = 2;
 #[cfg(test)]
 mod tests {
     use super::{Be16, Ip, Ip4};
-    use std::net::Ipv6Addr;
+    use std::net::{IpAddr, Ipv6Addr};
 
     #[test]
-    fn the_two_ranges_of_the_overlay_are_told_apart() {
-        for (address, service, container) in [
-            ([10, 30, 0, 0], true, false),
-            ([10, 30, 253, 253], true, false),
-            ([10, 18, 0, 0], false, true),
-            ([10, 29, 255, 255], false, true),
-            ([10, 17, 255, 255], false, false),
-            ([10, 31, 0, 0], false, false),
-            ([11, 30, 0, 0], false, false),
-            ([127, 1, 2, 3], false, false),
+    fn the_hosts_own_addresses_are_told_from_others() {
+        for (address, loopback) in [
+            ("127.0.0.1", true),
+            ("127.1.2.3", true),
+            ("128.0.0.1", false),
+            ("10.30.0.1", false),
+            ("::1", true),
+            ("::2", false),
+            ("fe80::1", false),
         ] {
-            assert_eq!(Ip4(address).is_service(), service, "{address:?}");
-            assert_eq!(Ip4(address).is_container(), container, "{address:?}");
-            let ip = Ip::from_v4(Ip4(address));
-            assert_eq!(ip.is_loopback(), address[0] == 127);
-            assert_eq!((ip.is_service(), ip.is_container()), (service, container), "{address:?}");
-        }
-    }
-
-    #[test]
-    fn the_two_ranges_of_ipv6_are_told_apart() {
-        for (address, service, container) in [
-            ("fdff::", true, false),
-            ("fdff:2000::1", true, false),
-            ("fc00::102", false, true),
-            ("fcff:ffff::1", false, true),
-            ("fdfe::1", false, false),
-            ("fd12:3456::1", false, false),
-            ("fe80::1", false, false),
-            ("2001:db8::1", false, false),
-            ("::1", false, false),
-            ("::2", false, false),
-        ] {
-            let ip = Ip::from_octets(address.parse::<Ipv6Addr>().unwrap().octets());
-            assert_eq!((ip.is_service(), ip.is_container()), (service, container), "{address}");
-            assert!(!ip.is_v4(), "{address}");
-            assert_eq!(ip.is_loopback(), address == "::1", "{address}");
+            let ip = match address.parse().unwrap() {
+                IpAddr::V4(address) => Ip::from_v4(Ip4(address.octets())),
+                IpAddr::V6(address) => Ip::from_octets(address.octets()),
+            };
+            assert_eq!(ip.is_loopback(), loopback, "{address}");
+            assert_eq!(ip.is_v4(), address.contains('.'), "{address}");
         }
     }
 

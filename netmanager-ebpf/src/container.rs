@@ -57,7 +57,7 @@ fn ip<H: ToHost>(skb: &Skb) -> Result<i32, DropReason> {
     if !ip.is_of_its_family() {
         return Err(DropReason::Malformed);
     }
-    if ip.destination().is_service() {
+    if maps::plan()?.is_service(ip.destination()) {
         return to_service(skb, ip);
     }
     if ip.source().is_of_link() {
@@ -65,7 +65,7 @@ fn ip<H: ToHost>(skb: &Skb) -> Result<i32, DropReason> {
     }
     let sender = check_source(skb, &ip)?;
     // The gateway is the host itself.
-    if ip.destination().is_container() && ip.destination() != ip.source().gateway() {
+    if maps::plan()?.is_container(ip.destination()) && ip.destination() != ip.source().gateway() {
         to_ns_ip(skb, ip, &sender)
     } else {
         host::to_host(skb, &ip, false)

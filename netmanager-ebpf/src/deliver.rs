@@ -26,7 +26,7 @@ pub(crate) fn show_as_dialled<H: Header>(
     scratch.arrival = packet.arrival_key();
     let Some(entry) = FLOWS.get_ptr_mut(&scratch.arrival) else {
         // What is from an NsIP answers to nothing that a container has dialled by another address.
-        let is_answer = (packet.ip.source().is_service() || receiver.is_node_itself())
+        let is_answer = (maps::plan()?.is_service(packet.ip.source()) || receiver.is_node_itself())
             && follow::recall_arrived(packet.tcp_flags, receiver.slot, receiver.ifindex);
         if is_answer {
             packet.set_source(scratch.flow.source);

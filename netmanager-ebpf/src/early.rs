@@ -112,7 +112,7 @@ fn inside<const LONG: bool, H: Header + Plain>(
             Ok(Some(ip.destination()))
         }
         Sender::Impostor => Err(DropReason::ForeignSource),
-        Sender::New { is_node: false } if guard::is_over_budget(&peer) => Err(DropReason::OverBudget),
+        Sender::New { is_node: false, .. } if guard::is_over_budget(&peer) => Err(DropReason::OverBudget),
         Sender::Owner(_) | Sender::New { .. } => Ok(None),
     }
 }

@@ -66,7 +66,7 @@ fn sent_in(scratch: &mut Scratch, flow: &mut Flow, flags: u32, now: u32) {
     }
     let Scratch { forward, arrival, .. } = scratch;
     let Some(backend) = backend_of(flow) else { return };
-    *arrival = flow::reply_key(forward, backend.answers_from(flow.source));
+    *arrival = flow::reply_key(forward, backend.answers_from(forward.source, flow.source));
     if before != now {
         await_answer(scratch, flow, now);
     }

@@ -3,6 +3,7 @@
 use aya_ebpf::bindings::BPF_ANY;
 use netmanager_common::budget::{self, Budget};
 use netmanager_common::map::{Backend, MAX_BACKENDS_PER_SERVICE, Peer, Policy, STRANGERS_BUDGET};
+use netmanager_common::plan::Plan;
 use netmanager_common::wire::Ip;
 
 use crate::maps::{self, BACKENDS, BUDGETS, HOSTS, PEERS, SENDERS, SERVICES};
@@ -14,12 +15,13 @@ use crate::select;
 /// 10.18.0.0/16 is not to lose it.
 #[inline(always)]
 pub(crate) fn is_inner(source: Ip, destination: Ip) -> bool {
-    is_container_here(destination) || is_container_here(source)
+    let Ok(plan) = maps::plan() else { return false };
+    is_container_here(plan, destination) || is_container_here(plan, source)
 }
 
 #[inline(always)]
-fn is_container_here(address: Ip) -> bool {
-    address.is_container() && maps::veth(&address).is_some()
+fn is_container_here(plan: &Plan, address: Ip) -> bool {
+    plan.is_container(address) && maps::veth(&address).is_some()
 }
 
 /// What is known of whoever sends through the tunnel with some inner source.
@@ -28,8 +30,8 @@ pub(crate) enum Sender {
     Owner(&'static Backend),
     /// The table has it elsewhere, or it is none of the overlay's.
     Impostor,
-    /// The table does not have it. `is_node`: it has the node.
-    New { is_node: bool },
+    /// The table does not have it. `is_node`: it has the node; `is_service`: the source is a service address.
+    New { is_node: bool, is_service: bool },
 }
 
 /// Who `peer`, an address of the underlay, is to a packet with the inner source `source`.
@@ -42,11 +44,14 @@ pub(crate) fn sender(peer: Ip, source: Ip) -> Sender {
             None => Sender::Impostor,
         };
     }
-    if !source.is_service() && !source.is_container() {
+    let Ok(plan) = maps::plan() else { return Sender::Impostor };
+    let is_service = plan.is_service(source);
+    if !is_service && !plan.is_container(source) {
         return Sender::Impostor;
     }
     // SAFETY: only whether there is an entry matters.
-    Sender::New { is_node: unsafe { PEERS.get(&Peer::node(peer)) }.is_some() }
+    let is_node = unsafe { PEERS.get(&Peer::node(peer)) }.is_some();
+    Sender::New { is_node, is_service }
 }
 
 /// The backend of this number, if it has `source` and is at `peer`.

@@ -13,11 +13,15 @@ use netmanager_common::map::{
     MAX_BUDGETS, MAX_EARLY, MAX_ENDPOINTS, MAX_FLOWS, MAX_FRAGMENTS, MAX_HOSTS, MAX_MISSES, MAX_PEERS,
     MAX_SENDERS, MAX_SERVICES, MAX_TURN_LOCKS, Node, Peer, Service, TRACES_SIZE, Traffic, Veth,
 };
+use netmanager_common::plan::Plan;
 use netmanager_common::trace::{Record, Switch, Told};
 use netmanager_common::wire::Ip;
 
 #[map]
 pub(crate) static NODE: Array<Node> = Array::pinned(1, 0);
+
+#[map]
+pub(crate) static PLAN: Array<Plan> = Array::pinned(1, 0);
 
 #[map]
 pub(crate) static ENDPOINTS: HashMap<Ip, Endpoint> = HashMap::pinned(MAX_ENDPOINTS, BPF_F_NO_PREALLOC);
@@ -139,6 +143,12 @@ pub(crate) fn clear(address: &mut Ip) {
         // SAFETY: an address is four words.
         unsafe { address.wrapping_add(place).write_volatile(0) };
     }
+}
+
+/// Which addresses are whose. It changes only while no container is attached.
+#[inline(always)]
+pub(crate) fn plan() -> Result<&'static Plan, DropReason> {
+    PLAN.get(0).ok_or(DropReason::NotReady)
 }
 
 /// The attachment of the container of this node that has this NsIP. Nothing also if its entry is replaced at this

@@ -137,7 +137,7 @@ fn enter(scratch: &mut Scratch, slot: u32, replaces: bool, tcp_flags: u8) -> Res
         return Err(DropReason::NoInstanceAddress);
     }
     let now = now();
-    let answers_from = backend.answers_from(instance_ip);
+    let answers_from = backend.answers_from(key.source, instance_ip);
     if answers_from.is_none() {
         return Err(DropReason::NoBackend);
     }

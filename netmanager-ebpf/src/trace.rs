@@ -195,8 +195,9 @@ fn as_it_came(scratch: &mut Scratch, origin: Origin) {
         Origin::Uplink => arrival,
         Origin::Netmanager => return,
     };
+    let Ok(plan) = maps::plan() else { return };
     let has_ports = matches!(record.protocol, TCP | UDP);
-    let is_its = record.onward_source.is_service()
+    let is_its = plan.is_service(record.onward_source)
         && key.protocol == u32::from(record.protocol)
         && (!has_ports
             || (key.source_port == record.source_port && key.destination_port == record.destination_port));

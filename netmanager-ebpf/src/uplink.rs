@@ -87,7 +87,9 @@ fn deliver<H: Header>(skb: &Skb, arrived: &Arrived, ip: H) -> Result<i32, DropRe
     let parsed = Packet::parse(skb, ip, ETHERNET_LEN + arrived.outer.overhead(), ip.length());
     let mut packet = match parsed {
         // By NsIP, so that nothing is to be translated.
-        Err(reason) if Packet::<H>::may_be_opaque(reason) && ip.source().is_container() => Packet::opaque(ip),
+        Err(reason) if Packet::<H>::may_be_opaque(reason) && maps::plan()?.is_container(ip.source()) => {
+            Packet::opaque(ip)
+        }
         parsed => parsed?,
     };
     let is_answer = !packet.is_opaque() && deliver::show_as_dialled(&mut packet, &receiver)?;
@@ -178,12 +180,11 @@ fn bare<H: Header>(ip: &Option<H>) -> Result<Option<Arrived>, DropReason> {
 #[inline(always)]
 fn check_source<H: Header>(peer: Ip, ip: &H) -> Result<Option<&'static Backend>, DropReason> {
     let source = ip.source();
-    let is_node = match guard::sender(peer, source) {
+    let (is_node, is_service) = match guard::sender(peer, source) {
         Sender::Owner(backend) => return Ok(Some(backend)),
         Sender::Impostor => return Err(DropReason::ForeignSource),
-        Sender::New { is_node } => is_node,
+        Sender::New { is_node, is_service } => (is_node, is_service),
     };
-    let is_service = source.is_service();
     if is_node && !is_service {
         return Ok(None);
     }

@@ -14,6 +14,7 @@ mod model;
 pub(crate) mod paths;
 mod pin;
 mod programs;
+mod ranges;
 pub(crate) mod registry;
 mod rehearsal;
 mod repair;
@@ -39,6 +40,7 @@ pub use netmanager_common::map::Policy;
 use netmanager_common::map::Traffic;
 use netmanager_common::tunnel::{OVERHEAD, OVERHEAD6, inner_mtu};
 use netmanager_common::wire::Be16;
+use protocol::plan::Plan;
 
 pub use attach::Hook;
 pub use decapsulation::{Decapsulation, Place, Placement, UnknownDecapsulation, Why};
@@ -51,9 +53,10 @@ pub use model::{
 };
 pub use netmanager_common::trace::Verdict as TraceVerdict;
 pub use programs::{Program, Programs, at_tcx};
+pub use ranges::Ranges;
 pub use rehearsal::{Outcome, Rehearsal, Verdict, try_to_load};
 pub use repair::Repair;
-pub use slow_path::{Arrival, Datagram, FlowAge, gateway_of, is_service};
+pub use slow_path::{Arrival, Datagram, FlowAge, gateway_of};
 pub use tables::Tables;
 pub(crate) use trace::traced;
 pub use trace::{Ends, TraceFilter, Traced, Tracer};
@@ -80,6 +83,8 @@ pub struct Options {
     pub pin_dir: PathBuf,
     /// The UDP port on which peers reach this node's tunnel.
     pub tunnel_port: u16,
+    /// Which addresses are whose.
+    pub plan: Plan,
 }
 
 /// The loaded data plane, and the only writer of its tables.
@@ -121,6 +126,8 @@ impl Datapath {
         let takeover = Takeover::begin(&pins)?;
         let ebpf = load::load(&pins)?;
         let mut tables = Tables::of(&pins)?;
+        // Before any program is where packets are.
+        tables.set_plan(options.plan)?;
         if let Takeover::Filling(Some(older)) = &takeover {
             older.copy_services(&mut tables)?;
         }

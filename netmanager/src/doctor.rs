@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::app::Paths;
 use crate::config::Config;
 use crate::plane::Choice;
+use crate::state::Store;
 
 /// How one check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -61,7 +62,9 @@ pub use self::machine::{CONFIGURATION, wrong_configuration};
 pub async fn examine(paths: &Paths, config: Option<&Config>, choice: Choice) -> Vec<Check> {
     let mut checks = kernel::examine(paths, choice);
     checks.extend(machine::examine(config).await);
-    checks.extend(ranges::examine().await);
+    // Before the first start, and of a state that cannot be read: what they are unless the root says otherwise.
+    let plan = Store::at(&paths.state_dir).node().map(|node| node.plan).unwrap_or_default();
+    checks.extend(ranges::examine(&plan).await);
     checks.extend(attached::examine(paths, config).await);
     checks
 }

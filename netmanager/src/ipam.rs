@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use protocol::address::{self, SUBNET_FIRST, SUBNET_LAST, SUBNET_PREFIX, SUBNET6_PREFIX};
+use protocol::address::{self, SUBNET_PREFIX, SUBNET6_PREFIX};
+use protocol::plan::{Plan, Range};
 
 /// Addresses for containers in one block: 64, less network, gateway, the node itself and broadcast.
 pub const CAPACITY: usize = 60;
@@ -16,18 +17,21 @@ pub struct Block(u32);
 
 /// Why an address names no block.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
-#[error("{0} is not the first address of a /{SUBNET_PREFIX} between {SUBNET_FIRST} and {SUBNET_LAST}")]
-pub struct InvalidBlock(Ipv4Addr);
+#[error("{first} is not the first address of a /{SUBNET_PREFIX} of {of}")]
+pub struct InvalidBlock {
+    first: Ipv4Addr,
+    of: Range,
+}
 
 impl Block {
     /// # Errors
-    /// When `first` is outside the address plan, or not the first of its 64.
-    pub fn new(first: Ipv4Addr) -> Result<Self, InvalidBlock> {
+    /// When `first` is outside the plan, or not the first of its 64.
+    pub fn new(first: Ipv4Addr, plan: &Plan) -> Result<Self, InvalidBlock> {
         let bits = first.to_bits();
-        if bits.is_multiple_of(64) && (SUBNET_FIRST.to_bits()..=SUBNET_LAST.to_bits()).contains(&bits) {
+        if bits.is_multiple_of(64) && plan.containers().contains(first) {
             Ok(Self(bits))
         } else {
-            Err(InvalidBlock(first))
+            Err(InvalidBlock { first, of: plan.containers() })
         }
     }
 
@@ -176,20 +180,24 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use proptest::prelude::*;
+    use protocol::plan::Plan;
 
     use super::{Block, Block6, CAPACITY, Pool, next_hop};
 
     fn block() -> Block {
-        Block::new(Ipv4Addr::new(10, 18, 0, 64)).unwrap()
+        Block::new(Ipv4Addr::new(10, 18, 0, 64), &Plan::default()).unwrap()
     }
 
     #[test]
     fn a_block_is_one_of_the_address_plan() {
         assert_eq!(block().gateway(), Ipv4Addr::new(10, 18, 0, 65));
         for wrong in ["10.18.0.1", "10.17.255.192", "10.30.0.0", "0.0.0.0", "192.0.2.0"] {
-            assert!(Block::new(wrong.parse().unwrap()).is_err(), "{wrong} was taken for a block");
+            assert!(
+                Block::new(wrong.parse().unwrap(), &Plan::default()).is_err(),
+                "{wrong} was taken for a block"
+            );
         }
-        assert!(Block::new("10.29.255.192".parse().unwrap()).is_ok());
+        assert!(Block::new("10.29.255.192".parse().unwrap(), &Plan::default()).is_ok());
     }
 
     #[test]

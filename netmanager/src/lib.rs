@@ -11,6 +11,7 @@ pub mod app;
 pub mod balance;
 pub mod bench;
 pub mod bpffs;
+pub mod clash;
 pub mod cli;
 pub mod commands;
 pub mod config;

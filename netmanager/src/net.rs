@@ -45,7 +45,7 @@ pub use self::error::{NetError, Reason};
 pub use self::netns::Netns;
 pub use self::pair::Connected;
 pub use self::programs::Filters;
-pub use self::routes::{Prefix, Route};
+pub use self::routes::Route;
 pub use self::uplink::{Uplink, Wish};
 pub use self::watch::Watch;
 use self::wiring::is_container_link;

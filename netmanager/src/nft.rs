@@ -190,6 +190,8 @@ fn succeeded(output: &Output, what: &'static str) -> Result<(), NftError> {
 
 #[cfg(test)]
 mod tests {
+    use protocol::plan::Plan;
+
     use super::{Family, Forward};
     use crate::ipam::{Block, Block6};
 
@@ -198,7 +200,8 @@ mod tests {
         let mapping = "8080:80/udp".parse().unwrap();
         let ns_ip = "10.18.0.66".parse().unwrap();
         let both = Forward { mapping, ns_ip, ns_ip6: Some("fc00::102".parse().unwrap()) };
-        let v4 = Family::v4(Block::new("10.18.0.64".parse().unwrap()).unwrap()).rules(&[both]);
+        let v4 =
+            Family::v4(Block::new("10.18.0.64".parse().unwrap(), &Plan::default()).unwrap()).rules(&[both]);
         let v6 = Family::v6(Block6::new("fc00::100".parse().unwrap()).unwrap());
         let without = v6.rules(&[Forward { ns_ip6: None, ..both }]);
         let v6 = v6.rules(&[both]);

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
+use protocol::plan::Plan;
 use serde::{Deserialize, Serialize};
 
 pub use self::backends::Backends;
@@ -139,7 +140,7 @@ impl Plane {
             let removed = Datapath::remove_all(&options.pin_dir);
             removed.map_err(|source| PlaneError::OldPrograms { pin_dir: options.pin_dir.clone(), source })?;
         }
-        let (datapath, events) = userspace::Datapath::open(options.tunnel_port)?;
+        let (datapath, events) = userspace::Datapath::open(options.tunnel_port, options.plan)?;
         Ok((Self::Userspace(Box::new(datapath)), Events::Userspace(events)))
     }
 
@@ -148,6 +149,17 @@ impl Plane {
         match self {
             Self::Ebpf(_) => Mode::Ebpf,
             Self::Userspace(_) => Mode::Userspace,
+        }
+    }
+
+    /// As [`Datapath::set_plan`].
+    pub fn set_plan(&mut self, plan: Plan) -> Result<(), PlaneError> {
+        match self {
+            Self::Ebpf(datapath) => Ok(datapath.set_plan(plan)?),
+            Self::Userspace(datapath) => {
+                datapath.control().set_plan(plan);
+                Ok(())
+            }
         }
     }
 

@@ -7,14 +7,13 @@ mod unwrapping;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::SystemTime;
 
-use protocol::address;
 use protocol::id::Id;
 use protocol::name::{InstanceName, ServiceName};
 use serde::{Deserialize, Serialize};
 
 pub use self::peer::Peer;
 pub use self::unwrapping::Unwrapping;
-use crate::datapath::{self, Counters, Early, Flow, FlowState, Placement, Policy, Service, Tables};
+use crate::datapath::{self, Counters, Early, Flow, FlowState, Placement, Policy, Ranges, Service, Tables};
 use crate::hooks::{self, Hook};
 use crate::net::{Links, Uplink};
 use crate::plane::Mode;
@@ -94,8 +93,8 @@ pub struct Kernel {
 }
 
 /// Without the other nodes themselves, which stand behind their NsIPs in the same table.
-fn of_services(mut services: Vec<Service>) -> Vec<Service> {
-    services.retain(|service| address::is_service(service.service_ip));
+fn of_services(mut services: Vec<Service>, ranges: Ranges) -> Vec<Service> {
+    services.retain(|service| ranges.is_service(service.service_ip));
     services
 }
 
@@ -105,7 +104,7 @@ impl Kernel {
     /// # Errors
     /// When a table cannot be read.
     pub async fn read(tables: &Tables, links: &Links) -> Result<Self, datapath::DatapathError> {
-        let services = of_services(tables.services()?);
+        let services = of_services(tables.services()?, tables.ranges()?);
         let round_trip = |backend: &_| tables.round_trip(backend).ok().flatten();
         let nodes = peer::others(tables.peers()?, tables.node()?);
         let peers = peer::all(nodes, &services, round_trip, &tables.paths()?);
@@ -125,7 +124,7 @@ impl Kernel {
     /// The same of a data plane in user space, which has nothing attached.
     #[must_use]
     pub fn of_process(control: &Control) -> Self {
-        let services = of_services(control.services());
+        let services = of_services(control.services(), control.ranges());
         let nodes = peer::others(control.peers(), control.node());
         let round_trip = |backend: &_| control.reading(backend)?.round_trip;
         let peers = peer::all(nodes, &services, round_trip, &control.paths());

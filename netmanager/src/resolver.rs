@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use protocol::link::LinkOffer;
 use protocol::name::ServiceName;
 use protocol::net::{TableQuery, TableResult};
+use protocol::plan::Plan;
 
 pub use self::pending::{GIVE_UP, TIMEOUT};
 use self::pending::{Key, Pending, is_of_overlay};
@@ -101,12 +102,18 @@ pub struct Resolver {
     /// Of nodes that offer others than all do.
     links: BTreeMap<IpAddr, LinkOffer>,
     pending: Pending,
+    plan: Plan,
 }
 
 impl Resolver {
     /// Takes over how nodes take packets, as an earlier run has learned it.
     pub fn adopt_links(links: impl IntoIterator<Item = (IpAddr, LinkOffer)>) -> Self {
         Self { links: links.into_iter().take(MOST_LINKS).collect(), ..Self::default() }
+    }
+
+    /// By which addresses are told apart.
+    pub fn set_plan(&mut self, plan: Plan) {
+        self.plan = plan;
     }
 
     /// What an earlier run has published and the data plane still holds. It stays until an answer replaces it.
@@ -138,7 +145,7 @@ impl Resolver {
     /// A packet went to an address that the data plane does not know: a ServiceIP, or the NsIP of a node itself. Which
     /// NsIPs are those of this node's containers is for the caller to know.
     pub fn missed(&mut self, address: IpAddr, now: Instant) -> Vec<Action> {
-        if !is_of_overlay(address) {
+        if !is_of_overlay(address, &self.plan) {
             return Vec::new();
         }
         if let Some(service) = self.owners.get(&address).and_then(|name| self.services.get_mut(name)) {
@@ -199,7 +206,7 @@ impl Resolver {
 
     /// The cluster said that the table of a service (or address) changed.
     pub fn changed(&mut self, name_or_address: &str, now: Instant) -> Vec<Action> {
-        match Key::parse(name_or_address) {
+        match Key::parse(name_or_address, &self.plan) {
             Some(Key::Service(name)) if self.services.contains_key(&name) => self.ask_service(&name, now),
             Some(key @ Key::Address(_)) => {
                 self.pending.ask(key, now).into_iter().map(Action::Query).collect()
@@ -222,8 +229,8 @@ impl Resolver {
 
     /// The cluster answered.
     pub fn answered(&mut self, result: TableResult, now: Instant) -> Vec<Action> {
-        let mut table = Table::read(&result);
-        let asked = Key::parse(&result.query_key);
+        let mut table = Table::read(&result, &self.plan);
+        let asked = Key::parse(&result.query_key, &self.plan);
         let again = self.pending.settle(asked.as_ref(), &table, now);
         if let (Some(Key::Address(address)), Some(name)) = (&asked, &table.service) {
             // The service's own address, which an answer without instances does not name.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use protocol::id::Id;
 use protocol::name::InstanceName;
 use protocol::net::TableResult;
+use protocol::plan::Plan;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,9 @@ pub struct Node {
     pub id: Option<Id>,
     /// Host of the cluster's broker, as `/register` said it.
     pub cluster: Option<String>,
+    /// Which addresses the overlay has, as it was said with the block.
+    #[serde(default, skip_serializing_if = "Plan::is_oakestras")]
+    pub plan: Plan,
     /// First address of the node's block.
     pub subnet: Option<Ipv4Addr>,
     /// First address of its IPv6 block.
@@ -222,6 +226,8 @@ fn write<T: Serialize>(path: &Path, content: &T) -> Result<(), StateError> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use protocol::plan::Plan;
+
     use super::{Attachment, Former, Node, StateError, Store};
 
     fn store() -> (tempfile::TempDir, Store) {
@@ -248,6 +254,7 @@ mod tests {
         Node {
             id: Some("6b033dc62c1f07cbdcd88440".parse().unwrap()),
             cluster: Some("192.0.2.20".to_owned()),
+            plan: Plan::new("10.18.0.0/16".parse().unwrap(), "10.20.0.0/20".parse().unwrap()).unwrap(),
             subnet: Some("10.18.0.64".parse().unwrap()),
             subnet6: Some("fc00::100".parse().unwrap()),
             free: vec!["10.18.0.67".parse().unwrap()],

@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use protocol::address::{self, SUBNET_FIRST, SUBNET_LAST};
+use protocol::address;
 use protocol::link::LinkOffer;
 use protocol::name::ServiceName;
 use protocol::net::{IpType, TableInstance, TableResult};
+use protocol::plan::Plan;
 
 use crate::datapath::{Backend, Policy};
 use crate::hash::fnv1a;
@@ -95,19 +96,19 @@ pub enum Rejected {
 
 impl Table {
     #[must_use]
-    pub fn read(result: &TableResult) -> Self {
-        if result.query_key.parse().is_ok_and(address::is_container) {
-            return Self::read_node(result);
+    pub fn read(result: &TableResult, plan: &Plan) -> Self {
+        if result.query_key.parse().is_ok_and(|key| plan.is_container(key)) {
+            return Self::read_node(result, plan);
         }
         let mut table = Self { service: result.app_name.parse().ok(), ..Self::default() };
         // In the order of their numbers: of two instances that claim one NsIP, the younger has it.
         let mut instances: Vec<_> = result.instance_list.iter().collect();
         instances.sort_by_key(|instance| instance.instance_number);
         for instance in instances {
-            table.add(instance);
+            table.add(instance, plan);
         }
         for instance in &result.leaving {
-            table.add_leaving(instance);
+            table.add_leaving(instance, plan);
         }
         table.order_by_distance(&result.instance_list);
         table
@@ -127,10 +128,10 @@ impl Table {
 
     /// The answer to a question for the NsIP of a node itself: where that node is. It has no ServiceIP, and speaks under its
     /// NsIPs.
-    fn read_node(result: &TableResult) -> Self {
+    fn read_node(result: &TableResult, plan: &Plan) -> Self {
         let mut table = Self::default();
         let Some(instance) = result.instance_list.first() else { return table };
-        match place(instance) {
+        match place(instance, plan) {
             Ok(Some(Place { ns_ip, ns_ip6, node })) => {
                 table.links.insert(node.ip(), instance.links);
                 let backend = Backend { ns_ip, ns_ip6, instance_ip: ns_ip, instance_ip6: ns_ip6, node };
@@ -144,13 +145,13 @@ impl Table {
         table
     }
 
-    fn add(&mut self, instance: &TableInstance) {
-        let own = own_address(instance);
+    fn add(&mut self, instance: &TableInstance, plan: &Plan) {
+        let own = own_address(instance, plan);
         let own_addresses: Vec<_> = own.iter().flat_map(OwnAddress::both).collect();
         if let Some(own) = own {
             self.instances.insert(instance.instance_number, own);
         }
-        let backend = match backend(instance, own) {
+        let backend = match backend(instance, own, plan) {
             Ok(backend) => backend,
             Err(reason) => {
                 self.rejected.push((instance.instance_number, reason));
@@ -165,7 +166,7 @@ impl Table {
                 .backends
                 .extend(backend.filter(|it| is_reached_by(it, *address)));
         }
-        for (address, policy) in service_addresses(instance) {
+        for (address, policy) in service_addresses(instance, plan) {
             let backends = &mut self.entry(address, policy).backends;
             let Some(backend) = backend.filter(|it| is_reached_by(it, address)) else { continue };
             if own_addresses.contains(&address) {
@@ -180,9 +181,10 @@ impl Table {
     }
 
     /// After all that are not: an NsIP may have a new owner already.
-    fn add_leaving(&mut self, instance: &TableInstance) {
-        let own = own_address(instance);
-        let (number, Ok(Some(backend)), Some(own)) = (instance.instance_number, backend(instance, own), own)
+    fn add_leaving(&mut self, instance: &TableInstance, plan: &Plan) {
+        let own = own_address(instance, plan);
+        let (number, Ok(Some(backend)), Some(own)) =
+            (instance.instance_number, backend(instance, own, plan), own)
         else {
             return;
         };
@@ -194,7 +196,7 @@ impl Table {
         }
         self.instances.insert(number, own);
         let by_own = own.both().map(|address| (address, Policy::Instance));
-        for (address, policy) in service_addresses(instance).chain(by_own) {
+        for (address, policy) in service_addresses(instance, plan).chain(by_own) {
             if is_reached_by(&backend, address) {
                 let leaving = &mut self.entry(address, policy).leaving;
                 leaving.retain(|other| other.ns_ip != backend.ns_ip);
@@ -220,16 +222,16 @@ fn is_reached_by(backend: &Backend, address: IpAddr) -> bool {
 }
 
 /// The instance's own ServiceIPs: the keys of their own, or (from version 0.4.2) the entry of that kind in the list.
-fn own_address(instance: &TableInstance) -> Option<OwnAddress> {
+fn own_address(instance: &TableInstance, plan: &Plan) -> Option<OwnAddress> {
     let listed = instance.service_ip.iter().find(|address| address.ip_type == IpType::Instance);
     let v4 = instance.instance_ip.or_else(|| listed?.address.parse().ok());
     let v6 = instance.instance_ip_v6.as_deref().or_else(|| Some(listed?.address_v6.as_str()));
     let v6: Option<Ipv6Addr> = v6.and_then(|text| text.parse().ok());
-    let v4 = v4.filter(|own| address::is_service((*own).into()))?;
-    Some(OwnAddress { v4, v6: v6.filter(|own| address::is_service((*own).into())) })
+    let v4 = v4.filter(|own| plan.is_service((*own).into()))?;
+    Some(OwnAddress { v4, v6: v6.filter(|own| plan.is_service((*own).into())) })
 }
 
-fn service_addresses(instance: &TableInstance) -> impl Iterator<Item = (IpAddr, Policy)> {
+fn service_addresses(instance: &TableInstance, plan: &Plan) -> impl Iterator<Item = (IpAddr, Policy)> {
     instance.service_ip.iter().flat_map(|service_ip| {
         let policy = match service_ip.ip_type {
             IpType::RoundRobin => Policy::RoundRobin,
@@ -238,7 +240,7 @@ fn service_addresses(instance: &TableInstance) -> impl Iterator<Item = (IpAddr, 
         };
         let v4 = service_ip.address.parse().map(IpAddr::V4).ok();
         let v6 = service_ip.address_v6.parse().map(IpAddr::V6).ok();
-        let both = [v4, v6].into_iter().flatten().filter(|address| address::is_service(*address));
+        let both = [v4, v6].into_iter().flatten().filter(|address| plan.is_service(*address));
         both.map(move |address| (address, policy))
     })
 }
@@ -251,14 +253,13 @@ struct Place {
 }
 
 /// `Ok(None)` is an instance that does not run yet.
-fn place(instance: &TableInstance) -> Result<Option<Place>, Rejected> {
+fn place(instance: &TableInstance, plan: &Plan) -> Result<Option<Place>, Rejected> {
     let place = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let (Some(ns_ip), Some(host_ip)) = (place(&instance.namespace_ip), place(&instance.host_ip)) else {
         return Ok(None);
     };
     let ns_ip: Ipv4Addr = ns_ip.parse().map_err(|_no_address| Rejected::NamespaceIp)?;
-    let last = SUBNET_LAST.to_bits() | 63;
-    if !(SUBNET_FIRST.to_bits()..=last).contains(&ns_ip.to_bits()) {
+    if !plan.is_container(ns_ip.into()) {
         return Err(Rejected::NamespaceIp);
     }
     let host: IpAddr = host_ip.parse().map_err(|_no_address| Rejected::HostIp)?;
@@ -276,8 +277,12 @@ fn place(instance: &TableInstance) -> Result<Option<Place>, Rejected> {
 }
 
 /// `Ok(None)` is an instance that does not run yet.
-fn backend(instance: &TableInstance, own: Option<OwnAddress>) -> Result<Option<Backend>, Rejected> {
-    let Some(Place { ns_ip, ns_ip6, node }) = place(instance)? else { return Ok(None) };
+fn backend(
+    instance: &TableInstance,
+    own: Option<OwnAddress>,
+    plan: &Plan,
+) -> Result<Option<Backend>, Rejected> {
+    let Some(Place { ns_ip, ns_ip6, node }) = place(instance, plan)? else { return Ok(None) };
     let own = own.ok_or(Rejected::InstanceIp)?;
     let (ns_ip6, instance_ip6) = ns_ip6.zip(own.v6).unzip();
     Ok(Some(Backend { ns_ip, ns_ip6, instance_ip: own.v4, instance_ip6, node }))
@@ -289,6 +294,7 @@ mod tests {
 
     use proptest::prelude::*;
     use protocol::net::TableResult;
+    use protocol::plan::Plan;
     use serde_json::json;
 
     use super::{Entry, OwnAddress, Rejected, Table};
@@ -306,7 +312,7 @@ mod tests {
     }
 
     fn read(value: serde_json::Value) -> Table {
-        Table::read(&serde_json::from_value::<TableResult>(value).unwrap())
+        Table::read(&serde_json::from_value::<TableResult>(value).unwrap(), &Plan::default())
     }
 
     fn instance(number: u32, ns_ip: &str, host_ip: &str) -> serde_json::Value {
@@ -571,7 +577,7 @@ mod tests {
             }).collect();
             let table = answer(&instances);
             for (address, entry) in &table.addresses {
-                prop_assert!(protocol::address::is_service(*address));
+                prop_assert!(Plan::default().is_service(*address));
                 prop_assert!(entry.policy == Policy::RoundRobin || entry.backends.iter().all(|b| IpAddr::V4(b.instance_ip) == *address));
                 for backend in &entry.backends {
                     prop_assert_eq!(backend.ns_ip.octets()[1], 18);

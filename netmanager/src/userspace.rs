@@ -48,6 +48,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use protocol::plan::Plan;
+
 pub use self::control::{Control, Judgement};
 pub use self::events::Events;
 pub(crate) use self::punt::PuntQueue;
@@ -87,10 +89,10 @@ impl Datapath {
     ///
     /// # Errors
     /// When a packet socket or the guard's rules are not to be had.
-    pub fn open(tunnel_port: u16) -> Result<(Self, Events), PlaneError> {
+    pub fn open(tunnel_port: u16, plan: Plan) -> Result<(Self, Events), PlaneError> {
         // Asked early, so that whoever chooses between data planes learns it.
         try_to_open()?;
-        let (control, events) = Control::new(tunnel_port);
+        let (control, events) = Control::new(tunnel_port, plan);
         let workers = Workers::start(control.engine()).map_err(|source| PlaneError::Threads { source })?;
         let datapath = Self { control, workers, bound: None };
         datapath.guard()?;

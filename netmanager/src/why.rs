@@ -12,9 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use self::packet::{Ends, Part, Seen};
 pub(crate) use self::trial::Trial;
-use crate::datapath::{
-    Arrival, Backend, DatapathError, Endpoint, Outcome, Policy, Verdict, gateway_of, is_service,
-};
+use crate::datapath::{Arrival, Backend, DatapathError, Endpoint, Outcome, Policy, Verdict, gateway_of};
 use crate::names::Names;
 use crate::remedy;
 use crate::report::policy;
@@ -192,7 +190,7 @@ impl Story<'_> {
                 mark,
                 format!("{} has {count} instances here, chooses {chooses}", self.show(destination.ip())),
             );
-        } else if is_service(destination.ip()) {
+        } else if trial.ranges()?.is_service(destination.ip()) {
             self.step(
                 "service",
                 Mark::Failed,

@@ -43,6 +43,7 @@ mod overview;
 pub mod password;
 pub mod place;
 mod placement;
+pub mod plan;
 pub mod pool;
 pub mod record;
 mod report;
@@ -65,19 +66,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use protocol::id::Id;
+use protocol::plan::Plan;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::config::{AccountArgs, Args, Config, ConfigError};
+pub use self::config::{AccountArgs, Args, Config, ConfigError, PlanArgs};
 pub use self::mail::{MailConfig, MailError};
 
 use self::admin::AdminError;
 use self::live::Live;
 use self::mail::Mailer;
 use self::password::Gate;
-use self::pool::Pool;
+use self::plan::PlanError;
+use self::pool::{Given, Pool};
 use self::session::Attempts;
 use self::signing_key::KeyError;
 use self::streams::Streams;
@@ -108,6 +111,8 @@ pub enum RootError {
     #[error("prepare to send mail (--smtp-url)")]
     Mail(#[from] MailError),
     #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
     Bind(#[from] BindError),
     #[error("set up the HTTP client")]
     Client(#[from] reqwest::Error),
@@ -132,6 +137,8 @@ struct Root {
     cluster_timeout: Duration,
     /// Id of the organization `root`.
     root_organization: Id,
+    /// Which addresses the overlay has.
+    plan: Plan,
     /// What goes on after a request was answered.
     tasks: TaskTracker,
     /// Always what the store says of addresses, plus those of transactions in hand.
@@ -291,7 +298,10 @@ impl std::fmt::Debug for Bound {
 impl Root {
     async fn new(store: Store, root_organization: Id, config: Config) -> Result<Self, RootError> {
         let taken = store.list::<Id>(key::ADDRESSES).await?;
+        plan::ensure(&store, &config.plan).await?;
+        let given = Given::of(config.plan.services());
         let pool = Pool::of_taken(
+            given,
             taken.iter().filter_map(|(key, _)| key.strip_prefix(key::ADDRESSES)?.parse().ok()),
         );
         Ok(Self {
@@ -302,6 +312,7 @@ impl Root {
             mailer: config.mail.map(Mailer::new).transpose()?,
             reusable_refresh_tokens: config.reusable_refresh_tokens,
             root_organization,
+            plan: config.plan,
             tasks: TaskTracker::new(),
             store,
             pool: Mutex::new(pool),
@@ -320,6 +331,11 @@ impl Root {
             heard: tokio::sync::broadcast::channel(64).0,
             streams: Streams::new(),
         })
+    }
+
+    /// The ServiceIPs that there are.
+    fn given(&self) -> Given {
+        Given::of(self.plan.services())
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool> {

@@ -16,6 +16,8 @@ use protocol::sla::{Document, VERSION};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::root::pool::Given;
+
 const APPLICATIONS_MAX: usize = 100;
 const SERVICES_MAX: usize = 1000;
 /// Bytes of a description.
@@ -44,12 +46,17 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Checks a document and reads it. `is_taken` says whether somebody has a ServiceIP already.
+/// Checks a document and reads it. `services` are the ServiceIPs that may be chosen; who does not know them leaves that to
+/// the root. `is_taken` says whether somebody has one already.
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn check(document: &Value, is_taken: &dyn Fn(IpAddr) -> bool) -> Result<Document, Vec<Violation>> {
-    let mut check = Check { violations: Vec::new(), is_taken, chosen: HashSet::new() };
+pub fn check(
+    document: &Value,
+    services: Option<Given>,
+    is_taken: &dyn Fn(IpAddr) -> bool,
+) -> Result<Document, Vec<Violation>> {
+    let mut check = Check { violations: Vec::new(), services, is_taken, chosen: HashSet::new() };
     check.document(document);
     if !check.violations.is_empty() {
         return Err(check.violations);
@@ -60,6 +67,7 @@ pub fn check(document: &Value, is_taken: &dyn Fn(IpAddr) -> bool) -> Result<Docu
 /// The walk through a document.
 struct Check<'a> {
     violations: Vec<Violation>,
+    services: Option<Given>,
     is_taken: &'a dyn Fn(IpAddr) -> bool,
     /// ServiceIPs that the document asks for, so that it does not ask for one twice.
     chosen: HashSet<IpAddr>,

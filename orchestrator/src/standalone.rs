@@ -68,6 +68,8 @@ pub struct Args {
     #[arg(long, env = "HYPHA_INSECURE_ADMIN_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
     pub insecure_admin_password: Option<String>,
     #[command(flatten)]
+    pub plan: root::PlanArgs,
+    #[command(flatten)]
     pub account: root::AccountArgs,
 }
 
@@ -99,6 +101,7 @@ impl TryFrom<Args> for Config {
             net_port: args.root_net_port,
             insecure_admin_password: args.insecure_admin_password,
             cluster_timeout: args.cluster_timeout,
+            plan: args.plan,
             account: args.account,
         })?;
         // What listens on one address only is not to be found on loopback.

@@ -9,6 +9,7 @@ use crate::lenient::{null_as_default, port};
 use crate::link::LinkOffer;
 use crate::location::{self, Location};
 use crate::name::ServiceName;
+use crate::plan::Plan;
 
 /// `POST /register` of netmanager: which worker this is, and where its cluster is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +64,9 @@ pub struct SubnetResult {
     /// Empty from version 0.4.2.
     #[serde(default, deserialize_with = "null_as_default")]
     pub addressv6: String,
+    /// Of which plan they are. Not Oakestra's key: nothing where its plan is meant.
+    #[serde(default, skip_serializing_if = "Plan::is_oakestras", deserialize_with = "null_as_default")]
+    pub plan: Plan,
 }
 
 /// `nodes/{id}/net/tablequery/request`: one of the two is set, the other is empty.
@@ -228,6 +232,9 @@ pub enum UpdateKind {
 pub struct Subnet {
     pub subnet_addr: Ipv4Addr,
     pub subnet_addr_v6: Ipv6Addr,
+    /// Of which plan they are. Not Oakestra's key: nothing where its plan is meant.
+    #[serde(default, skip_serializing_if = "Plan::is_oakestras", deserialize_with = "null_as_default")]
+    pub plan: Plan,
 }
 
 /// Answer of the root (10099) to `/api/net/service/{name}/instances` and `/api/net/service/ip/{ip}/instances`.

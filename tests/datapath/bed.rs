@@ -14,6 +14,7 @@ use netmanager::datapath::{
     Backend, Datapath, DropReason, Endpoint, Event, FROM_CONTAINER, FROM_UPLINK, Miss, OBJECT, Options,
     Policy,
 };
+use protocol::plan::Plan;
 
 use crate::nodes::hook;
 use crate::pins::Pins;
@@ -88,7 +89,8 @@ impl Bed {
     pub(crate) fn empty() -> Self {
         let pins = Pins::new();
         let netns = Netns::new("bed").unwrap();
-        let options = Options { pin_dir: pins.path().to_owned(), tunnel_port: TUNNEL_PORT };
+        let options =
+            Options { pin_dir: pins.path().to_owned(), tunnel_port: TUNNEL_PORT, plan: Plan::default() };
         let datapath = netns.run(|| Datapath::open_with(options, hook())).unwrap().unwrap();
         let tables = pins.path().join(format!("abi-{}", netmanager_common::ABI_VERSION));
         let programs = EbpfLoader::new().default_map_pin_directory(tables).load(OBJECT).unwrap();

@@ -35,6 +35,7 @@ mod offloads;
 mod packet;
 mod pins;
 mod punt;
+mod ranges;
 mod recycled;
 mod repair;
 mod restart;

@@ -12,6 +12,7 @@ use netmanager::datapath::{
     Addresses, Backend, Datapath, Decapsulation, Endpoint, Hook, Options, Place, Policy,
 };
 use nix::net::if_::{if_nameindex, if_nametoindex};
+use protocol::plan::Plan;
 
 use crate::pins::Pins;
 
@@ -107,7 +108,8 @@ pub(crate) trait Verbs: Sized + Send {
 
 impl Verbs for Datapath {
     fn open(pins: &Pins, hook: Hook) -> Self {
-        let options = Options { pin_dir: pins.path().to_owned(), tunnel_port: TUNNEL_PORT };
+        let options =
+            Options { pin_dir: pins.path().to_owned(), tunnel_port: TUNNEL_PORT, plan: Plan::default() };
         Self::open_with(options, hook).unwrap()
     }
 

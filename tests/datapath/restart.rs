@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use netmanager::datapath::{Datapath, DatapathError, Hook, Options, Policy, Tables};
+use protocol::plan::Plan;
 
 use crate::nodes::{Container, Node, TUNNEL_PORT, Underlay, publish_instances};
 use crate::pins::Pins;
@@ -160,7 +161,9 @@ fn tables_are_read_without_a_daemon() {
 fn what_is_wrong_with_the_pin_directory_is_said() {
     let pins = Pins::new();
     assert!(matches!(Tables::open(pins.path()), Err(DatapathError::NotPinned { .. })));
-    let open = |pin_dir| Datapath::open(Options { pin_dir, tunnel_port: TUNNEL_PORT }).unwrap_err();
+    let open = |pin_dir| {
+        Datapath::open(Options { pin_dir, tunnel_port: TUNNEL_PORT, plan: Plan::default() }).unwrap_err()
+    };
     let elsewhere = tempfile::tempdir().unwrap();
     let error = open(elsewhere.path().join("hypha"));
     assert!(error.to_string().contains("mount -t bpf"), "{error}");

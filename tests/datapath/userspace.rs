@@ -9,6 +9,7 @@ use netmanager::datapath::{
 use netmanager::plane::{self, Backends, PathTable, Plane};
 use netmanager::slowpath::SlowPath;
 use netmanager::userspace;
+use protocol::plan::Plan;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -46,7 +47,7 @@ impl Verbs for Userspace {
     const LINK: &str = "hyveth";
 
     fn open(_pins: &Pins, _hook: Hook) -> Self {
-        let (datapath, events) = userspace::Datapath::open(TUNNEL_PORT).unwrap();
+        let (datapath, events) = userspace::Datapath::open(TUNNEL_PORT, Plan::default()).unwrap();
         Self { plane: Plane::Userspace(Box::new(datapath)), events: Some(events) }
     }
 

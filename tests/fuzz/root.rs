@@ -36,6 +36,7 @@ impl Root {
             grpc: free,
             insecure_admin_password: Some(PASSWORD.to_owned()),
             cluster_timeout: Duration::from_secs(300),
+            plan: protocol::plan::Plan::default(),
             mail: None,
             reusable_refresh_tokens: false,
         });

@@ -9,6 +9,7 @@ use netmanager::table::Table;
 use netmanager::{ports, table};
 use node_engine::assignment::{Assignment, InvalidOrder};
 use protocol::net::TableResult;
+use protocol::plan::Plan;
 
 use crate::payload::{captured, spoilt};
 
@@ -21,7 +22,7 @@ fn a_spoilt_table_never_steers_packets_out_of_the_overlay() {
     let rounds = campaign(ROUNDS, |chance| {
         let Ok(result) = serde_json::from_slice::<TableResult>(&spoilt(chance, &seeds)) else { return };
         read += 1;
-        let table = Table::read(&result);
+        let table = Table::read(&result, &Plan::default());
         for (address, entry) in &table.addresses {
             check(*address, entry);
         }

@@ -5,7 +5,6 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result};
-use protocol::address;
 use serde::{Deserialize, Serialize};
 
 use super::exit::NotFound;
@@ -91,11 +90,12 @@ fn all(seen: &impl Seen, names: &Names) -> Result<Vec<Row>> {
         }
     }
     let here: Vec<_> = seen.endpoints()?.iter().map(|endpoint| endpoint.ns_ip).collect();
+    let ranges = seen.ranges()?;
     let mut rows = Vec::new();
     for service in seen.services()? {
         let address = service.service_ip;
         // Other nodes themselves, which whoever answers their processes looks up in the same table.
-        if !address::is_service(address) {
+        if !ranges.is_service(address) {
             continue;
         }
         let of_family = |v4, v6: Option<Ipv6Addr>| match v6 {

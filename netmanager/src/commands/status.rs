@@ -45,6 +45,7 @@ async fn offline(paths: &Paths) -> Result<Report> {
     }
     let state = store.node()?;
     let mut resolver = Resolver::default();
+    resolver.set_plan(state.plan);
     for table in store.tables()? {
         resolver.answered(table, std::time::Instant::now());
     }

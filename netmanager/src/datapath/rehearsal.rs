@@ -21,8 +21,16 @@ use super::tables::{by_reason, found, ip, open, table};
 use super::{DatapathError, Event, Miss, Tables, load};
 
 /// The tables that the copy shares with the attached programs: those that programs only read.
-const SHARED: [&str; 7] =
-    [map::NODE, map::ENDPOINTS, map::SERVICES, map::BACKENDS, map::HOSTS, map::PEERS, map::SLOW_PATH];
+const SHARED: [&str; 8] = [
+    map::NODE,
+    map::PLAN,
+    map::ENDPOINTS,
+    map::SERVICES,
+    map::BACKENDS,
+    map::HOSTS,
+    map::PEERS,
+    map::SLOW_PATH,
+];
 
 /// What a program says of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use netmanager_common::map;
 use super::tables::table;
 use super::{Datapath, DatapathError, FROM_SLOW_PATH, Rehearsal, Tables};
 
-pub use super::tables::lookup::{Arrival, Datagram, FlowAge, gateway_of, is_service};
+pub use super::tables::lookup::{Arrival, Datagram, FlowAge, gateway_of};
 
 impl Datapath {
     /// Names the TAP device for what the programs cannot finish, and attaches the program for what comes back; `None`:

@@ -15,6 +15,7 @@ use netmanager_common::flow;
 use netmanager_common::health::Health;
 use netmanager_common::life::{self, State};
 use netmanager_common::map::{self, FlowKey, FragmentKey, FragmentPorts, Policy, Traffic};
+use netmanager_common::plan::Plan;
 use netmanager_common::wire::{self, Be16, Ip, Ip4};
 
 use super::paths::Paths;
@@ -29,6 +30,7 @@ use super::{
 pub struct Tables {
     pub(super) pins: PinDir,
     pub(super) node: Array<MapData, map::Node>,
+    pub(super) plan: Array<MapData, Plan>,
     pub(super) endpoints: HashMap<MapData, Ip, map::Endpoint>,
     pub(super) services: HashMap<MapData, Ip, map::Service>,
     pub(super) backends: Array<MapData, map::Backend>,
@@ -63,6 +65,7 @@ impl Tables {
         Ok(Self {
             pins: pins.clone(),
             node: open(pins, map::NODE)?,
+            plan: open(pins, map::PLAN)?,
             endpoints: open(pins, map::ENDPOINTS)?,
             services: open(pins, map::SERVICES)?,
             backends: open(pins, map::BACKENDS)?,

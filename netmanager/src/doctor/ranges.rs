@@ -3,31 +3,27 @@
 use std::fs;
 use std::net::Ipv4Addr;
 
-use super::{Check, Verdict};
-use crate::error::chain;
-use crate::net::{Links, NetError, Prefix, Route};
+use protocol::plan::Plan;
 
-/// The overlay's: containers' blocks and service addresses.
-const RANGES: [(Ipv4Addr, u8, &str); 5] = [
-    (Ipv4Addr::new(10, 18, 0, 0), 15, "containers"),
-    (Ipv4Addr::new(10, 20, 0, 0), 14, "containers"),
-    (Ipv4Addr::new(10, 24, 0, 0), 14, "containers"),
-    (Ipv4Addr::new(10, 28, 0, 0), 15, "containers"),
-    (Ipv4Addr::new(10, 30, 0, 0), 16, "services"),
-];
+use super::{Check, Verdict};
+use crate::clash::{self, Clash};
+use crate::error::chain;
+use crate::net::{Links, NetError, Route};
 
 const RESOLVERS: &str = "/etc/resolv.conf";
+/// Where the ranges are set.
+const FLAGS: &str = "--container-range and --service-range of the root";
 
-pub(super) async fn examine() -> Vec<Check> {
+pub(super) async fn examine(plan: &Plan) -> Vec<Check> {
     let resolvers = resolvers(&fs::read_to_string(RESOLVERS).unwrap_or_default());
     let mut checks = match routes().await {
-        Ok(routes) => clashes(&routes),
+        Ok(routes) => clashes(&routes, plan),
         Err(error) => {
             let (id, effect) = ("ranges.routes", "clashes of addresses are not seen");
             vec![Check::gap(id, Verdict::Degraded, chain(&error), effect, "run it as root")]
         }
     };
-    checks.extend(unreachable(&resolvers));
+    checks.extend(unreachable(&resolvers, plan));
     checks
 }
 
@@ -35,53 +31,38 @@ async fn routes() -> Result<Vec<Route>, NetError> {
     Links::open()?.routes().await
 }
 
-fn clashes(routes: &[Route]) -> Vec<Check> {
+fn clashes(routes: &[Route], plan: &Plan) -> Vec<Check> {
     let id = "ranges.routes";
-    let mut checks = Vec::new();
-    for route in routes {
-        // A default route, or one like it, is for everything else.
-        if route.prefix.length < 8 {
-            continue;
-        }
-        let ours = RANGES
-            .iter()
-            .find(|(first, length, _)| route.prefix.overlaps(Prefix { first: *first, length: *length }));
-        let Some((first, length, whose)) = ours else { continue };
-        checks.push(Check::gap(
+    let gap = |clash: &Clash| {
+        let network = format!("the network behind {}", clash.route.interface);
+        Check::gap(
             id,
             Verdict::Degraded,
-            format!("{} by {} overlaps {first}/{length}, the overlay's {whose}", route.prefix, route.interface),
+            clash.to_string(),
             "containers do not reach the machines there; this host does, but for addresses of its own containers",
-            format!("number the network behind {} differently, or let containers reach it through a proxy", route.interface),
-        ));
+            format!("give the overlay other addresses ({FLAGS}), or number {network} differently"),
+        )
+    };
+    match clash::of_routes(routes, plan).as_slice() {
+        [] => vec![Check::fine(id, format!("no route overlaps the overlay's ranges: {plan}"))],
+        some => some.iter().map(gap).collect(),
     }
-    if checks.is_empty() {
-        checks.push(Check::fine(id, "no route overlaps 10.18.0.0 to 10.30.255.255"));
-    }
-    checks
 }
 
-fn unreachable(resolvers: &[Ipv4Addr]) -> Vec<Check> {
+fn unreachable(resolvers: &[Ipv4Addr], plan: &Plan) -> Vec<Check> {
     let id = "ranges.resolvers";
-    let mut checks = Vec::new();
-    for resolver in resolvers {
-        let alone = Prefix { first: *resolver, length: 32 };
-        let ours = RANGES
-            .iter()
-            .find(|(first, length, _)| alone.overlaps(Prefix { first: *first, length: *length }));
-        let Some((first, length, whose)) = ours else { continue };
-        checks.push(Check::gap(
+    let gap = |resolver: &Ipv4Addr| {
+        let ours = clash::of_address(*resolver, plan)?;
+        Some(Check::gap(
             id,
             Verdict::Degraded,
-            format!("{resolver} in {RESOLVERS} is in {first}/{length}, the overlay's {whose}"),
+            format!("{resolver} in {RESOLVERS} is in {ours}"),
             "containers that use it resolve no names",
-            "name a resolver outside of 10.18.0.0 to 10.30.255.255",
-        ));
-    }
-    if checks.is_empty() {
-        checks.push(Check::fine(id, "no resolver is in the overlay's ranges"));
-    }
-    checks
+            format!("name a resolver outside of it, or give the overlay other addresses ({FLAGS})"),
+        ))
+    };
+    let checks: Vec<_> = resolvers.iter().filter_map(gap).collect();
+    if checks.is_empty() { vec![Check::fine(id, "no resolver is in the overlay's ranges")] } else { checks }
 }
 
 fn resolvers(text: &str) -> Vec<Ipv4Addr> {
@@ -90,39 +71,20 @@ fn resolvers(text: &str) -> Vec<Ipv4Addr> {
 
 #[cfg(test)]
 mod tests {
+    use protocol::plan::Plan;
+
     use super::{Verdict, clashes, resolvers, unreachable};
-    use crate::net::{Prefix, Route};
-
-    fn route(first: &str, length: u8) -> Route {
-        Route { prefix: Prefix { first: first.parse().unwrap(), length }, interface: "lan0".into() }
-    }
+    use crate::net::Route;
 
     #[test]
-    fn a_clash_names_both_prefixes() {
-        for (first, length, ours) in [
-            ("10.18.0.0", 16, "10.18.0.0/15"),
-            ("10.29.3.0", 24, "10.28.0.0/15"),
-            ("10.30.0.0", 16, "10.30.0.0/16"),
-            ("10.0.0.0", 8, "10.18.0.0/15"),
-            ("10.25.1.1", 32, "10.24.0.0/14"),
-        ] {
-            let checks = clashes(&[route(first, length)]);
-            let evidence = &checks[0].evidence;
-            assert_eq!(checks[0].verdict, Verdict::Degraded);
-            assert!(evidence.contains(&format!("{first}/{length}")) && evidence.contains(ours), "{evidence}");
-        }
-    }
-
-    #[test]
-    fn others_ranges_and_default_routes_are_no_clash() {
-        let routes = [
-            route("192.0.2.0", 24),
-            route("10.17.0.0", 16),
-            route("10.31.0.0", 16),
-            route("0.0.0.0", 0),
-            route("0.0.0.0", 1),
-        ];
-        let checks = clashes(&routes);
+    fn a_clash_is_a_gap_with_a_way_out() {
+        let lan = Route { to: "10.18.0.0/16".parse().unwrap(), interface: "lan0".into() };
+        let checks = clashes(std::slice::from_ref(&lan), &Plan::default());
+        assert_eq!((checks.len(), checks[0].verdict), (1, Verdict::Degraded));
+        assert!(checks[0].remedy.as_ref().unwrap().contains("--container-range"), "{checks:?}");
+        let elsewhere =
+            Plan::new("172.20.0.0/14".parse().unwrap(), "172.24.0.0/16".parse().unwrap()).unwrap();
+        let checks = clashes(&[lan], &elsewhere);
         assert_eq!((checks.len(), checks[0].verdict), (1, Verdict::Fine), "{checks:?}");
     }
 
@@ -132,7 +94,7 @@ mod tests {
             "# by hand\nnameserver 10.20.0.53\nnameserver ::1\n nameserver 192.0.2.53\nsearch lan\n",
         );
         assert_eq!(found.len(), 2, "{found:?}");
-        let checks = unreachable(&found);
+        let checks = unreachable(&found, &Plan::default());
         assert_eq!((checks.len(), checks[0].verdict), (1, Verdict::Degraded));
         assert!(checks[0].evidence.contains("10.20.0.53"));
     }

@@ -14,7 +14,8 @@ use futures::TryStreamExt;
 use netlink_packet_route::address::AddressScope;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
-use protocol::address::{SERVICE_NETWORK, SERVICE_PREFIX, SERVICE6_NETWORK, SERVICE6_PREFIX};
+use protocol::address::{SERVICE6_NETWORK, SERVICE6_PREFIX};
+use protocol::plan::Range;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use super::pair::{Connected, End, peer};
@@ -65,7 +66,7 @@ impl Links {
         }
         let present = self.all_addresses(OWN_LINK, pair.near).await?;
         for own in wiring.addresses() {
-            if !present.contains(&own) || !self.has_service_route(own, pair.near).await? {
+            if !present.contains(&own) || !self.has_service_route(own, pair.near, wiring.services).await? {
                 return Ok(false);
             }
         }
@@ -125,19 +126,19 @@ impl Links {
             scope: AddressScope::Link,
             other_mac: wiring.gateway_mac,
         };
-        near.serve(wiring.ns_ip.into()).await?;
+        near.serve(wiring.ns_ip.into(), wiring.services).await?;
         let Some(ns_ip6) = wiring.ns_ip6 else { return Ok(None) };
-        match near.serve(ns_ip6.into()).await {
+        match near.serve(ns_ip6.into(), wiring.services).await {
             Err(error) if error.reason.is_without_ipv6() => Ok(None),
             result => result.map(|()| Some(ns_ip6)),
         }
     }
 
-    async fn has_service_route(&self, own: IpAddr, ifindex: u32) -> Result<bool, NetError> {
+    async fn has_service_route(&self, own: IpAddr, ifindex: u32, services: Range) -> Result<bool, NetError> {
         let failed = |source: rtnetlink::Error| NetError::new("list the routes", source.into());
         let (wanted, like) = match own {
             IpAddr::V4(_) => {
-                (RouteAddress::Inet(SERVICE_NETWORK), RouteMessageBuilder::<Ipv4Addr>::new().build())
+                (RouteAddress::Inet(services.first()), RouteMessageBuilder::<Ipv4Addr>::new().build())
             }
             IpAddr::V6(_) => {
                 (RouteAddress::Inet6(SERVICE6_NETWORK), RouteMessageBuilder::<Ipv6Addr>::new().build())
@@ -168,22 +169,23 @@ impl OwnWiring {
 
 impl End<'_> {
     /// Gives this end its address, and leads what goes to services of its family through it.
-    async fn serve(&self, own: IpAddr) -> Result<(), NetError> {
+    async fn serve(&self, own: IpAddr, services: Range) -> Result<(), NetError> {
         let hop = next_hop(own);
         self.address(own).await?;
         self.other(hop, own).await?;
         let what = match own {
-            IpAddr::V4(_) => format!("{SERVICE_NETWORK}/{SERVICE_PREFIX}"),
+            IpAddr::V4(_) => services.to_string(),
             IpAddr::V6(_) => format!("{SERVICE6_NETWORK}/{SERVICE6_PREFIX}"),
         };
-        self.route(&format!("{what} via {hop}"), to_services(self.ifindex, hop, own)).await
+        self.route(&format!("{what} via {hop}"), to_services(self.ifindex, hop, own, services)).await
     }
 }
 
-fn to_services(ifindex: u32, hop: IpAddr, own: IpAddr) -> RouteMessage {
+fn to_services(ifindex: u32, hop: IpAddr, own: IpAddr, services: Range) -> RouteMessage {
     let mut route = match hop {
         IpAddr::V4(hop) => RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(SERVICE_NETWORK, SERVICE_PREFIX)
+            // Of a plan: one network.
+            .destination_prefix(services.first(), services.prefix().unwrap_or(32))
             .output_interface(ifindex)
             .priority(METRIC)
             .gateway(hop)

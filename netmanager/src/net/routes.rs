@@ -1,42 +1,18 @@
 //! The routes of this namespace that are not ours.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::net::Ipv4Addr;
 
 use futures::TryStreamExt;
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteType};
+use protocol::plan::Range;
 use rtnetlink::RouteMessageBuilder;
 
 use super::{Link, Links, NetError, is_our_link};
 
-/// A range of addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Prefix {
-    pub first: Ipv4Addr,
-    /// 0 to 32.
-    pub length: u8,
-}
-
-impl Prefix {
-    /// Whether they have an address in common.
-    #[must_use]
-    pub fn overlaps(self, other: Self) -> bool {
-        let shorter = self.length.min(other.length);
-        let mask = u32::MAX.checked_shl(32 - u32::from(shorter)).unwrap_or_default();
-        u32::from(self.first) & mask == u32::from(other.first) & mask
-    }
-}
-
-impl fmt::Display for Prefix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.first, self.length)
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    pub prefix: Prefix,
+    pub to: Range,
     pub interface: String,
 }
 
@@ -67,12 +43,9 @@ impl Links {
                     _ => {}
                 }
             }
-            let prefix = Prefix { first, length: message.header.destination_prefix_length };
-            routes.extend(
-                interface
-                    .filter(|name| !is_our_link(name))
-                    .map(|name| Route { prefix, interface: name.clone() }),
-            );
+            let to = Range::network(first, message.header.destination_prefix_length);
+            let interface = interface.filter(|name| !is_our_link(name));
+            routes.extend(to.zip(interface).map(|(to, name)| Route { to, interface: name.clone() }));
         }
         Ok(routes)
     }

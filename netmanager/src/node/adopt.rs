@@ -59,7 +59,8 @@ impl Node {
         let uplink = links.uplink(underlay::wish(&config, &state, None)).await?;
         let egresses = Egresses::open()?;
         sysctl::enable_forwarding()?;
-        let options = Options { pin_dir: pin_dir.to_owned(), tunnel_port: protocol::port::TUNNEL };
+        let options =
+            Options { pin_dir: pin_dir.to_owned(), tunnel_port: protocol::port::TUNNEL, plan: state.plan };
         let opened = Plane::open(choice, &options).map_err(|source| {
             let doing =
                 format!("open the data plane (in the kernel it is pinned under {})", pin_dir.display());
@@ -94,6 +95,8 @@ impl Node {
         state.datapath = Some(datapath.mode());
 
         let known_links = datapath.linked().map(|node| (node, LinkOffer { vx: true }));
+        let mut resolver = Resolver::adopt_links(known_links);
+        resolver.set_plan(state.plan);
         let balance = Balance::adopt(&datapath, now());
         let pool = state.pool();
         let mut node = Self {
@@ -115,7 +118,7 @@ impl Node {
             kernel,
             slow_path: slow_path.ok(),
             path_mtus: path_mtus.ok(),
-            resolver: Resolver::adopt_links(known_links),
+            resolver,
             balance,
             misses_seen: 0,
             cluster: None,

@@ -24,7 +24,7 @@ impl Node {
             Event::Down { reason } => self.session_down(reason),
             Event::Subnet(result) => self.block_given(&result).await,
             Event::Table(result) => {
-                for (instance, reason) in Table::read(&result).rejected {
+                for (instance, reason) in Table::read(&result, &self.state.plan).rejected {
                     tracing::warn!(service = result.app_name, instance, %reason, "instance left out of the table");
                 }
                 let actions = self.resolver.answered(result, now());

@@ -4,16 +4,19 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use protocol::net::{Register, SubnetRequest, SubnetResult};
+use protocol::plan::Plan;
 use protocol::topic::NodeTopic;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{Cluster, Itself, Node, Refusal, Reply, answer};
+use crate::clash;
 use crate::config::is_host;
 use crate::error::chain;
 use crate::ipam::{Block, Block6, Pool};
 use crate::net::sysctl;
 use crate::nft;
+use crate::plane::PlaneError;
 use crate::report::SessionState;
 use crate::session::{Session, Target};
 use crate::state::StateError;
@@ -112,10 +115,17 @@ impl Node {
         if self.pool.is_some() {
             return;
         }
-        let block = match Block::new(result.address) {
+        let block = match Block::new(result.address, &result.plan).map_err(|error| error.to_string()) {
+            Ok(block) => {
+                let followed = self.follow_plan(result.plan).await;
+                followed.map(|()| block).map_err(|error| chain(&error))
+            }
+            invalid => invalid,
+        };
+        let block = match block {
             Ok(block) => block,
             Err(error) => {
-                tracing::error!(%error, "the cluster gave an unusable block of addresses");
+                tracing::error!(error, "the cluster gave an unusable block of addresses");
                 if let Some(cluster) = &mut self.cluster {
                     cluster.subnet_due = Some(Instant::now() + SUBNET_RETRY);
                 }
@@ -125,6 +135,7 @@ impl Node {
         let block6 = block6(&result.addressv6);
         let (first, gateway) = (block.first(), block.gateway());
         tracing::info!(block = %first, %gateway, block6 = result.addressv6, "node has its blocks of addresses");
+        self.warn_of_clashes().await;
         self.pool = Some(Pool::new(block));
         self.state.subnet = Some(first);
         self.state.subnet6 = block6;
@@ -137,6 +148,32 @@ impl Node {
             };
             answer(reply, ready);
         }
+    }
+
+    /// Where somebody else has the overlay's addresses, containers do not reach them.
+    async fn warn_of_clashes(&self) {
+        let routes = self.links.routes().await.unwrap_or_default();
+        for clash in clash::of_routes(&routes, &self.state.plan) {
+            tracing::warn!(
+                "{clash}: containers do not reach the machines there; --container-range and --service-range of the root \
+                 give the overlay other addresses"
+            );
+        }
+    }
+
+    /// From the block on, addresses are told apart by the plan that it is of. No container is attached without a block.
+    async fn follow_plan(&mut self, plan: Plan) -> Result<(), PlaneError> {
+        if plan != self.state.plan {
+            tracing::info!(%plan, "the overlay has other addresses than before");
+            // Its route leads to where services were.
+            if let Err(error) = self.links.disconnect_itself().await {
+                tracing::warn!(error = chain(&error), "the link of the node itself is not taken away");
+            }
+            self.datapath.set_plan(plan)?;
+            self.resolver.set_plan(plan);
+            self.state.plan = plan;
+        }
+        Ok(())
     }
 
     pub(super) fn expire_registrations(&mut self, moment: Instant) {

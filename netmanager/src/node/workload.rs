@@ -373,7 +373,7 @@ impl crate::state::Node {
 
     /// The pool as this state leaves it.
     pub(super) fn pool(&self) -> Option<Pool> {
-        let block = crate::ipam::Block::new(self.subnet?).ok()?;
+        let block = crate::ipam::Block::new(self.subnet?, &self.plan).ok()?;
         let taken: Vec<_> = self.endpoints.iter().map(|attachment| attachment.ns_ip).collect();
         Some(Pool::restore(block, &self.free, &taken))
     }

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::datapath::{Backend, DatapathError, Endpoint, Flow, Rehearsal, Service, Tables};
+use crate::datapath::{Backend, DatapathError, Endpoint, Flow, Ranges, Rehearsal, Service, Tables};
 use crate::userspace;
 use crate::why::Trial;
 
@@ -14,6 +14,7 @@ pub(crate) trait Seen {
 
     /// To try packets without changing anything.
     fn rehearse(&self) -> Result<Self::Rehearsal, DatapathError>;
+    fn ranges(&self) -> Result<Ranges, DatapathError>;
     fn endpoints(&self) -> Result<Vec<Endpoint>, DatapathError>;
     fn services(&self) -> Result<Vec<Service>, DatapathError>;
     fn flows(&self) -> Result<Vec<Flow>, DatapathError>;
@@ -26,6 +27,10 @@ impl Seen for Tables {
 
     fn rehearse(&self) -> Result<Rehearsal, DatapathError> {
         self.rehearse()
+    }
+
+    fn ranges(&self) -> Result<Ranges, DatapathError> {
+        self.ranges()
     }
 
     fn endpoints(&self) -> Result<Vec<Endpoint>, DatapathError> {
@@ -54,6 +59,10 @@ impl Seen for userspace::Reader {
 
     fn rehearse(&self) -> Result<userspace::Rehearsal, DatapathError> {
         Ok(self.rehearse())
+    }
+
+    fn ranges(&self) -> Result<Ranges, DatapathError> {
+        Ok(self.ranges())
     }
 
     fn endpoints(&self) -> Result<Vec<Endpoint>, DatapathError> {

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use protocol::address;
 use protocol::name::ServiceName;
 use protocol::net::TableQuery;
+use protocol::plan::Plan;
 
 use crate::table::Table;
 
@@ -27,9 +27,9 @@ pub(super) enum Key {
 
 impl Key {
     /// An address has the form of a service name as well, so it is tried first. One of no meaning in the overlay is nothing.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str, plan: &Plan) -> Option<Self> {
         match text.parse() {
-            Ok(address) => is_of_overlay(address).then_some(Self::Address(address)),
+            Ok(address) => is_of_overlay(address, plan).then_some(Self::Address(address)),
             Err(_no_address) => text.parse().ok().map(Self::Service),
         }
     }
@@ -43,8 +43,8 @@ impl Key {
 }
 
 /// Whether a cluster can be asked for the address: a ServiceIP, or the NsIP of a node itself.
-pub(super) fn is_of_overlay(address: IpAddr) -> bool {
-    address::is_service(address) || address::is_container(address)
+pub(super) fn is_of_overlay(address: IpAddr, plan: &Plan) -> bool {
+    plan.is_service(address) || plan.is_container(address)
 }
 
 #[derive(Debug)]

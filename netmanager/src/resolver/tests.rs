@@ -11,6 +11,7 @@ use crate::datapath::{Backend, Flow, FlowState, Transport};
 use crate::table::OwnAddress;
 
 mod leaving;
+mod plan;
 mod rivals;
 mod six;
 

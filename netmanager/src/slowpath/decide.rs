@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use netmanager_common::event::DropReason;
 use netmanager_common::punt::Origin;
-use protocol::address;
 
 use super::answer::{self, Refusal};
 use super::frame::{Frame, Packet};
@@ -16,6 +15,8 @@ use crate::ipam::next_hop;
 pub(super) trait View {
     /// The instances behind a service address, or the node itself behind its NsIP; nothing if it is not known.
     fn service(&self, address: IpAddr) -> Option<Vec<Backend>>;
+    /// Whether an address is in the range of containers.
+    fn is_container(&self, address: IpAddr) -> bool;
     /// The instance on another node that has this address.
     fn host_of(&self, address: IpAddr) -> Option<Backend>;
     fn knows_peer(&self, node: IpAddr) -> bool;
@@ -109,7 +110,7 @@ fn sent(packet: &Packet<'_>, reason: DropReason, ifindex: u32, view: &impl View)
             None => Decision::Drop,
         },
         // Maybe an answer to the processes of another node itself: the cluster says where that is.
-        DropReason::NoEndpoint if address::is_container(packet.destination) => match view
+        DropReason::NoEndpoint if view.is_container(packet.destination) => match view
             .service(packet.destination)
         {
             Some(known) if known.is_empty() => refuse(packet, Refusal::Unreachable),

@@ -15,6 +15,13 @@ impl View for Reader {
         }
     }
 
+    fn is_container(&self, address: IpAddr) -> bool {
+        match self {
+            Self::Ebpf(tables) => read(tables.ranges().map(Some)).is_some_and(|it| it.is_container(address)),
+            Self::Userspace(tables) => tables.ranges().is_container(address),
+        }
+    }
+
     fn host_of(&self, address: IpAddr) -> Option<Backend> {
         match self {
             Self::Ebpf(tables) => read(tables.host_of(address)),

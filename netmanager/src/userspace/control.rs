@@ -10,6 +10,7 @@ use netmanager_common::event::DropReason;
 use netmanager_common::map;
 use netmanager_common::tunnel::{OVERHEAD, OVERHEAD6, inner_mtu};
 use netmanager_common::wire::{Be16, Ip};
+use protocol::plan::Plan;
 
 use super::engine::Engine;
 use super::events::{self, Events};
@@ -20,8 +21,9 @@ use super::reader::Reader;
 use crate::datapath::paths::{Egress, Paths};
 use crate::datapath::registry::{OutOfNumbers, Registry};
 use crate::datapath::{
-    Addresses, Backend, Counters, DatapathError, Endpoint, EndpointCounters, Flow, Node, Reading, Service,
-    Suspect, endpoint_rows, from_ip, full, interface_mtu, ip, ip4, milliseconds, node_of, optional_ip6,
+    Addresses, Backend, Counters, DatapathError, Endpoint, EndpointCounters, Flow, Node, Ranges, Reading,
+    Service, Suspect, endpoint_rows, from_ip, full, interface_mtu, ip, ip4, milliseconds, node_of,
+    optional_ip6,
 };
 use crate::datapath::{slots, uplinks};
 use crate::plane::PlaneError;
@@ -50,11 +52,24 @@ pub enum Judgement {
 impl Control {
     /// With empty tables.
     #[must_use]
-    pub fn new(tunnel_port: u16) -> (Self, Events) {
+    pub fn new(tunnel_port: u16, plan: Plan) -> (Self, Events) {
         let (reporter, events) = events::channel();
         let memory = Memory::new(reporter);
         let engine = Arc::new(Engine::new(memory));
-        (Self { engine, registry: Registry::default(), tunnel_port }, events)
+        let control = Self { engine, registry: Registry::default(), tunnel_port };
+        control.set_plan(plan);
+        (control, events)
+    }
+
+    /// As [`crate::datapath::Datapath::set_plan`].
+    pub fn set_plan(&self, plan: Plan) {
+        self.engine.tables_mut().plan = Ranges::from(plan).0;
+    }
+
+    /// The ranges by which addresses are told apart.
+    #[must_use]
+    pub fn ranges(&self) -> Ranges {
+        Ranges(self.engine.tables().plan)
     }
 
     pub(super) fn engine(&self) -> &Arc<Engine> {

@@ -26,7 +26,7 @@ impl Forward<'_> {
         if backend.generation != flow.generation {
             return;
         }
-        let arrival = flow::reply_key(key, backend.answers_from(flow.source));
+        let arrival = flow::reply_key(key, backend.answers_from(key.source, flow.source));
         if before != now {
             self.await_answer(key, arrival, flow);
         }

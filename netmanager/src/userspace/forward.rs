@@ -130,7 +130,7 @@ impl<'a> Forward<'a> {
         if !ip.is_of_its_family() {
             return Err(DropReason::Malformed);
         }
-        if ip.destination().is_service() {
+        if self.tables.plan.is_service(ip.destination()) {
             return self.to_service(frame, ip, ethernet);
         }
         if ip.source().is_of_link() {
@@ -138,7 +138,7 @@ impl<'a> Forward<'a> {
         }
         let sender = self.check_sender(frame, &ip, ethernet)?;
         // The gateway is the host itself.
-        if ip.destination().is_container() && ip.destination() != ip.source().gateway() {
+        if self.tables.plan.is_container(ip.destination()) && ip.destination() != ip.source().gateway() {
             self.to_ns_ip(frame, ip, sender)
         } else {
             Ok(Verdict::Host)
@@ -212,7 +212,9 @@ impl<'a> Forward<'a> {
         let sender = self.check_peer(peer, &ip)?;
         let mut packet = match Packet::parse(frame, ip, ETHERNET_LEN, frame.available()) {
             // By NsIP, so that nothing is to be translated.
-            Err(reason) if Packet::<H>::may_be_opaque(reason) && ip.source().is_container() => {
+            Err(reason)
+                if Packet::<H>::may_be_opaque(reason) && self.tables.plan.is_container(ip.source()) =>
+            {
                 Packet::opaque(ip)
             }
             parsed => parsed?,
@@ -249,8 +251,8 @@ impl<'a> Forward<'a> {
             let right = owners.find(|it| it.node == peer && it.in_use() && it.owns(source));
             return right.map(Some).ok_or(DropReason::ForeignSource);
         }
-        let (known, is_service) = (self.tables.knows_peer(peer), source.is_service());
-        if !is_service && !source.is_container() {
+        let (known, is_service) = (self.tables.knows_peer(peer), self.tables.plan.is_service(source));
+        if !is_service && !self.tables.plan.is_container(source) {
             return Err(DropReason::ForeignSource);
         }
         if known && !is_service {
@@ -333,7 +335,7 @@ impl<'a> Forward<'a> {
         if instance_ip.is_none() {
             return Err(DropReason::NoInstanceAddress);
         }
-        let answers_from = backend.answers_from(instance_ip);
+        let answers_from = backend.answers_from(key.source, instance_ip);
         if answers_from.is_none() {
             return Err(DropReason::NoBackend);
         }
@@ -392,7 +394,7 @@ impl<'a> Forward<'a> {
         // What is from an NsIP answers to nothing that was dialled by another address. Who has never begun a flow waits for
         // no answer; who is asked may answer, so it may begin one more.
         if found.is_none()
-            && (packet.ip.source().is_service() || receiver.is_node_itself())
+            && (self.tables.plan.is_service(packet.ip.source()) || receiver.is_node_itself())
             && self.memory.counts.give_back(receiver.slot)
             && flags & TCP_SYN == 0
         {

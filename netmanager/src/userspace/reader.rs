@@ -13,8 +13,8 @@ use super::rehearsal::Rehearsal;
 use super::tables::{self, Tables};
 use super::trace::Watch;
 use crate::datapath::{
-    Arrival, Backend, Datagram, Endpoint, Flow, FlowAge, Policy, Reading, Service, TraceFilter, endpoints_of,
-    flow_of, from_backend, from_ip, ip, numbers, resting,
+    Arrival, Backend, Datagram, Endpoint, Flow, FlowAge, Policy, Ranges, Reading, Service, TraceFilter,
+    endpoints_of, flow_of, from_backend, from_ip, ip, numbers, resting,
 };
 
 /// Reads what [`super::Datapath`] writes.
@@ -34,6 +34,10 @@ impl Reader {
     /// To be told what becomes of packets; nothing if somebody else is.
     pub(crate) fn watch(&self, filter: &TraceFilter) -> Option<Watch> {
         Watch::open(&self.0, filter)
+    }
+
+    pub(crate) fn ranges(&self) -> Ranges {
+        Ranges(self.0.tables().plan)
     }
 
     pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
@@ -125,12 +129,11 @@ impl Reader {
     }
 
     pub(crate) fn mtu(&self, ifindex: u32, sent: &Arrival) -> Option<u16> {
-        let destination = ip(sent.destination);
         let tables = self.0.tables();
-        let row = if destination.is_service() {
-            tables.backend(self.0.memory.flows.get(&sent.key(ifindex))?.backend)?
-        } else {
-            tables.owner(&destination)?
+        let row = match self.0.memory.flows.get(&sent.key(ifindex)) {
+            Some(flow) => tables.backend(flow.backend)?,
+            // What goes to an NsIP is of no flow.
+            None => tables.owner(&ip(sent.destination))?,
         };
         row.in_use().then_some(row.mtu)
     }

@@ -16,7 +16,8 @@ use super::punt::{towards, unwrapped};
 use super::reader::{Reader, service_of};
 use super::tables::Tables;
 use crate::datapath::{
-    self, Arrival, Backend, DatapathError, Endpoint, Event, FlowAge, Node, Outcome, Service, ip, node_of,
+    self, Arrival, Backend, DatapathError, Endpoint, Event, FlowAge, Node, Outcome, Ranges, Service, ip,
+    node_of,
 };
 use crate::why::Trial;
 
@@ -109,6 +110,10 @@ impl Trial for Rehearsal {
 
     fn program(&mut self) -> Result<Option<u64>, DatapathError> {
         Ok(None)
+    }
+
+    fn ranges(&self) -> Result<Ranges, DatapathError> {
+        Ok(Ranges(self.tables.plan))
     }
 
     fn node(&self) -> Result<Option<Node>, DatapathError> {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use netmanager_common::event::DropReason;
 use netmanager_common::health::Health;
 use netmanager_common::map::{self, Backend, Endpoint, Node, Peer, Policy, Veth};
+use netmanager_common::plan::Plan;
 use netmanager_common::wire::{Be16, Ip};
 
 use super::flows::lock;
@@ -20,6 +21,8 @@ use crate::datapath::{backend_row, from_backend, from_ip, ip, numbers, resting, 
 #[derive(Debug, Default)]
 pub(super) struct Tables {
     pub(super) node: Node,
+    /// Which addresses are whose.
+    pub(super) plan: Plan,
     /// How large packets may be on the way to each other node.
     pub(super) paths: Paths,
     pub(super) endpoints: HashMap<Ip, Endpoint>,
@@ -122,6 +125,7 @@ impl Tables {
         let ears = |Ears(ears): &Ears| Ears(ears.load(Ordering::Relaxed).into());
         Self {
             node: self.node,
+            plan: self.plan,
             paths: self.paths.clone(),
             endpoints: self.endpoints.clone(),
             services: self.services.iter().map(|(address, row)| (*address, service(row))).collect(),

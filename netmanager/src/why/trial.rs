@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::datapath::{
-    Arrival, Backend, DatapathError, Endpoint, FROM_CONTAINER, FROM_UPLINK, FlowAge, Node, Outcome,
+    Arrival, Backend, DatapathError, Endpoint, FROM_CONTAINER, FROM_UPLINK, FlowAge, Node, Outcome, Ranges,
     Rehearsal, Service,
 };
 
@@ -18,6 +18,7 @@ pub(crate) trait Trial {
     fn arrives(&mut self, uplink_ifindex: u32, frame: &[u8]) -> Result<Outcome, DatapathError>;
     /// The kernel's hash of the program that was asked; nothing where there is none.
     fn program(&mut self) -> Result<Option<u64>, DatapathError>;
+    fn ranges(&self) -> Result<Ranges, DatapathError>;
     fn node(&self) -> Result<Option<Node>, DatapathError>;
     fn peers(&self) -> Result<Vec<SocketAddr>, DatapathError>;
     fn endpoints(&self) -> Result<Vec<Endpoint>, DatapathError>;
@@ -42,6 +43,10 @@ impl Trial for Rehearsal {
 
     fn program(&mut self) -> Result<Option<u64>, DatapathError> {
         self.tag(FROM_CONTAINER).map(Some)
+    }
+
+    fn ranges(&self) -> Result<Ranges, DatapathError> {
+        self.live().ranges()
     }
 
     fn node(&self) -> Result<Option<Node>, DatapathError> {

@@ -217,7 +217,7 @@ fn transaction(keep: &std::collections::BTreeMap<String, Option<Value>>) -> Tran
 
 async fn ask_root(question: Ask, root: RootClient, commands: mpsc::Sender<Command>) {
     let command = match question {
-        Ask::Table(subject) if let Some(address) = subject.ns_ip() => {
+        Ask::Node(address) => {
             let answer = root.node(address).await.map_err(|error| {
                 tracing::debug!(%address, error = %chain(&error), "node not had from the root");
                 Unreached

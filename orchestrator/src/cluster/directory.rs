@@ -10,52 +10,23 @@ mod interests;
 mod node_itself;
 mod nodes;
 mod question;
+mod subject;
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use protocol::address;
 use protocol::id::Id;
 use protocol::name::ServiceName;
 use protocol::net::{NetService, TableInstance, TableQuery, TableResult, UpdateKind};
+use protocol::plan::Plan;
 
 use self::interests::Interests;
 use self::nodes::Nodes;
 use self::question::{Questions, Send};
+pub(super) use self::subject::Subject;
 use super::instance::Address;
 use super::table::Table;
-
-/// What a table can be asked by.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Subject {
-    Name(ServiceName),
-    Address(IpAddr),
-}
-
-impl Subject {
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        text.parse().map(Self::Address).or_else(|_no_address| text.parse().map(Self::Name)).ok()
-    }
-
-    /// The NsIP that this is: no service is behind it.
-    pub(super) fn ns_ip(&self) -> Option<IpAddr> {
-        match self {
-            Self::Address(address) => Some(*address).filter(|address| address::is_container(*address)),
-            Self::Name(_) => None,
-        }
-    }
-}
-
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(name) => name.fmt(f),
-            Self::Address(address) => address.fmt(f),
-        }
-    }
-}
 
 /// The root was not reached, or could not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +56,8 @@ pub(super) struct Directory {
     nodes: Nodes,
     /// Services with instances of other clusters that are being stopped.
     with_leaving: HashSet<ServiceName>,
+    /// By which addresses are told apart, as the root said it last.
+    plan: Plan,
     acts: Vec<Act>,
 }
 
@@ -99,6 +72,14 @@ struct Known {
 }
 
 impl Directory {
+    pub(super) fn set_plan(&mut self, plan: Plan) {
+        self.plan = plan;
+    }
+
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     pub(super) fn take_acts(&mut self) -> Vec<Act> {
         std::mem::take(&mut self.acts)
     }
@@ -178,7 +159,7 @@ impl Directory {
             self.answer(worker, key.clone(), None);
             return;
         };
-        if let Some(address) = subject.ns_ip() {
+        if let Some(address) = subject.ns_ip(&self.plan) {
             self.query_node(worker, key.clone(), address, now);
             return;
         }
@@ -199,7 +180,7 @@ impl Directory {
 
     /// A worker listens under this name or address. What is not known yet is asked for, so that there will be news.
     pub(super) fn listens(&mut self, worker: Id, subject: &Subject) {
-        if subject.ns_ip().is_some() {
+        if subject.ns_ip(&self.plan).is_some() {
             return;
         }
         self.interests.add(worker, subject.clone());

@@ -20,6 +20,7 @@ mod summary;
 mod time;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use protocol::id::Id;
@@ -116,6 +117,8 @@ pub(super) struct Effects {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ask {
     Table(Subject),
+    /// Where the node itself is that has this NsIP.
+    Node(IpAddr),
     Subnet(Id),
     /// No question: nobody has this block any more.
     Return(Subnet),
@@ -157,6 +160,9 @@ impl State {
             effects: Effects::default(),
         };
         for record in kept.workers {
+            if let Some(subnet) = &record.subnet {
+                state.directory.set_plan(subnet.plan);
+            }
             state.by_host.insert(record.node.host.clone(), record.id);
             let grace = GRACE.saturating_sub(rules.worker_timeout);
             state.workers.insert(record.id, Worker::new(record, now + grace));

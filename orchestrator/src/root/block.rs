@@ -27,7 +27,7 @@ impl Root {
         loop {
             let next = self.store.get::<u32>(key::NEXT_SUBNET).await?;
             let number = next.as_ref().map_or(0, |next| next.value);
-            let (number, taken) = if number < subnet::COUNT {
+            let (number, taken) = if number < subnet::count(&self.plan) {
                 let taken = Transaction::new().expect(key::NEXT_SUBNET, next.map(|next| next.revision));
                 (number, taken.put(key::NEXT_SUBNET, &(number + 1)))
             } else {
@@ -46,7 +46,7 @@ impl Root {
                 Err(StoreError::Conflict { .. }) => {}
                 done => {
                     done?;
-                    return subnet::block(number).ok_or(Failure::NoSubnet);
+                    return subnet::block(number, &self.plan).ok_or(Failure::NoSubnet);
                 }
             }
         }
@@ -55,7 +55,7 @@ impl Root {
     /// Takes a block back from one of these clusters.
     pub(super) async fn take_subnet_back(&self, address: Ipv4Addr, from: &[Id]) -> Result<(), Failure> {
         let unknown = || Failure::NotFound { kind: "block of this cluster", id: address.to_string() };
-        let number = subnet::number(address).ok_or_else(unknown)?;
+        let number = subnet::number(address, &self.plan).ok_or_else(unknown)?;
         let given = key::given_subnet(number);
         let owner = self.store.get::<Id>(&given).await?.filter(|owner| from.contains(&owner.value));
         let owner = owner.ok_or_else(unknown)?;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use protocol::plan::{InvalidPlan, Plan, Range};
 use protocol::port;
 
 use super::mail::MailConfig;
@@ -44,7 +45,36 @@ pub struct Args {
     #[arg(long, env = "HYPHA_CLUSTER_TIMEOUT", value_name = "SECONDS", default_value_t = CLUSTER_TIMEOUT)]
     pub cluster_timeout: u64,
     #[command(flatten)]
+    pub plan: PlanArgs,
+    #[command(flatten)]
     pub account: AccountArgs,
+}
+
+/// The flags about the overlay's addresses, which `standalone` has too.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PlanArgs {
+    /// IPv4 addresses for containers: a network (172.20.0.0/14), or FIRST-LAST. Each worker gets 64 of them. Set it where a
+    /// LAN or VPN of the workers has the default ones; Oakestra's own workers and clusters know no others. It cannot change
+    /// while workers have some.
+    #[arg(long, env = "HYPHA_CONTAINER_RANGE", value_name = "RANGE", default_value_t = Plan::default().containers())]
+    pub container_range: Range,
+    /// IPv4 addresses for services and instances: a network from /16 to /24. It cannot change while services have some.
+    #[arg(long, env = "HYPHA_SERVICE_RANGE", value_name = "NETWORK", default_value_t = Plan::default().services())]
+    pub service_range: Range,
+}
+
+impl PlanArgs {
+    fn plan(&self) -> Result<Plan, InvalidPlan> {
+        Plan::new(self.container_range, self.service_range)
+    }
+}
+
+/// As the flags are by default.
+impl Default for PlanArgs {
+    fn default() -> Self {
+        let plan = Plan::default();
+        Self { container_range: plan.containers(), service_range: plan.services() }
+    }
 }
 
 /// The flags about logins, which `standalone` has too.
@@ -84,12 +114,16 @@ pub struct Config {
     /// Without it, nobody is sent mail.
     pub mail: Option<MailConfig>,
     pub reusable_refresh_tokens: bool,
+    /// Which addresses the overlay has.
+    pub plan: Plan,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     #[error("--store: {0}")]
     Store(#[from] InvalidLocation),
+    #[error("--container-range, --service-range: {0}")]
+    Plan(#[from] InvalidPlan),
     #[error("--data-dir: the empty path names no directory")]
     NoDataDir,
     #[error("--insecure-admin-password: expected 1 to {PASSWORD_MAX} bytes, got {0}")]
@@ -142,6 +176,7 @@ impl TryFrom<Args> for Config {
             cluster_timeout: Duration::from_secs(args.cluster_timeout),
             reusable_refresh_tokens: args.account.reusable_refresh_tokens,
             mail: args.account.mail()?,
+            plan: args.plan.plan()?,
         })
     }
 }
@@ -188,6 +223,7 @@ impl std::fmt::Debug for Config {
             .field("insecure_admin_password", &self.insecure_admin_password.as_ref().map(|_| "…"))
             .field("cluster_timeout", &self.cluster_timeout)
             .field("mail", &self.mail)
+            .field("plan", &self.plan)
             .field("reusable_refresh_tokens", &self.reusable_refresh_tokens)
             .finish()
     }

@@ -40,6 +40,8 @@ pub(super) const TOKEN_KEY: &str = "secret/token-key";
 /// Of the first layout, which signed tokens symmetrically.
 pub(super) const FIRST_TOKEN_SECRET: &str = "secret/token";
 pub(super) const NEXT_SUBNET: &str = "subnet/next";
+/// The [`protocol::plan::Plan`].
+pub(super) const PLAN: &str = "plan";
 pub(super) const FREE_SUBNETS: &str = "subnet/free/";
 
 pub(super) fn free_subnet(number: u32) -> String {

@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use protocol::id::Id;
+use protocol::plan::Plan;
 use serde_json::json;
 
 use super::access::Caller;
 use super::failure::Failure;
+use super::plan::PlanError;
 use super::role::{Role, Roles};
 use super::user::UserName;
-use super::{Bound, Config, Root, key};
+use super::{Bound, Config, Root, RootError, key};
 
 /// What is left of the pool.
 const FREE: usize = 9;
@@ -18,6 +20,10 @@ const FREE: usize = 9;
 const MEMORY: &str = "/dev/shm";
 
 async fn root(data: &tempfile::TempDir) -> Arc<Root> {
+    open(data, Plan::default()).await.unwrap()
+}
+
+async fn open(data: &tempfile::TempDir, plan: Plan) -> Result<Arc<Root>, RootError> {
     let free = SocketAddr::from(([127, 0, 0, 1], 0));
     let config = Config {
         data_dir: data.path().to_owned(),
@@ -29,8 +35,9 @@ async fn root(data: &tempfile::TempDir) -> Arc<Root> {
         cluster_timeout: std::time::Duration::from_secs(300),
         mail: None,
         reusable_refresh_tokens: false,
+        plan,
     };
-    Bound::open(config).await.unwrap().root
+    Ok(Bound::open(config).await?.root)
 }
 
 /// Makes an application with one service; gives both ids.
@@ -119,11 +126,45 @@ async fn when_all_blocks_are_given_those_that_came_back_are_given_again_the_olde
     for block in [&given[2], &given[0]] {
         root.take_subnet_back(block.subnet_addr, &[cluster]).await.unwrap();
     }
-    root.store.put(key::NEXT_SUBNET, &(super::subnet::COUNT - 1)).await.unwrap();
+    root.store.put(key::NEXT_SUBNET, &(super::subnet::count(&root.plan) - 1)).await.unwrap();
     assert_eq!(root.give_subnet(None).await.unwrap().subnet_addr.to_string(), "10.29.255.192");
     assert_eq!(root.give_subnet(Some(cluster)).await.unwrap(), given[2]);
     assert_eq!(root.give_subnet(Some(cluster)).await.unwrap(), given[0]);
     assert!(matches!(root.give_subnet(None).await, Err(Failure::NoSubnet)));
     root.take_subnet_back(given[0].subnet_addr, &[cluster]).await.unwrap();
     assert_eq!(root.give_subnet(None).await.unwrap(), given[0]);
+}
+
+fn plan(containers: &str, services: &str) -> Plan {
+    Plan::new(containers.parse().unwrap(), services.parse().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_range_changes_only_while_nobody_has_an_address_of_it() {
+    let data = tempfile::tempdir_in(MEMORY).unwrap();
+    let cluster = Id::from_bytes([4; 12]);
+    let first = plan("172.20.0.0/14", "172.24.0.0/20");
+    let root = open(&data, first).await.unwrap();
+    let block = root.give_subnet(Some(cluster)).await.unwrap();
+    assert_eq!((block.subnet_addr.to_string(), block.plan), ("172.20.0.0".to_owned(), first));
+    let (application, service) = create(&root, 1).await.unwrap();
+    let record = root.service(service).await.unwrap().unwrap();
+    assert!(record.owned().all(|address| address.is_ipv6() || first.is_service(address)), "{record:?}");
+    drop(root);
+
+    let refused = open(&data, plan("172.20.0.0/14", "10.30.0.0/16")).await;
+    assert!(matches!(refused.err(), Some(RootError::Plan(PlanError::Services { .. }))));
+    let refused = open(&data, plan("10.18.0.0/16", "172.24.0.0/20")).await;
+    assert!(matches!(refused.err(), Some(RootError::Plan(PlanError::Containers { .. }))));
+    let root = open(&data, first).await.unwrap();
+    root.delete_application(application).await.unwrap();
+    root.take_subnet_back(block.subnet_addr, &[cluster]).await.unwrap();
+    drop(root);
+
+    let second = plan("10.18.0.0/16", "10.30.0.0/16");
+    let root = open(&data, second).await.unwrap();
+    assert_eq!(root.give_subnet(Some(cluster)).await.unwrap().subnet_addr.to_string(), "10.18.0.0");
+    let (_, service) = create(&root, 2).await.unwrap();
+    let record = root.service(service).await.unwrap().unwrap();
+    assert!(record.owned().all(|address| address.is_ipv6() || second.is_service(address)), "{record:?}");
 }

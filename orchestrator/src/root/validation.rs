@@ -15,13 +15,14 @@ impl Root {
     /// Changes nothing, and holds nothing: what is free now may be taken when it is handed in.
     pub(super) async fn validate(&self, document: &Value) -> Result<Validation, Failure> {
         // By the rules alone first: an application that exists has its addresses itself.
-        let checked = match sla::check(document, &|_address| false) {
+        let checked = match sla::check(document, Some(self.given()), &|_address| false) {
             Ok(checked) => checked,
             Err(violations) => return Ok(invalid(violations)),
         };
         let exist = self.existing(&checked).await?;
         if !exist.contains(&true)
-            && let Err(violations) = sla::check(document, &|address| self.pool().is_taken(address))
+            && let Err(violations) =
+                sla::check(document, Some(self.given()), &|address| self.pool().is_taken(address))
         {
             return Ok(invalid(violations));
         }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::service::{ELEMENTS_MAX, INSTANCES_MAX, WORD_MAX};
 use super::{Check, join, present};
-use crate::root::pool;
+use crate::root::pool::{self, Given};
 
 /// Numbers of instances count up for as long as a service lives.
 const NUMBER_MAX: u32 = 1 << 20;
@@ -65,15 +65,12 @@ impl Check<'_> {
         let path = join(path, key);
         match text.parse::<Ipv4Addr>() {
             Err(_invalid) => self.wrong(&path, format!("{text:?} is no IPv4 address")),
-            Ok(address) if !pool::contains(address) => {
-                self.wrong(
-                    &path,
-                    format!("expected 10.30.0.0 to 10.30.253.253, octets up to 253, got {text}"),
-                );
-            }
-            Ok(address) => {
-                self.choose(&path, address.into());
-            }
+            Ok(address) => match self.services.filter(|given| !given.contains(address)) {
+                Some(given) => self.wrong(&path, format!("expected {given}, got {text}")),
+                None => {
+                    self.choose(&path, address.into());
+                }
+            },
         }
     }
 
@@ -98,7 +95,7 @@ impl Check<'_> {
         for (index, value) in list.into_iter().flatten().enumerate() {
             let path = format!("{path}.instances[{index}]");
             let Ok(range) = InstanceAddresses::deserialize(value) else {
-                let expected = "expected {\"from\": number, \"to\": number, \"start\": \"10.30.…\"}";
+                let expected = "expected {\"from\": number, \"to\": number, \"start\": \"a ServiceIP\"}";
                 self.wrong(&path, expected);
                 continue;
             };
@@ -109,12 +106,18 @@ impl Check<'_> {
                 self.wrong(&join(&path, "to"), format!("expected {from} or more, {bounds}, got {to}"));
                 continue;
             };
-            if pool::after(start, steps).is_none() {
-                let expected =
-                    "expected all addresses from it on within 10.30.0.0 to 10.30.253.253, octets up to 253";
+            let last = pool::after(start, steps);
+            let is_given =
+                |given: Given| given.contains(start) && last.is_some_and(|last| given.contains(last));
+            if last.is_none() || self.services.is_some_and(|given| !is_given(given)) {
+                let within =
+                    self.services.map_or_else(|| "those of services".to_owned(), |given| given.to_string());
                 self.wrong(
                     &join(&path, "start"),
-                    format!("{expected}, got {start} for {} of them", steps + 1),
+                    format!(
+                        "expected all addresses from it on within {within}, got {start} for {} of them",
+                        steps + 1
+                    ),
                 );
                 continue;
             }

@@ -1,9 +1,15 @@
 use std::net::IpAddr;
 
 use proptest::prelude::*;
+use protocol::plan::Plan;
 use serde_json::{Value, json};
 
 use super::{Violation, check};
+use crate::root::pool::Given;
+
+fn given() -> Given {
+    Given::of(Plan::default().services())
+}
 
 fn document() -> Value {
     json!({
@@ -36,14 +42,14 @@ fn with(pointer: &str, value: Value) -> Value {
 
 fn violations(document: Value) -> Vec<Violation> {
     let taken: [IpAddr; 2] = [[10, 30, 7, 7].into(), "fdff:1000::7:7".parse().unwrap()];
-    check(&document, &|address| taken.contains(&address)).err().unwrap_or_default()
+    check(&document, Some(given()), &|address| taken.contains(&address)).err().unwrap_or_default()
 }
 
 const SERVICE: &str = "/applications/0/microservices/0";
 
 #[test]
 fn a_good_document_is_read_and_keeps_unknown_keys() {
-    let read = check(&document(), &|_| false).unwrap();
+    let read = check(&document(), Some(given()), &|_| false).unwrap();
     assert_eq!(read.applications[0].microservices[0].extra["colour"], "green");
 }
 
@@ -189,7 +195,7 @@ proptest! {
         ]),
         value in any_json(),
     ) {
-        let outcome = check(&with(&format!("{SERVICE}/{key}"), value), &|_| false);
+        let outcome = check(&with(&format!("{SERVICE}/{key}"), value), Some(given()), &|_| false);
         if let Err(violations) = outcome {
             prop_assert!(violations.iter().all(|violation| !violation.path.is_empty()), "{violations:?}");
         }
@@ -223,4 +229,22 @@ fn addresses_of_instances_are_checked_one_by_one_and_against_all_others() {
     ] {
         assert_eq!(instances(ranges.clone()).collect::<Vec<_>>(), [path], "{ranges}");
     }
+}
+
+#[test]
+fn addresses_may_be_chosen_of_the_roots_range_and_where_that_is_not_known_of_any() {
+    let elsewhere = Given::of("172.24.0.0/20".parse().unwrap());
+    let document = with(
+        &format!("{SERVICE}/addresses"),
+        json!({
+            "rr_ip": "172.24.15.7", "instances": [{ "from": 0, "to": 9, "start": "172.24.3.0" }],
+        }),
+    );
+    let none = |_: IpAddr| false;
+    assert!(check(&document, Some(elsewhere), &none).is_ok());
+    assert!(check(&document, None, &none).is_ok());
+    let violations = check(&document, Some(given()), &none).unwrap_err();
+    let paths: Vec<_> =
+        violations.iter().map(|violation| violation.path.rsplit('.').next().unwrap()).collect();
+    assert_eq!(paths, ["rr_ip", "start"], "{violations:?}");
 }

@@ -42,6 +42,7 @@ pub(crate) fn config(data_dir: &Path, addresses: Option<Addresses>) -> Config {
         grpc,
         insecure_admin_password: Some(PASSWORD.to_owned()),
         cluster_timeout: Duration::from_secs(300),
+        plan: protocol::plan::Plan::default(),
         mail: None,
         reusable_refresh_tokens: false,
     }

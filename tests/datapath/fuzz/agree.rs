@@ -10,6 +10,7 @@ use integration::fuzz::campaign;
 use netmanager::datapath::{Addresses, Backend, DropReason, Policy, Service};
 use netmanager::userspace::{Control, Judgement};
 use nix::time::{ClockId, clock_gettime};
+use protocol::plan::Plan;
 
 use crate::bed::{DROP, NEXT, NODE, Outcome, PASS, REDIRECT, SERVICE, TUNNEL_PORT};
 use crate::fuzz::frame;
@@ -34,7 +35,7 @@ struct Both {
 
 impl Both {
     fn new() -> Self {
-        let (mut process, _misses) = Control::new(TUNNEL_PORT);
+        let (mut process, _misses) = Control::new(TUNNEL_PORT, Plan::default());
         process.set_node(Addresses { v4: Some(NODE), v6: Some(NODE6) }, LOOPBACK).unwrap();
         for container in &CONTAINERS {
             process.attach_endpoint(container).unwrap();

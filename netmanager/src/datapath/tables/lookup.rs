@@ -97,11 +97,10 @@ impl Tables {
     /// The largest inner packet on the way that a packet of a container at `ifindex` takes to another node; nothing if it
     /// takes none.
     pub fn mtu(&self, ifindex: u32, sent: &Arrival) -> Result<Option<u16>, DatapathError> {
-        let destination = ip(sent.destination);
-        let number = if destination.is_service() {
-            found(&self.flows, &sent.key(ifindex), map::FLOWS)?.map(|flow| flow.backend)
-        } else {
-            found(&self.hosts, &destination, map::HOSTS)?
+        let number = match found(&self.flows, &sent.key(ifindex), map::FLOWS)? {
+            Some(flow) => Some(flow.backend),
+            // What goes to an NsIP is of no flow.
+            None => found(&self.hosts, &ip(sent.destination), map::HOSTS)?,
         };
         let row = number.map(|number| self.backend(number)).transpose()?;
         Ok(row.filter(|row| row.in_use()).map(|row| row.mtu))
@@ -176,10 +175,4 @@ impl Tables {
 #[must_use]
 pub fn gateway_of(ns_ip: IpAddr) -> IpAddr {
     from_ip(ip(ns_ip).gateway())
-}
-
-/// Whether the programs take an address for a service's or an instance's own.
-#[must_use]
-pub fn is_service(address: IpAddr) -> bool {
-    ip(address).is_service()
 }

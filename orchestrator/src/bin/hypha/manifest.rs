@@ -79,8 +79,8 @@ pub(crate) fn parse(file: String, text: &[u8]) -> Result<Manifest, ManifestError
         invalid(vec![Problem { message, ..Problem::default() }])
     })?;
     let raw: Value = serde_json::from_str(text).map_err(|error| invalid(vec![syntax(&error)]))?;
-    // The root's own rules. Which addresses are taken is for the root to say.
-    let document = orchestrator::sla::check(&raw, &|_address| false).map_err(|violations| {
+    // The root's own rules. Which addresses services may have, and which are taken, is for the root to say.
+    let document = orchestrator::sla::check(&raw, None, &|_address| false).map_err(|violations| {
         let problem =
             |Violation { path, message }| Problem { position: Some(locate(text, &path)), path, message };
         invalid(violations.into_iter().map(problem).collect())

@@ -47,6 +47,7 @@ impl State {
             return;
         };
         let subnet = known.record.subnet.get_or_insert(subnet);
+        self.directory.set_plan(subnet.plan);
         let result = subnet_result(subnet);
         tracing::info!(worker = %known.host(), subnet = %result.address, "worker got its addresses");
         self.effects.keep.insert(worker_key(worker), Some(encode(&known.record)));
@@ -224,7 +225,10 @@ impl State {
     pub(in crate::cluster) fn overlay_acts(&mut self) {
         for act in self.directory.take_acts() {
             match act {
-                Act::Ask(subject) => self.effects.ask.push(Ask::Table(subject)),
+                Act::Ask(subject) => {
+                    let ask = subject.ns_ip(self.directory.plan()).map(Ask::Node);
+                    self.effects.ask.push(ask.unwrap_or(Ask::Table(subject)));
+                }
                 Act::Answer { worker, mut result } => {
                     self.tell_distances(worker, &mut result);
                     self.publish(worker, NodeTopic::TableResult, &result);
@@ -290,5 +294,9 @@ fn has(subnet: &Subnet, itself: &NodeItself) -> bool {
 }
 
 fn subnet_result(subnet: &Subnet) -> SubnetResult {
-    SubnetResult { address: subnet.subnet_addr, addressv6: IpAddr::V6(subnet.subnet_addr_v6).to_string() }
+    SubnetResult {
+        address: subnet.subnet_addr,
+        addressv6: IpAddr::V6(subnet.subnet_addr_v6).to_string(),
+        plan: subnet.plan,
+    }
 }

@@ -11,7 +11,8 @@ mod world;
 use std::time::Duration;
 
 use protocol::cluster::WorkerState;
-use protocol::net::{NetService, Subnet};
+use protocol::net::{NetService, Subnet, TableQuery};
+use protocol::plan::Plan;
 use protocol::status::Status;
 use serde_json::json;
 
@@ -248,10 +249,45 @@ fn a_subnet_is_asked_for_once_and_kept() {
     let subnet = |third| Subnet {
         subnet_addr: [10, 18, third, 0].into(),
         subnet_addr_v6: [0xfc00, 0, 0, 0, 0, 0, 0, 0].into(),
+        plan: Plan::default(),
     };
     world.state.subnet_given(worker, subnet(1));
     world.state.subnet_given(worker, subnet(2));
     assert_eq!(world.state.workers[&worker].record.subnet, Some(subnet(1)));
+}
+
+/// A worker that got its block from a root with other addresses than Oakestra's.
+fn elsewhere() -> World {
+    let plan = Plan::new("172.20.0.0/14".parse().unwrap(), "172.24.0.0/16".parse().unwrap()).unwrap();
+    let mut world = World::with_workers(1);
+    let worker = world.id(0);
+    let subnet_addr_v6 = "fc00::100".parse().unwrap();
+    world.state.subnet_given(worker, Subnet { subnet_addr: [172, 20, 0, 64].into(), subnet_addr_v6, plan });
+    world
+}
+
+#[test]
+fn a_worker_is_told_the_plan_that_its_block_is_of() {
+    let told = elsewhere().state.take_effects().publish;
+    let plan = r#""plan":{"containers":"172.20.0.0/14","services":"172.24.0.0/16"}"#;
+    assert!(told.iter().any(|(_, payload)| String::from_utf8_lossy(payload).contains(plan)), "{told:?}");
+}
+
+#[test]
+fn nodes_are_told_from_services_by_the_roots_plan_after_a_restart_too() {
+    let mut world = elsewhere();
+    world.settle();
+    for last in [62, 126] {
+        for (network, is_node) in [("172.21.0", true), ("172.24.0", false), ("10.18.0", false)] {
+            let sip = format!("{network}.{last}");
+            let query = TableQuery { sname: String::new(), sip: sip.clone() };
+            world.state.table_wanted(world.id(0), &query, world.now);
+            let asked = world.state.take_effects().ask;
+            let of_node = asked == [Ask::Node(sip.parse().unwrap())];
+            assert!(of_node == is_node && asked.len() == 1, "{sip}: {asked:?}");
+        }
+        world.restart();
+    }
 }
 
 #[test]
@@ -260,7 +296,11 @@ fn a_worker_speaks_for_no_other_node_s_processes() {
     let (worker, other) = (world.id(0), world.id(1));
     world.state.subnet_given(
         worker,
-        Subnet { subnet_addr: [10, 18, 0, 64].into(), subnet_addr_v6: "fc00::100".parse().unwrap() },
+        Subnet {
+            subnet_addr: [10, 18, 0, 64].into(),
+            subnet_addr_v6: "fc00::100".parse().unwrap(),
+            plan: Plan::default(),
+        },
     );
     let itself = |nsip: &str, nsipv6: Option<&str>| protocol::net::NodeItself {
         nsip: nsip.parse().unwrap(),
@@ -270,7 +310,7 @@ fn a_worker_speaks_for_no_other_node_s_processes() {
         host_ip: "192.0.2.31".parse().unwrap(),
     };
     let mut known = |worker, claimed: protocol::net::NodeItself| {
-        let query = protocol::net::TableQuery { sname: String::new(), sip: claimed.nsip.to_string() };
+        let query = TableQuery { sname: String::new(), sip: claimed.nsip.to_string() };
         world.state.node_itself_known(worker, &claimed, world.now);
         world.state.take_effects();
         world.state.table_wanted(other, &query, world.now);

@@ -21,13 +21,14 @@ use crate::sla::{self, DESCRIPTION_MAX, Violation};
 
 impl Root {
     /// Checks an SLA against the rules alone: what is taken is another question.
-    pub(super) fn check_sla(document: &Value) -> Result<protocol::sla::Document, Failure> {
-        sla::check(document, &|_address| false).map_err(Failure::Invalid)
+    pub(super) fn check_sla(&self, document: &Value) -> Result<protocol::sla::Document, Failure> {
+        sla::check(document, Some(self.given()), &|_address| false).map_err(Failure::Invalid)
     }
 
     /// Checks the addresses that an SLA asks for.
     pub(super) fn check_addresses(&self, document: &Value) -> Result<(), Failure> {
-        sla::check(document, &|address| self.pool().is_taken(address)).map(drop).map_err(Failure::Invalid)
+        let is_taken = |address| self.pool().is_taken(address);
+        sla::check(document, Some(self.given()), &is_taken).map(drop).map_err(Failure::Invalid)
     }
 
     pub(in crate::root) fn may_use(&self, caller: &Caller, application: &Application) -> bool {
@@ -62,7 +63,7 @@ pub(super) async fn create(
     caller: Caller,
     Body(document): Body<Value>,
 ) -> Result<Json<Vec<Document>>, Failure> {
-    let checked = Root::check_sla(&document)?;
+    let checked = root.check_sla(&document)?;
     // Whoever creates the same application twice is told that it exists, not that its addresses are taken: by itself.
     root.names_are_free(&checked).await?;
     root.check_addresses(&document)?;

@@ -17,6 +17,7 @@ use crate::clock;
 use crate::root::Root;
 use crate::root::access::Caller;
 use crate::root::failure::Failure;
+use crate::root::pool::Given;
 use crate::root::record::Record;
 use crate::sla::{self, Violation};
 
@@ -59,7 +60,7 @@ pub(super) async fn create(
     caller: Caller,
     Body(document): Body<Value>,
 ) -> Result<Json<Value>, Failure> {
-    let mut checked = Root::check_sla(&document)?;
+    let mut checked = root.check_sla(&document)?;
     let invalid = |path: &str, message: &str| {
         Failure::Invalid(vec![Violation::new(path.to_owned(), message.to_owned())])
     };
@@ -125,7 +126,7 @@ pub(super) async fn update(
     let record = root.service_for(&caller, &id).await?;
     let is_whole = document.get("applications").is_some();
     let document = if is_whole { document } else { around(document) };
-    let sla = the_service(document, record.service.id).map_err(|violations| {
+    let sla = the_service(document, record.service.id, root.given()).map_err(|violations| {
         let without_path = |violation: Violation| match violation.path.strip_prefix(THE_SERVICE) {
             Some(path) if !is_whole => Violation::new(path.to_owned(), violation.message),
             _ => violation,
@@ -149,14 +150,14 @@ fn around(service: Value) -> Value {
 }
 
 /// The only service of an SLA. The service's own id may be there: reading it gives it.
-fn the_service(mut document: Value, id: Id) -> Result<Microservice, Vec<Violation>> {
+fn the_service(mut document: Value, id: Id, given: Given) -> Result<Microservice, Vec<Violation>> {
     let service = document.pointer_mut("/applications/0/microservices/0").and_then(Value::as_object_mut);
     if let Some(service) = service
         && service.get("microserviceID").and_then(Value::as_str) == Some(id.to_string().as_str())
     {
         service.remove("microserviceID");
     }
-    let checked = sla::check(&document, &|_address| false)?;
+    let checked = sla::check(&document, Some(given), &|_address| false)?;
     let mut services = checked.applications.into_iter().flat_map(|application| application.microservices);
     match (services.next(), services.next()) {
         (Some(service), None) => Ok(service),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use protocol::net::{Subnet, SubnetRequest};
+use protocol::plan::Plan;
 use serde_json::json;
 
 use super::world::World;
@@ -11,7 +12,11 @@ use crate::cluster::state::{Ask, RETURNS, WORKERS, Wish};
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn block() -> Subnet {
-    Subnet { subnet_addr: [10, 18, 0, 64].into(), subnet_addr_v6: "fc00::100".parse().unwrap() }
+    Subnet {
+        subnet_addr: [10, 18, 0, 64].into(),
+        subnet_addr_v6: "fc00::100".parse().unwrap(),
+        plan: Plan::default(),
+    }
 }
 
 /// Two workers, each with a block, of which the first is silent.

@@ -11,6 +11,7 @@ use netmanager::datapath::{Backend, Datapath, DatapathError, Endpoint, Link, Opt
 use netmanager::net::{self, Links, Wiring, sysctl};
 use nix::net::if_::if_nametoindex;
 use protocol::name::InstanceName;
+use protocol::plan::Plan;
 
 use super::pair::UPLINK;
 use super::{Bed, Overlay, Pair};
@@ -64,7 +65,8 @@ impl Pinned {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let folder = pins().join(format!("bench-{number}"));
         std::fs::create_dir_all(pins()).with_context(|| format!("make {}", pins().display()))?;
-        let options = Options { pin_dir: folder.clone(), tunnel_port: protocol::port::TUNNEL };
+        let options =
+            Options { pin_dir: folder.clone(), tunnel_port: protocol::port::TUNNEL, plan: Plan::default() };
         let datapath = node.run(|| Datapath::open(options))?.context("load the data plane")?;
         Ok(Self { datapath, folder })
     }

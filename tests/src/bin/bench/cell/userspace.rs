@@ -7,6 +7,7 @@ use netmanager::net::sysctl;
 
 pub(crate) use netmanager::userspace::Datapath;
 use nix::net::if_::if_nametoindex;
+use protocol::plan::Plan;
 
 use super::hypha::{CLIENT, SERVER, SERVICE, connect, instance};
 use super::pair::UPLINK;
@@ -53,7 +54,7 @@ fn open(pair: &Pair, index: usize) -> Result<Datapath> {
         sysctl::enable_forwarding().context("enable forwarding")?;
         // Its misses are of no interest: everything is known.
         let (mut datapath, _misses) =
-            Datapath::open(protocol::port::TUNNEL).context("open the data plane")?;
+            Datapath::open(protocol::port::TUNNEL, Plan::default()).context("open the data plane")?;
         let ifindex = if_nametoindex(UPLINK).context("find the uplink")?;
         datapath.set_node(address, ifindex).context("set the node")?;
         Ok(datapath)
