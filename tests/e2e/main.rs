@@ -16,6 +16,7 @@ mod chaos;
 mod clusters;
 mod deploy;
 mod oak;
+mod ranges;
 mod restart;
 mod storage;
 mod vanish;
@@ -24,6 +25,8 @@ const WORKERS: u8 = 3;
 
 /// A claim, and how it is shown.
 type Claim = (&'static str, fn(&mut Lab) -> Result<()>);
+/// One that needs a lab of another kind, which it starts itself.
+type ClaimAlone = (&'static str, fn(&Machine) -> Result<()>);
 
 fn main() {
     let claims: Vec<Claim> = [
@@ -38,13 +41,15 @@ fn main() {
     ]
     .concat();
     let bed = Arc::new(Mutex::new(Bed::default()));
-    let trials = claims
-        .into_iter()
-        .map(|(name, claim)| {
-            let bed = Arc::clone(&bed);
-            Trial::test(name, move || bed.lock().unwrap_or_else(PoisonError::into_inner).check(claim))
-        })
-        .collect();
+    let shared = claims.into_iter().map(|(name, claim)| {
+        let bed = Arc::clone(&bed);
+        Trial::test(name, move || bed.lock().unwrap_or_else(PoisonError::into_inner).check(claim))
+    });
+    let alone = ranges::CLAIMS.iter().map(|&(name, claim)| {
+        let bed = Arc::clone(&bed);
+        Trial::test(name, move || bed.lock().unwrap_or_else(PoisonError::into_inner).check_alone(claim))
+    });
+    let trials = shared.chain(alone).collect();
     // The lab is one, so the tests take turns.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     let conclusion = libtest_mimic::run(&arguments, trials);
@@ -72,26 +77,39 @@ impl Bed {
         }
     }
 
+    fn check_alone(&mut self, claim: fn(&Machine) -> Result<()>) -> Result<(), Failed> {
+        self.lab = None;
+        let machine = self.reserve().map_err(|error| format!("reserve the machine: {error:#}"))?;
+        claim(machine).map_err(|error| format!("{error:#}").into())
+    }
+
     /// The lab is out of its place while a test has it: a panic or an error drops it.
     fn take_lab(&mut self) -> Result<Lab> {
         if let Some(lab) = self.lab.take() {
             return Ok(lab);
         }
+        start_lab(self.reserve()?)
+    }
+
+    fn reserve(&mut self) -> Result<&Machine> {
         let machine = match self.machine.take() {
             Some(machine) => machine,
             None => Machine::reserve(|_| {})?,
         };
-        start_lab(self.machine.insert(machine))
+        Ok(self.machine.insert(machine))
     }
 }
 
 fn start_lab(machine: &Machine) -> Result<Lab> {
     let lab = Lab::start(machine, WORKERS, Topology::Split, |_| {})?;
-    image::write_archive(&archive(&lab))?;
-    for worker in &lab.workers {
-        import(&lab, worker)?;
-    }
+    give_image(&lab)?;
     Ok(lab)
+}
+
+/// Gives all workers the image of the servers.
+fn give_image(lab: &Lab) -> Result<()> {
+    image::write_archive(&archive(lab))?;
+    lab.workers.iter().try_for_each(|worker| import(lab, worker))
 }
 
 fn archive(lab: &Lab) -> PathBuf {

@@ -16,6 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use protocol::plan::Plan;
 
 use crate::container::Container;
 use crate::wait::eventually;
@@ -54,14 +55,25 @@ pub struct Lab {
 impl Lab {
     /// Starts everything and waits until all workers have joined. `progress` is told what stands.
     pub fn start(
+        machine: &Machine,
+        workers: u8,
+        topology: Topology,
+        progress: impl FnMut(&str),
+    ) -> Result<Self> {
+        Self::start_with(machine, workers, topology, Plan::default(), progress)
+    }
+
+    /// As [`Self::start`], with these addresses for the overlay.
+    pub fn start_with(
         _machine: &Machine,
         workers: u8,
         topology: Topology,
+        plan: Plan,
         mut progress: impl FnMut(&str),
     ) -> Result<Self> {
         let folder = Folder::make()?;
         let underlay = Underlay::make()?;
-        let mut control = Control::start(&underlay, folder.path(), topology)?;
+        let mut control = Control::start(&underlay, folder.path(), topology, plan)?;
         control.wait_until_ready()?;
         progress(&format!("{} at {}", control.description(), control.root_address()));
         let cluster = control.cluster_address();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use protocol::plan::Plan;
 use serde_json::Value;
 
 use super::{Topology, Underlay};
@@ -42,16 +43,17 @@ pub struct Control {
 }
 
 impl Control {
-    pub(super) fn start(underlay: &Underlay, lab: &Path, topology: Topology) -> Result<Self> {
+    pub(super) fn start(underlay: &Underlay, lab: &Path, topology: Topology, plan: Plan) -> Result<Self> {
         let netns = underlay.add_node("control", ROOT)?;
         let (root, cluster, cluster_netns) = match topology {
             Topology::Standalone => {
-                let standalone = start(lab, "standalone", "standalone", &netns, cluster_flags("lab"))?;
+                let flags = [cluster_flags("lab"), plan_flags(plan)].concat();
+                let standalone = start(lab, "standalone", "standalone", &netns, flags)?;
                 (standalone, None, Arc::clone(&netns))
             }
             Topology::Split => {
                 let cluster_netns = underlay.add_node("cluster", CLUSTER)?;
-                let root = start(lab, "root", "root", &netns, Vec::new())?;
+                let root = start(lab, "root", "root", &netns, plan_flags(plan))?;
                 let cluster = start(lab, "cluster", "cluster", &cluster_netns, cluster_flags("lab"))?;
                 (root, Some(cluster), cluster_netns)
             }
@@ -215,6 +217,13 @@ fn start(lab: &Path, name: &str, role: &str, netns: &Arc<Netns>, flags: Vec<Stri
         log: lab.join(format!("{name}.log")),
     }
     .start()
+}
+
+fn plan_flags(plan: Plan) -> Vec<String> {
+    [("--container-range", plan.containers()), ("--service-range", plan.services())]
+        .into_iter()
+        .flat_map(|(flag, range)| [flag.to_owned(), range.to_string()])
+        .collect()
 }
 
 fn cluster_flags(name: &str) -> Vec<String> {
