@@ -38,6 +38,9 @@ pub const NEW_FLOWS: &str = "NEW_FLOWS";
 /// [`Health`](crate::health::Health) by the number of a backend. Both programs write; user reads, and clears it before the
 /// number is used.
 pub const HEALTH: &str = "HEALTH";
+/// How many flows a backend has that containers of this node have begun, by its number, for [`Policy::LeastConnections`]. Both
+/// programs count; user counts anew from time to time, and clears it before the number is used.
+pub const LOADS: &str = "LOADS";
 /// Whose turn it is: service address to the number of connections begun so far. User makes and removes the entry
 /// together with the service's; container counts.
 pub const TURNS: &str = "TURNS";
@@ -248,6 +251,9 @@ pub enum Policy {
     Instance = 1,
     /// Each new connection takes the first backend of the list, which is in the order of their distance.
     Closest = 2,
+    /// Each new connection takes the backend to which the fewest from this node are open; of several that whose turn comes
+    /// first.
+    LeastConnections = 3,
 }
 
 /// Not a policy.
@@ -262,6 +268,7 @@ impl TryFrom<u16> for Policy {
             0 => Ok(Self::RoundRobin),
             1 => Ok(Self::Instance),
             2 => Ok(Self::Closest),
+            3 => Ok(Self::LeastConnections),
             _ => Err(UnknownPolicy(number)),
         }
     }

@@ -15,9 +15,9 @@ use netmanager_common::map::{Backend, Flow};
 use netmanager_common::packet::Packet;
 use netmanager_common::wire::{self, TCP_RST};
 
-use crate::health;
 use crate::maps::{self, ASSURED, BACKENDS, FLOWS, NEW_FLOWS, Scratch};
 use crate::select;
+use crate::{health, load};
 
 /// Microseconds of the monotonic clock, wrapped; never 0.
 #[expect(clippy::cast_possible_truncation, reason = "it wraps")]
@@ -182,9 +182,10 @@ fn advance(scratch: &Scratch, flow: &mut Flow, flags: u32, before: u32, now: u32
 #[inline(always)]
 fn end(scratch: &Scratch, flow: &mut Flow, flags: u32, arriving: bool) {
     let key = if arriving { &scratch.forward } else { &scratch.arrival };
+    let was_closed = flow.state == State::Closed as u8;
     let Some(other) = FLOWS.get_ptr_mut(key) else {
         flow.state = State::Closed as u8;
-        return forget(scratch, flow);
+        return forget(scratch, flow, was_closed);
     };
     // SAFETY: as in `select::lookup`.
     let other = unsafe { &mut *other };
@@ -192,13 +193,16 @@ fn end(scratch: &Scratch, flow: &mut Flow, flags: u32, arriving: bool) {
     flow.state = next as u8;
     if next == State::Closed {
         other.state = State::Closed as u8;
-        forget(scratch, flow);
+        forget(scratch, flow, was_closed);
     }
 }
 
-/// It need not be kept any longer.
+/// It need not be kept any longer, nor counted if it has not been over before.
 #[inline(always)]
-fn forget(scratch: &Scratch, flow: &Flow) {
+fn forget(scratch: &Scratch, flow: &Flow, was_closed: bool) {
+    if !was_closed && backend_of(flow).is_some() {
+        load::ended(flow.backend);
+    }
     if flow.chosen != 0 {
         ASSURED.remove(&scratch.forward).ok();
         ASSURED.remove(&scratch.arrival).ok();

@@ -40,6 +40,7 @@ mod fragment;
 mod guard;
 mod health;
 mod host;
+mod load;
 mod maps;
 mod miss;
 mod raw;

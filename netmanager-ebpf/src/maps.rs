@@ -51,6 +51,9 @@ pub(crate) static NEW_FLOWS: Array<Budget> = Array::pinned(MAX_ENDPOINTS, 0);
 pub(crate) static HEALTH: Array<Health> = Array::pinned(MAX_BACKENDS, 0);
 
 #[map]
+pub(crate) static LOADS: Array<u32> = Array::pinned(MAX_BACKENDS, 0);
+
+#[map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> = LruHashMap::pinned(MAX_FRAGMENTS, 0);
 
 #[map]

@@ -6,13 +6,13 @@ use netmanager_common::event::DropReason;
 use netmanager_common::flow;
 use netmanager_common::header::Header;
 use netmanager_common::life::{self, State};
-use netmanager_common::map::{Backend, Flow, Policy};
+use netmanager_common::map::{Backend, Flow, MAX_BACKENDS_PER_SERVICE, Policy};
 use netmanager_common::packet::Packet;
 use netmanager_common::wire::{self, Ip};
 
 use crate::maps::{self, BACKENDS, FLOWS, SERVICES, Scratch, TURN_LOCKS, TURNS};
 use crate::miss;
-use crate::{count, follow, health};
+use crate::{count, follow, health, load};
 
 /// How often to try for a turn before taking one without the lock. Each try is a hash insertion, much longer than
 /// the lock is held, so this ends early but for a CPU that was stopped (by a hypervisor) while it held the lock.
@@ -101,9 +101,55 @@ pub(crate) fn begin(
     replaces: bool,
     tcp_flags: u8,
 ) -> Result<Choice, DropReason> {
-    count::result(enter_flow(slot, replaces.into(), tcp_flags.into()))?;
+    // One after the other and not from within each other, for the sake of the stack.
+    if count::result(recall_or_allow(slot, replaces.into(), tcp_flags.into()))? != RECALLED {
+        count::result(choose_backend())?;
+        count::result(enter_flow(slot, replaces.into(), tcp_flags.into()))?;
+    }
     // SAFETY: as in `lookup`.
     unsafe { FLOWS.get(&scratch.forward) }.and_then(Choice::of).ok_or(DropReason::TableChanged)
+}
+
+/// Of [`recall_or_allow`]: there is an entry again, and nothing to be chosen.
+const RECALLED: i32 = 1;
+
+/// Whether the flow whose forward key is in the scratch memory goes on, or may begin. Exported. What it gives is an end of
+/// [`count`].
+#[expect(clippy::cast_possible_truncation, reason = "flags are one byte")]
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn recall_or_allow(slot: u32, replaces: u32, tcp_flags: u32) -> i32 {
+    let known = maps::scratch().and_then(|scratch| recall(scratch, slot, replaces != 0, tcp_flags as u8));
+    count::end(known.map(|known| if known { RECALLED } else { 0 }))
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a protocol is one byte")]
+#[inline(always)]
+fn recall(scratch: &mut Scratch, slot: u32, replaces: bool, tcp_flags: u8) -> Result<bool, DropReason> {
+    if !replaces && tcp_flags & wire::TCP_SYN == 0 && follow::recall_sent(scratch) {
+        if Choice::of(&scratch.flow).is_some() {
+            return Ok(true);
+        }
+        if !life::is_first(scratch.forward.protocol as u8, tcp_flags) {
+            return Err(DropReason::BackendGone);
+        }
+    }
+    if follow::may_begin(slot) { Ok(false) } else { Err(DropReason::TooManyFlows) }
+}
+
+/// Chooses a backend for the flow whose forward key is in the scratch memory, and notes it in `flow` there. Exported. What it
+/// gives is an end of [`count`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn choose_backend() -> i32 {
+    let chosen = maps::scratch().and_then(|Scratch { forward: key, flow, .. }| {
+        let Chosen { number, backend, chosen } = choose(&key.destination, &key.source)?;
+        flow.backend = number;
+        flow.generation = backend.generation;
+        flow.chosen = chosen.into();
+        Ok(0)
+    });
+    count::end(chosen)
 }
 
 /// [`enter`], exported. What it gives is an end of [`count`].
@@ -115,23 +161,15 @@ extern "C" fn enter_flow(slot: u32, replaces: u32, tcp_flags: u32) -> i32 {
     count::end(entered.map(|()| 0))
 }
 
-/// Chooses a backend for a new flow and enters both directions.
+/// Enters both directions of a flow to the backend that is noted in `scratch.flow`.
 #[expect(clippy::cast_possible_truncation, reason = "a protocol is one byte")]
 #[inline(always)]
 fn enter(scratch: &mut Scratch, slot: u32, replaces: bool, tcp_flags: u8) -> Result<(), DropReason> {
-    if !replaces && tcp_flags & wire::TCP_SYN == 0 && follow::recall_sent(scratch) {
-        if Choice::of(&scratch.flow).is_some() {
-            return Ok(());
-        }
-        if !life::is_first(scratch.forward.protocol as u8, tcp_flags) {
-            return Err(DropReason::BackendGone);
-        }
-    }
-    if !follow::may_begin(slot) {
-        return Err(DropReason::TooManyFlows);
-    }
     let Scratch { forward: key, arrival: reply, other: clash, flow, .. } = scratch;
-    let Chosen { number, backend, chosen } = choose(&key.destination, &key.source)?;
+    let Some(backend) = BACKENDS.get(flow.backend) else { return Err(DropReason::TableChanged) };
+    if backend.generation != flow.generation {
+        return Err(DropReason::TableChanged);
+    }
     let instance_ip = maps::instance_ip(&key.source);
     if instance_ip.is_none() {
         return Err(DropReason::NoInstanceAddress);
@@ -158,13 +196,10 @@ fn enter(scratch: &mut Scratch, slot: u32, replaces: bool, tcp_flags: u8) -> Res
     let protocol = key.protocol as u8;
     let is_timed = protocol != wire::UDP && (protocol != wire::TCP || tcp_flags & wire::TCP_SYN != 0);
     maps::copy(&mut flow.source, &key.destination);
-    flow.backend = number;
-    flow.generation = backend.generation;
     flow.slot = slot;
     flow.last_seen = now;
     flow.began = if is_timed { follow::now_us() } else { 0 };
     flow.state = State::New as u8;
-    flow.chosen = chosen.into();
     flow._pad = 0;
     // First the entry for the answers: once a packet is on its way, its answer must be understood.
     if FLOWS.insert(&*reply, &*flow, u64::from(BPF_ANY)).is_err() {
@@ -176,8 +211,9 @@ fn enter(scratch: &mut Scratch, slot: u32, replaces: bool, tcp_flags: u8) -> Res
     if FLOWS.insert(&*key, &*flow, u64::from(mode)).is_err() && replaces {
         return Err(DropReason::KernelRefused);
     }
-    if chosen {
-        health::asked(number, backend.generation, protocol, key.destination_port);
+    load::begun(flow.backend);
+    if flow.chosen != 0 {
+        health::asked(flow.backend, flow.generation, protocol, key.destination_port);
     }
     Ok(())
 }
@@ -190,7 +226,7 @@ struct Chosen {
     chosen: bool,
 }
 
-/// The backend of a service that has the turn, or is the closest one.
+/// The backend of a service that has the turn, is the closest one, or has the fewest connections.
 #[inline(always)]
 fn choose(service_ip: &Ip, ns_ip: &Ip) -> Result<Chosen, DropReason> {
     // SAFETY: the entry's memory stays a value of this map until the program ends. The kernel may put another entry
@@ -210,7 +246,12 @@ fn choose(service_ip: &Ip, ns_ip: &Ip) -> Result<Chosen, DropReason> {
     let turn = if count == 1 || policy == Policy::Closest as u16 { 0 } else { take_turn(service_ip) };
     // SAFETY: as above.
     let first = unsafe { core::ptr::read_volatile(&raw const service.first) };
-    let Some(number) = service.backends.get(flow::in_turn(first, turn, count)) else {
+    let place = if count > 1 && policy == Policy::LeastConnections as u16 {
+        load::fewest(service, first.into(), turn, count) as usize % MAX_BACKENDS_PER_SERVICE
+    } else {
+        flow::in_turn(first, turn, count)
+    };
+    let Some(number) = service.backends.get(place) else {
         return Err(DropReason::TableChanged);
     };
     // SAFETY: as above.

@@ -4,6 +4,7 @@
 
 pub mod distance;
 pub mod health;
+pub mod load;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -20,6 +21,8 @@ use crate::table::Entry;
 const LOOK: Duration = Duration::from_secs(5);
 /// How old a measurement may be, and the pause between two probes of a node.
 const FRESH: Duration = Duration::from_secs(30);
+/// How often connections are counted anew, while there is a choice by their number.
+const COUNT: Duration = Duration::from_secs(5);
 
 /// What is behind each address, and how its backends do.
 #[derive(Debug, Default)]
@@ -34,6 +37,8 @@ pub struct Balance {
     looked: Option<Instant>,
     /// When the nodes behind closest addresses were probed last.
     probed: BTreeMap<IpAddr, Instant>,
+    /// When connections were counted last.
+    counted: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -165,7 +170,9 @@ impl Balance {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let look = self.has_choice_of_distance().then_some(self.looked).flatten().map(|looked| looked + LOOK);
-        [self.health.deadline(), look].into_iter().flatten().min()
+        let is_by_load = self.services.values().any(Behind::is_choice_of_load);
+        let count = is_by_load.then_some(self.counted).flatten().map(|counted| counted + COUNT);
+        [self.health.deadline(), look, count].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -176,6 +183,25 @@ impl Balance {
         if is_due && self.has_choice_of_distance() {
             self.looked = Some(now);
             self.look(datapath, slow_path, now);
+        }
+        if self.counted.is_none_or(|counted| counted + COUNT <= now) {
+            self.counted = Some(now);
+            self.count(datapath);
+        }
+    }
+
+    /// Counts the connections to those of whom the one with the fewest is chosen.
+    fn count(&self, datapath: &mut impl Backends) {
+        let by_load = self.services.values().filter(|behind| behind.is_choice_of_load());
+        let backends: BTreeSet<_> = by_load.flat_map(|behind| behind.backends.iter().copied()).collect();
+        if backends.is_empty() {
+            return;
+        }
+        let counted = datapath.flows().and_then(|flows| {
+            load::count(&flows, backends).try_for_each(|(backend, count)| datapath.set_load(&backend, count))
+        });
+        if let Err(error) = counted {
+            tracing::warn!(error = chain(&error), "connections are not counted");
         }
     }
 
@@ -282,7 +308,7 @@ impl Balance {
         let policy = behind.policy;
         let (backends, mut resting) = match policy {
             Policy::Instance => (behind.backends.clone(), Vec::new()),
-            Policy::RoundRobin => self.health.split(behind.backends.clone()),
+            Policy::RoundRobin | Policy::LeastConnections => self.health.split(behind.backends.clone()),
             Policy::Closest => behind.by_distance(&self.health, datapath),
         };
         resting.extend(&behind.leaving);
@@ -332,6 +358,10 @@ impl Behind {
 
     fn is_choice_of_distance(&self) -> bool {
         self.policy == Policy::Closest && self.backends.len() > 1
+    }
+
+    fn is_choice_of_load(&self) -> bool {
+        self.policy == Policy::LeastConnections && self.backends.len() > 1
     }
 
     /// Those that get new flows, the closest first but for those that are busy, and those that rest.

@@ -329,5 +329,6 @@ pub fn policy(policy: Policy) -> &'static str {
         Policy::RoundRobin => "round robin",
         Policy::Instance => "instance",
         Policy::Closest => "closest",
+        Policy::LeastConnections => "least connections",
     }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use protocol::address;
+use protocol::balancing::Balancing;
 use protocol::link::LinkOffer;
 use protocol::name::ServiceName;
 use protocol::net::{IpType, TableInstance, TableResult};
@@ -234,6 +235,9 @@ fn own_address(instance: &TableInstance, plan: &Plan) -> Option<OwnAddress> {
 fn service_addresses(instance: &TableInstance, plan: &Plan) -> impl Iterator<Item = (IpAddr, Policy)> {
     instance.service_ip.iter().flat_map(|service_ip| {
         let policy = match service_ip.ip_type {
+            IpType::RoundRobin if service_ip.balancing == Balancing::LeastConnections => {
+                Policy::LeastConnections
+            }
             IpType::RoundRobin => Policy::RoundRobin,
             IpType::Closest => Policy::Closest,
             IpType::Instance => Policy::Instance,
@@ -335,6 +339,7 @@ mod tests {
             "worker_id": "6b033dc62c1f07cbdcd88440", "namespace_ip": "10.18.0.66", "namespace_ip_v6": "fc00::102",
             "host_ip": "192.0.2.32", "host_port": 50103, "service_ip": [
                 {"IpType": "RR", "Address": "10.30.109.1", "Address_v6": "fdff:2000::"},
+                {"IpType": "RR", "Address": "10.30.109.9", "Address_v6": "", "balancing": "least_connections"},
                 {"IpType": "instance_ip", "Address": "10.30.0.0", "Address_v6": "fdff::"}]}],
             "query_key": "smp.bed.srv.bed"}));
         let backend = Backend {
@@ -348,13 +353,14 @@ mod tests {
         for (text, policy) in [
             ("10.30.109.1", Policy::RoundRobin),
             ("fdff:2000::", Policy::RoundRobin),
+            ("10.30.109.9", Policy::LeastConnections),
             ("10.30.0.0", Policy::Instance),
             ("fdff::", Policy::Instance),
         ] {
             let entry = &table.addresses[&address(text)];
             assert_eq!((entry.policy, entry.backends.as_slice()), (policy, [backend].as_slice()), "{text}");
         }
-        assert_eq!(table.addresses.len(), 4);
+        assert_eq!(table.addresses.len(), 5);
         assert_eq!(table.instances[&0], OwnAddress { v4: backend.instance_ip, v6: backend.instance_ip6 });
     }
 

@@ -272,7 +272,8 @@ impl Story<'_> {
         if let (Some((how, count)), Some(chosen)) = (service, &chosen) {
             let by = match how {
                 Policy::RoundRobin if count > 1 => "whose turn it is",
-                Policy::RoundRobin => "the only one",
+                Policy::LeastConnections if count > 1 => "with the fewest connections from here",
+                Policy::RoundRobin | Policy::LeastConnections => "the only one",
                 _ => policy(how),
             };
             let place = if chosen.here { "this node".to_owned() } else { chosen.node.to_string() };

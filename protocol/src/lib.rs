@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod balancing;
 pub mod cluster;
 pub mod constraint;
 pub mod decision;

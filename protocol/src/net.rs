@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::balancing::Balancing;
 use crate::id::Id;
 use crate::lenient::{null_as_default, port};
 use crate::link::LinkOffer;
@@ -140,6 +141,13 @@ pub struct ServiceIp {
     pub address: String,
     #[serde(rename = "Address_v6", default, deserialize_with = "null_as_default")]
     pub address_v6: String,
+    /// Of a round robin address. Not Oakestra's key: nothing where each has its turn.
+    #[serde(
+        default,
+        skip_serializing_if = "Balancing::is_round_robin",
+        deserialize_with = "null_as_default"
+    )]
+    pub balancing: Balancing,
 }
 
 /// How a ServiceIP chooses among instances.

@@ -23,6 +23,7 @@ mod leaving;
 mod lifetimes;
 mod link;
 mod live;
+mod loads;
 mod mtu;
 mod narrow;
 mod neighbours;

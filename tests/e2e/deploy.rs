@@ -34,6 +34,10 @@ pub(crate) const CLAIMS: &[Claim] = &[
     ),
     ("scaling_changes_who_answers", scaling_changes_who_answers),
     (
+        "new_connections_go_where_the_fewest_are_for_as_long_as_a_service_asks_for_it",
+        new_connections_go_where_the_fewest_are_for_as_long_as_a_service_asks_for_it,
+    ),
+    (
         "a_download_from_an_instance_that_is_stopped_comes_to_its_end",
         a_download_from_an_instance_that_is_stopped_comes_to_its_end,
     ),
@@ -161,6 +165,30 @@ fn scaling_changes_who_answers(lab: &mut Lab) -> Result<()> {
         application.scale(lab, servers)?;
         application.system(lab, servers)?.wait_for_all_answers()?;
     }
+    application.remove(lab)
+}
+
+fn new_connections_go_where_the_fewest_are_for_as_long_as_a_service_asks_for_it(lab: &mut Lab) -> Result<()> {
+    let least = |[web, _]: [&mut Value; 2]| web["balancing"] = json!("least_connections");
+    let application = Application::deploy_with(lab, "least", 3, least)?;
+    let system = application.system(lab, 3)?;
+    system.wait_for_all_answers()?;
+    let hold = || -> Result<TcpStream> {
+        let target = SocketAddr::from((system.service_ip, 80));
+        let connected = system.client.container.netns.run(|| TcpStream::connect(target))?;
+        connected.context("connect as the client")
+    };
+    let held = [hold()?, hold()?];
+    let mut seen = system.answers(6)?;
+    seen.sort();
+    seen.dedup();
+    ensure!(seen.len() == 1, "two instances have a connection each, and yet all of {seen:?} answer");
+    drop(held);
+    // With as many connections each, all have their turn.
+    system.wait_for_all_answers()?;
+    application.describe_anew(lab, 3)?;
+    let _held = [hold()?, hold()?];
+    system.wait_for_all_answers()?;
     application.remove(lab)
 }
 

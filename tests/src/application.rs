@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::lab::Lab;
@@ -54,6 +55,16 @@ impl Application {
     /// What runs of it, once that many servers do.
     pub fn system(&self, lab: &Lab, servers: usize) -> Result<System> {
         System::wait(lab, &self.service("web"), &self.service("client"), servers)
+    }
+
+    /// Describes its servers anew, as the example does.
+    pub fn describe_anew(&self, lab: &Lab, servers: usize) -> Result<()> {
+        let table = format!("/api/net/service/{}/instances", self.service("web").replace('.', "_"));
+        let table = lab.control.net_api().get(&table)?.ok()?;
+        let id = table["_id"].as_str().context("the id of a service")?;
+        let servers = &document(&self.name, servers)?["applications"][0]["microservices"][0];
+        let path = format!("/api/service/{id}");
+        lab.control.admin()?.send(Method::PUT, &path, Some(servers.to_string()))?.ok().map(drop)
     }
 
     pub fn scale(&self, lab: &Lab, servers: usize) -> Result<()> {

@@ -50,6 +50,13 @@ impl Datapath {
         self.apply_all(Ok(step.into_iter().collect()))
     }
 
+    /// From now on the backend counts as having so many flows, until some begin or end. One that the tables do not have is
+    /// none.
+    pub fn set_load(&mut self, backend: &Backend, flows: u32) -> Result<(), DatapathError> {
+        let Some((number, _)) = self.registry.number(backend) else { return Ok(()) };
+        self.tables.loads.set(number.into(), flows, 0).map_err(table("write", map::LOADS))
+    }
+
     /// Whether some service lists the backend.
     #[must_use]
     pub fn knows(&self, backend: &Backend) -> bool {

@@ -6,6 +6,7 @@
 
 mod object;
 
+use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
@@ -66,6 +67,7 @@ pub struct Rehearsal {
     assured: Copied<HashMap<MapData, FlowKey, map::Flow>>,
     budgets: Copied<Array<MapData, Budget>>,
     new_flows: Copied<Array<MapData, Budget>>,
+    loads: Copied<Array<MapData, u32>>,
     turns: HashMap<MapData, Ip, u32>,
     drops: PerCpuArray<MapData, u64>,
     punts: PerCpuArray<MapData, u64>,
@@ -94,7 +96,7 @@ impl Copied<HashMap<MapData, FlowKey, map::Flow>> {
     }
 }
 
-impl Copied<Array<MapData, Budget>> {
+impl<T: Pod> Copied<Array<MapData, T>> {
     fn copy(&mut self, index: u32) -> Result<(), DatapathError> {
         let left = self.live.get(&index, 0).map_err(table("read", self.name))?;
         self.own.set(index, left, 0).map_err(table("write a copy of", self.name))
@@ -130,6 +132,7 @@ impl Rehearsal {
             assured: Copied::open(&pins, &mut programs, map::ASSURED)?,
             budgets: Copied::open(&pins, &mut programs, map::BUDGETS)?,
             new_flows: Copied::open(&pins, &mut programs, map::NEW_FLOWS)?,
+            loads: Copied::open(&pins, &mut programs, map::LOADS)?,
             turns: take(&mut programs, map::TURNS)?,
             drops: take(&mut programs, map::DROPS)?,
             punts: take(&mut programs, map::PUNTS)?,
@@ -153,11 +156,17 @@ impl Rehearsal {
     }
 
     /// Copies what the attached programs know of packets with these ends that come in at `ifindex`: their flow, those that
-    /// might have their ports, whose turn it is, and what is left of the sender's share of the slow path.
+    /// might have their ports, whose turn it is, how many flows each backend has, and what is left of the sender's share of the slow path.
     pub fn prepare(&mut self, ifindex: u32, sent: &Arrival) -> Result<(), DatapathError> {
-        let backends = self.live.service(sent.destination)?.map(|service| service.backends);
+        let backends =
+            self.live.service(sent.destination)?.map(|service| service.backends).unwrap_or_default();
         let own = self.live.instance_ip(sent.source)?.flatten();
-        for key in sent.kin(ifindex, own, &backends.unwrap_or_default()) {
+        for backend in &backends {
+            if let Some(number) = self.live.number_of(backend)? {
+                self.loads.copy(number)?;
+            }
+        }
+        for key in sent.kin(ifindex, own, &backends) {
             self.flows.copy(&key)?;
             self.assured.copy(&key)?;
         }
@@ -252,11 +261,12 @@ mod tests {
     use crate::datapath::OBJECT;
 
     /// The tables that it has for itself: all that programs write.
-    const OWN: [&str; 19] = [
+    const OWN: [&str; 20] = [
         map::FLOWS,
         map::ASSURED,
         map::NEW_FLOWS,
         map::HEALTH,
+        map::LOADS,
         map::SENDERS,
         map::FRAGMENTS,
         map::TURNS,

@@ -17,6 +17,7 @@ pub trait Backends {
     fn publish(&mut self, service: &Service) -> Result<(), PlaneError>;
     fn withdraw_service(&mut self, service_ip: IpAddr) -> Result<(), PlaneError>;
     fn set_aside(&mut self, backend: &Backend, aside: bool) -> Result<(), PlaneError>;
+    fn set_load(&mut self, backend: &Backend, flows: u32) -> Result<(), PlaneError>;
 }
 
 impl Backends for Datapath {
@@ -54,6 +55,10 @@ impl Backends for Datapath {
 
     fn set_aside(&mut self, backend: &Backend, aside: bool) -> Result<(), PlaneError> {
         Ok(self.set_aside(backend, aside)?)
+    }
+
+    fn set_load(&mut self, backend: &Backend, flows: u32) -> Result<(), PlaneError> {
+        Ok(self.set_load(backend, flows)?)
     }
 }
 
@@ -113,6 +118,16 @@ impl Backends for Plane {
             Self::Ebpf(datapath) => Ok(datapath.set_aside(backend, aside)?),
             Self::Userspace(datapath) => {
                 datapath.set_aside(backend, aside);
+                Ok(())
+            }
+        }
+    }
+
+    fn set_load(&mut self, backend: &Backend, flows: u32) -> Result<(), PlaneError> {
+        match self {
+            Self::Ebpf(datapath) => Ok(datapath.set_load(backend, flows)?),
+            Self::Userspace(datapath) => {
+                datapath.control().set_load(backend, flows);
                 Ok(())
             }
         }

@@ -212,6 +212,13 @@ impl Control {
         step.iter().for_each(|step| self.engine.tables_mut().apply(step));
     }
 
+    /// As [`crate::datapath::Datapath::set_load`].
+    pub fn set_load(&self, backend: &Backend, flows: u32) {
+        if let Some((number, _)) = self.registry.number(backend) {
+            self.engine.tables().set_load(number.into(), flows);
+        }
+    }
+
     pub fn set_path_mtu(&self, node: IpAddr, mtu: Option<u16>) {
         let mut tables = self.engine.tables_mut();
         tables.paths.set(node, mtu);

@@ -117,15 +117,21 @@ impl Forward<'_> {
         };
         let flows = &self.memory.flows;
         let other_state = flows.with(other, |entry| entry.state);
-        let next = flows.with(own, |entry| {
+        let closed = flows.with(own, |entry| {
+            let was_closed = entry.state == State::Closed as u8;
             let next = match other_state {
                 Some(other) => life::after(State::of(entry.state), flags, other == State::Closing as u8),
                 None => State::Closed,
             };
             entry.state = next as u8;
-            next
+            (next == State::Closed).then_some(was_closed)
         });
-        if next == Some(State::Closed) {
+        if let Some(was_closed) = closed.flatten() {
+            if !was_closed
+                && self.tables.backend(flow.backend).is_some_and(|row| row.generation == flow.generation)
+            {
+                self.tables.ended(flow.backend);
+            }
             flows.with(other, |entry| entry.state = State::Closed as u8);
             if flow.chosen != 0 {
                 self.memory.assured.remove(forward);

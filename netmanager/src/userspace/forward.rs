@@ -375,6 +375,7 @@ impl<'a> Forward<'a> {
             // Or another thread has begun the same flow a moment ago: what it chose counts.
             flows.insert_new(key, forward)
         };
+        self.tables.begun(number);
         if chosen {
             self.asked(number, backend.generation, protocol, key.destination_port);
         }

@@ -30,6 +30,8 @@ pub(super) struct Tables {
     backends: Vec<Backend>,
     /// How they do, as packets have noted it.
     health: Vec<Mutex<Health>>,
+    /// How many flows each has, as in [`map::LOADS`].
+    loads: Vec<AtomicU32>,
     hosts: HashMap<Ip, u32>,
     peers: HashMap<Peer, Ears>,
 }
@@ -84,6 +86,8 @@ impl Tables {
                     self.health.resize_with(place + 1, Mutex::default);
                 }
                 self.health[place] = Mutex::default();
+                self.loads.resize_with(self.health.len(), AtomicU32::default);
+                self.loads[place] = AtomicU32::default();
             }
             Step::SetBackend { number, generation, backend, aside } => {
                 let place = usize::from(*number);
@@ -131,6 +135,7 @@ impl Tables {
             services: self.services.iter().map(|(address, row)| (*address, service(row))).collect(),
             backends: self.backends.clone(),
             health: self.health.iter().map(|health| Mutex::new(*lock(health))).collect(),
+            loads: self.loads.iter().map(|load| load.load(Ordering::Relaxed).into()).collect(),
             hosts: self.hosts.clone(),
             peers: self.peers.iter().map(|(peer, of)| (*peer, ears(of))).collect(),
         }
@@ -188,6 +193,32 @@ impl Tables {
         self.health.get(usize::try_from(number).ok()?).map(|health| note(&mut lock(health)))
     }
 
+    /// How many flows a backend has.
+    fn load(&self, number: u32) -> u32 {
+        self.load_of(number).map_or(0, |load| load.load(Ordering::Relaxed))
+    }
+
+    fn load_of(&self, number: u32) -> Option<&AtomicU32> {
+        self.loads.get(usize::try_from(number).ok()?)
+    }
+
+    /// It has so many flows.
+    pub(super) fn set_load(&self, number: u32, flows: u32) {
+        if let Some(load) = self.load_of(number) {
+            load.store(flows, Ordering::Relaxed);
+        }
+    }
+
+    /// A flow to it has begun.
+    pub(super) fn begun(&self, number: u32) {
+        self.set_load(number, self.load(number).saturating_add(1));
+    }
+
+    /// A flow to it is over.
+    pub(super) fn ended(&self, number: u32) {
+        self.set_load(number, self.load(number).saturating_sub(1));
+    }
+
     /// The number of a backend, if some address leads to it.
     pub(super) fn number_of(&self, backend: &datapath::Backend) -> Option<u16> {
         let number = *self.hosts.get(&ip(backend.ns_ip.into()))?;
@@ -210,8 +241,15 @@ impl Tables {
         let policy = service.row.policy;
         let first = count == 1 || policy == Policy::Closest as u16;
         let turn = if first { 0 } else { service.turns.fetch_add(1, Ordering::Relaxed) };
-        let number =
-            service.row.backends[netmanager_common::flow::in_turn(service.row.first, turn, count)].into();
+        let in_turn = |step| {
+            let place = netmanager_common::flow::in_turn(service.row.first, turn.wrapping_add(step), count);
+            u32::from(service.row.backends[place])
+        };
+        let number = if policy == Policy::LeastConnections as u16 {
+            (0..count).map(in_turn).min_by_key(|number| self.load(*number)).unwrap_or_default()
+        } else {
+            in_turn(0)
+        };
         let backend = self.backend(number).filter(|backend| backend.in_use());
         let chosen = policy != Policy::Instance as u16;
         Some(backend.map(|backend| Chosen { number, backend, chosen }).ok_or(DropReason::TableChanged))

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use protocol::address::{CLOSEST6_FIRST, INSTANCE6_FIRST, ROUND_ROBIN6_FIRST};
+use protocol::balancing::Balancing;
 use protocol::net::{IpType, NetInstance, NetService, ServiceIp, TableInstance};
 
 use super::instance::Address;
@@ -235,6 +236,7 @@ fn entry(service_ips: &[ServiceIp], instance: &NetInstance, here: Option<&Addres
         ip_type: IpType::Instance,
         address: instance_ip.to_string(),
         address_v6: instance_ip_v6.clone(),
+        balancing: Balancing::default(),
     });
     Some(TableInstance {
         instance_number: instance.instance_number,

@@ -2,9 +2,11 @@
 
 use protocol::id::Id;
 use protocol::name::is_valid_part;
+use protocol::net::UpdateKind;
 use protocol::sla::Microservice;
 
 use super::failure::Failure;
+use super::instance::notify;
 use super::{Root, key};
 use crate::sla::Violation;
 use crate::store::{StoreError, Transaction};
@@ -95,13 +97,17 @@ impl Root {
                 let keeps_addresses = sla.addresses == Default::default() || sla.addresses == own.addresses;
                 stays("addresses", keeps_addresses);
                 if violations.is_empty() {
+                    let before = record.address.balancing;
                     record.describe(sla.clone());
-                    (transaction, Ok(()))
+                    let is_news = record.address.balancing != before;
+                    let told = |transaction| notify(record, -1, UpdateKind::Deployment, transaction);
+                    (if is_news { told(transaction) } else { transaction }, Ok(()))
                 } else {
                     (transaction, Err(Failure::Invalid(violations)))
                 }
             })
             .await?;
+        self.wake();
         changed.ok_or_else(|| Failure::no_service(id))?
     }
 }

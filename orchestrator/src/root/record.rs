@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use protocol::address::{CLOSEST6_FIRST, INSTANCE6_FIRST, ROUND_ROBIN6_FIRST};
+use protocol::balancing::Balancing;
 use protocol::id::Id;
 use protocol::link::LinkOffer;
 use protocol::name::{InvalidServiceName, ServiceName};
@@ -93,10 +94,13 @@ impl Record {
         let both = |ip_type, address, chosen_v6: Option<&str>, first| {
             let chosen_v6 = chosen_v6.and_then(|text| text.parse::<Ipv6Addr>().ok());
             let address_v6 = chosen_v6.unwrap_or_else(|| beside(address, first)).to_string();
-            ServiceIp { ip_type, address: address.to_string(), address_v6 }
+            let balancing = Balancing::default();
+            ServiceIp { ip_type, address: address.to_string(), address_v6, balancing }
         };
         let chosen = &sla.addresses;
+        let balancing = Balancing::of(&sla);
         let address = both(IpType::RoundRobin, address, chosen.rr_ip_v6.as_deref(), ROUND_ROBIN6_FIRST);
+        let address = ServiceIp { balancing, ..address };
         let closest = closest
             .map(|address| both(IpType::Closest, address, chosen.closest_ip_v6.as_deref(), CLOSEST6_FIRST));
         let sla = as_stored(sla, id);
@@ -132,6 +136,7 @@ impl Record {
         let addresses = std::mem::take(&mut self.service.sla.addresses);
         let sla = as_stored(sla, self.service.id);
         self.service.image.clone_from(&sla.code);
+        self.address.balancing = Balancing::of(&sla);
         self.service.sla = Microservice { addresses, ..sla };
     }
 

@@ -1,5 +1,6 @@
 //! The rules for one service.
 
+use protocol::balancing::{BALANCING, Balancing};
 use protocol::constraint::Constraint;
 use protocol::outage::{ON_DISCONNECT, Outage, RECONCILE};
 use serde_json::{Map, Value};
@@ -65,6 +66,9 @@ impl Check<'_> {
         self.volumes(service, path);
         if let Err(invalid) = Outage::read(service.get(ON_DISCONNECT), service.get(RECONCILE)) {
             self.wrong(&join(path, invalid.key), invalid.expected);
+        }
+        if let Err(invalid) = Balancing::read(service.get(BALANCING)) {
+            self.wrong(&join(path, BALANCING), invalid.to_string());
         }
     }
 

@@ -190,7 +190,7 @@ proptest! {
     #[test]
     fn what_passes_can_be_read(
         key in prop::sample::select(vec![
-            "memory", "vcpus", "cmd", "environment", "port", "state", "added_files", "one_shot", "privileged",
+            "memory", "vcpus", "cmd", "environment", "port", "state", "balancing", "added_files", "one_shot", "privileged",
             "addresses", "constraints", "volumes", "microserviceID", "code", "virtualization", "instances", "args",
         ]),
         value in any_json(),

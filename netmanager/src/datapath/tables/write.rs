@@ -19,6 +19,7 @@ impl Tables {
             Step::AddPeer(node) => written(self.peers.insert(peer(node), 1, 0), map::PEERS),
             Step::RemovePeer(node) => removed(self.peers.remove(&peer(node)), map::PEERS),
             Step::ClearHealth(number) => {
+                written(self.loads.set((*number).into(), 0, 0), map::LOADS)?;
                 written(self.health.set((*number).into(), Health::default(), 0), map::HEALTH)
             }
             &Step::SetBackend { number, generation, backend, aside } => {

@@ -49,8 +49,10 @@ memory is in MB. Further keys of a service:
   cmd          ["httpd", "-f"]: replaces the image's arguments
   environment  ["KEY=VALUE"]
   port         "8080:80/tcp;5353/udp": host port, container port, protocol
-  addresses    {"rr_ip": "10.30.30.30"}: a ServiceIP of your choice within 10.30.0.0/16; and with
-               {"closest_ip": "10.30.30.31"} one that leads to the closest instance
+  addresses    {"rr_ip": "10.30.30.30"}: a ServiceIP of your choice within 10.30.0.0/16, or the root's
+               --service-range; and with {"closest_ip": "10.30.30.31"} one that leads to the closest instance
+  balancing    "least_connections": new connections go where the fewest are open from the client's
+               node, instead of to each instance in turn
   constraints  [{"type": "direct", "cluster": "home", "node": "nuc-1"}]: where it may run
   on_disconnect  "keep", or "replace_after 2m": what is to become of instances whose worker or
                cluster is not heard of any more; without it they are replaced after a while
