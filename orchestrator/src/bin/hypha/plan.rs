@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use protocol::balancing::BALANCING;
 use protocol::id::Id;
+use protocol::outage::{ON_DISCONNECT, RECONCILE};
 use protocol::service::{CONTAINER, Service};
 use protocol::sla::{Application, Document, Microservice};
 use serde_json::Value;
@@ -104,7 +106,7 @@ pub(crate) fn plan(document: &Document, fleet: &Fleet) -> Result<Plan, Changed> 
 }
 
 /// The fields in which two definitions differ: `code "nginx:1" -> "nginx:2"`. A field that is left out is its default;
-/// an address that is left out is any address; a key of nobody's is compared if both have it.
+/// an address that is left out is any address; a key that is neither Oakestra's nor ours is compared if both have it.
 fn differences(wanted: &Microservice, there: &Microservice) -> Vec<String> {
     let (wanted_fields, there_fields) = (normal(wanted, there), normal(there, there));
     let (Value::Object(wanted_fields), Value::Object(there_fields)) = (wanted_fields, there_fields) else {
@@ -123,6 +125,12 @@ fn normal(service: &Microservice, there: &Microservice) -> Value {
     let mut normal = service.clone();
     normal.microservice_id = String::new();
     normal.extra.remove("instances");
+    for (ours, default) in [(ON_DISCONNECT, ""), (RECONCILE, "newest"), (BALANCING, "round_robin")] {
+        let value = normal.extra.entry(ours).or_insert(Value::Null);
+        if value == default {
+            *value = Value::Null;
+        }
+    }
     if normal.virtualization == "container" {
         normal.virtualization = CONTAINER.to_owned();
     }
@@ -211,5 +219,16 @@ mod tests {
             panic!("taken for the same")
         };
         assert_eq!(changed[0].0, "hello/web");
+    }
+
+    #[test]
+    fn a_key_of_ours_that_only_one_of_them_has_is_a_difference_and_its_default_is_none() {
+        for (value, changes) in [("least_connections", 1), ("round_robin", 0)] {
+            let mut web = service("web");
+            web["balancing"] = json!(value);
+            let changed = plan(&file("hello", &[web]), &fleet())
+                .map_or_else(|Changed { changed }| changed.len(), |_| 0);
+            assert_eq!(changed, changes, "{value}");
+        }
     }
 }

@@ -83,7 +83,9 @@ fn goals(manifest: &Manifest, fleet: &Fleet) -> Result<Vec<Goal>, Failure> {
         return Ok(goals);
     }
     let failure = Failure::new(Exit::Failed, format!("the root did not take {}", refused.join(", ")));
-    Err(failure.hint("is a chosen address (rr_ip) in use or outside 10.30.0.0/16?  hypha get services"))
+    Err(failure.hint(
+        "is a chosen address (rr_ip) in use or outside the root's --service-range?  hypha get services",
+    ))
 }
 
 /// How many instances of a service there are.
