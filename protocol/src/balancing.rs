@@ -1,7 +1,7 @@
 //! How a service's round robin address spreads connections: a key of Hypha's in its description, and in tables beside the
 //! address. Others keep it and take turns.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::sla::Microservice;
@@ -10,15 +10,21 @@ use crate::sla::Microservice;
 pub const BALANCING: &str = "balancing";
 
 /// To which instance a new connection goes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Balancing {
+    /// To each in turn. Also what is read of anything that is not known: it is of a later version.
+    #[default]
+    RoundRobin,
     /// To the one to which the fewest are open from the client's node.
     LeastConnections,
-    /// To each in turn. Also what is meant by words that are not known: of a later version.
-    #[default]
-    #[serde(other)]
-    RoundRobin,
+}
+
+impl<'de> Deserialize<'de> for Balancing {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        Ok(Self::read(Some(&value)).unwrap_or_default())
+    }
 }
 
 /// The key has another value.
@@ -75,14 +81,15 @@ mod tests {
 
     #[test]
     fn an_address_says_only_what_is_not_oakestras_and_takes_what_it_does_not_know_for_turns() {
-        let address = |balancing| json!({"IpType": "RR", "Address": "10.30.0.1", "Address_v6": "", "balancing": balancing});
+        let address = |balancing: serde_json::Value| json!({"IpType": "RR", "Address": "10.30.0.1", "Address_v6": "", "balancing": balancing});
         let of = |value| serde_json::from_value::<ServiceIp>(value).unwrap();
-        let (least, unknown) = (of(address("least_connections")), of(address("of_next_year")));
-        assert_eq!(
-            (least.balancing, unknown.balancing),
-            (Balancing::LeastConnections, Balancing::RoundRobin)
-        );
-        assert_eq!(serde_json::to_value(least).unwrap(), address("least_connections"));
-        assert!(serde_json::to_value(unknown).unwrap().get("balancing").is_none());
+        let least = of(address(json!("least_connections")));
+        assert_eq!(least.balancing, Balancing::LeastConnections);
+        assert_eq!(serde_json::to_value(least).unwrap(), address(json!("least_connections")));
+        for unknown in [json!("of_next_year"), json!(1), json!({ "by": "latency" }), json!(null)] {
+            let unknown = of(address(unknown));
+            assert_eq!(unknown.balancing, Balancing::RoundRobin);
+            assert!(serde_json::to_value(unknown).unwrap().get("balancing").is_none());
+        }
     }
 }
