@@ -8,8 +8,8 @@ use crate::wire::{Be16, Ip, Ip4};
 
 /// The node itself: one [`Node`] at index 0. User writes; both programs read.
 pub const NODE: &str = "NODE";
-/// Which addresses are whose: one [`Plan`](crate::plan::Plan) at index 0. User writes, before a program is attached; both
-/// programs read.
+/// Which addresses are whose: one [`Plan`](crate::plan::Plan) at index 0. User writes, before a program is attached, and while no
+/// container is if the root has other addresses; both programs read.
 pub const PLAN: &str = "PLAN";
 /// Containers of this node by NsIP, one entry for each: [`Ip`] to [`Endpoint`]. User writes; both programs read. A
 /// missing entry: the container is not here.
@@ -38,8 +38,8 @@ pub const NEW_FLOWS: &str = "NEW_FLOWS";
 /// [`Health`](crate::health::Health) by the number of a backend. Both programs write; user reads, and clears it before the
 /// number is used.
 pub const HEALTH: &str = "HEALTH";
-/// How many flows a backend has that containers of this node have begun, by its number, for [`Policy::LeastConnections`]. Both
-/// programs count; user counts anew from time to time, and clears it before the number is used.
+/// How many flows of this node's containers a backend has for which it was chosen among several, by its number, for
+/// [`Policy::LeastConnections`]. Both programs count; user counts anew from time to time, and clears it before the number is used.
 pub const LOADS: &str = "LOADS";
 /// Whose turn it is: service address to the number of connections begun so far. User makes and removes the entry
 /// together with the service's; container counts.

@@ -200,8 +200,8 @@ fn end(scratch: &Scratch, flow: &mut Flow, flags: u32, arriving: bool) {
 /// It need not be kept any longer, nor counted if it has not been over before.
 #[inline(always)]
 fn forget(scratch: &Scratch, flow: &Flow, was_closed: bool) {
-    if !was_closed && backend_of(flow).is_some() {
-        load::ended(flow.backend);
+    if !was_closed {
+        load::ended(flow);
     }
     if flow.chosen != 0 {
         ASSURED.remove(&scratch.forward).ok();

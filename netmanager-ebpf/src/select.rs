@@ -6,7 +6,7 @@ use netmanager_common::event::DropReason;
 use netmanager_common::flow;
 use netmanager_common::header::Header;
 use netmanager_common::life::{self, State};
-use netmanager_common::map::{Backend, Flow, MAX_BACKENDS_PER_SERVICE, Policy};
+use netmanager_common::map::{Backend, Flow, Policy};
 use netmanager_common::packet::Packet;
 use netmanager_common::wire::{self, Ip};
 
@@ -102,16 +102,22 @@ pub(crate) fn begin(
     tcp_flags: u8,
 ) -> Result<Choice, DropReason> {
     // One after the other and not from within each other, for the sake of the stack.
-    if count::result(recall_or_allow(slot, replaces.into(), tcp_flags.into()))? != RECALLED {
+    let known = count::result(recall_or_allow(slot, replaces.into(), tcp_flags.into()))?;
+    if known != RECALLED {
         count::result(choose_backend())?;
+        let replaces = replaces || known == OUTDATED;
         count::result(enter_flow(slot, replaces.into(), tcp_flags.into()))?;
     }
     // SAFETY: as in `lookup`.
     unsafe { FLOWS.get(&scratch.forward) }.and_then(Choice::of).ok_or(DropReason::TableChanged)
 }
 
-/// Of [`recall_or_allow`]: there is an entry again, and nothing to be chosen.
+/// Of [`recall_or_allow`]: there is no entry.
+const UNKNOWN: i32 = 0;
+/// There is an entry again, and nothing to be chosen.
 const RECALLED: i32 = 1;
+/// There is an entry again, whose backend has gone.
+const OUTDATED: i32 = 2;
 
 /// Whether the flow whose forward key is in the scratch memory goes on, or may begin. Exported. What it gives is an end of
 /// [`count`].
@@ -120,21 +126,23 @@ const RECALLED: i32 = 1;
 #[inline(never)]
 extern "C" fn recall_or_allow(slot: u32, replaces: u32, tcp_flags: u32) -> i32 {
     let known = maps::scratch().and_then(|scratch| recall(scratch, slot, replaces != 0, tcp_flags as u8));
-    count::end(known.map(|known| if known { RECALLED } else { 0 }))
+    count::end(known)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a protocol is one byte")]
 #[inline(always)]
-fn recall(scratch: &mut Scratch, slot: u32, replaces: bool, tcp_flags: u8) -> Result<bool, DropReason> {
+fn recall(scratch: &mut Scratch, slot: u32, replaces: bool, tcp_flags: u8) -> Result<i32, DropReason> {
+    let mut known = UNKNOWN;
     if !replaces && tcp_flags & wire::TCP_SYN == 0 && follow::recall_sent(scratch) {
         if Choice::of(&scratch.flow).is_some() {
-            return Ok(true);
+            return Ok(RECALLED);
         }
         if !life::is_first(scratch.forward.protocol as u8, tcp_flags) {
             return Err(DropReason::BackendGone);
         }
+        known = OUTDATED;
     }
-    if follow::may_begin(slot) { Ok(false) } else { Err(DropReason::TooManyFlows) }
+    if follow::may_begin(slot) { Ok(known) } else { Err(DropReason::TooManyFlows) }
 }
 
 /// Chooses a backend for the flow whose forward key is in the scratch memory, and notes it in `flow` there. Exported. What it
@@ -206,12 +214,16 @@ fn enter(scratch: &mut Scratch, slot: u32, replaces: bool, tcp_flags: u8) -> Res
         return Err(DropReason::KernelRefused);
     }
     flow.source = instance_ip;
-    let mode = if replaces { BPF_ANY } else { BPF_NOEXIST };
-    // Or another CPU has begun the same flow a moment ago: what it chose counts.
-    if FLOWS.insert(&*key, &*flow, u64::from(mode)).is_err() && replaces {
-        return Err(DropReason::KernelRefused);
+    if replaces {
+        load::replaced(key);
     }
-    load::begun(flow.backend);
+    let mode = if replaces { BPF_ANY } else { BPF_NOEXIST };
+    match FLOWS.insert(&*key, &*flow, u64::from(mode)) {
+        Ok(()) => load::begun(flow),
+        Err(_) if replaces => return Err(DropReason::KernelRefused),
+        // Another CPU has begun the same flow a moment ago: what it chose counts.
+        Err(_) => {}
+    }
     if flow.chosen != 0 {
         health::asked(flow.backend, flow.generation, protocol, key.destination_port);
     }
@@ -247,7 +259,7 @@ fn choose(service_ip: &Ip, ns_ip: &Ip) -> Result<Chosen, DropReason> {
     // SAFETY: as above.
     let first = unsafe { core::ptr::read_volatile(&raw const service.first) };
     let place = if count > 1 && policy == Policy::LeastConnections as u16 {
-        load::fewest(service, first.into(), turn, count) as usize % MAX_BACKENDS_PER_SERVICE
+        load::fewest(service, first, turn, count)
     } else {
         flow::in_turn(first, turn, count)
     };

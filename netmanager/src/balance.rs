@@ -21,8 +21,6 @@ use crate::table::Entry;
 const LOOK: Duration = Duration::from_secs(5);
 /// How old a measurement may be, and the pause between two probes of a node.
 const FRESH: Duration = Duration::from_secs(30);
-/// How often connections are counted anew, while there is a choice by their number.
-const COUNT: Duration = Duration::from_secs(5);
 
 /// What is behind each address, and how its backends do.
 #[derive(Debug, Default)]
@@ -37,8 +35,8 @@ pub struct Balance {
     looked: Option<Instant>,
     /// When the nodes behind closest addresses were probed last.
     probed: BTreeMap<IpAddr, Instant>,
-    /// When connections were counted last.
-    counted: Option<Instant>,
+    /// When connections are counted next.
+    count_due: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -171,7 +169,7 @@ impl Balance {
     pub fn deadline(&self) -> Option<Instant> {
         let look = self.has_choice_of_distance().then_some(self.looked).flatten().map(|looked| looked + LOOK);
         let is_by_load = self.services.values().any(Behind::is_choice_of_load);
-        let count = is_by_load.then_some(self.counted).flatten().map(|counted| counted + COUNT);
+        let count = is_by_load.then_some(self.count_due).flatten();
         [self.health.deadline(), look, count].into_iter().flatten().min()
     }
 
@@ -184,25 +182,27 @@ impl Balance {
             self.looked = Some(now);
             self.look(datapath, slow_path, now);
         }
-        if self.counted.is_none_or(|counted| counted + COUNT <= now) {
-            self.counted = Some(now);
-            self.count(datapath);
+        if self.count_due.is_none_or(|due| due <= now) {
+            self.count_due = Some(now + self.count(datapath));
         }
     }
 
-    /// Counts the connections to those of whom the one with the fewest is chosen.
-    fn count(&self, datapath: &mut impl Backends) {
+    /// Counts the connections to those of whom the one with the fewest is chosen. Gives the pause until the next time.
+    fn count(&self, datapath: &mut impl Backends) -> Duration {
         let by_load = self.services.values().filter(|behind| behind.is_choice_of_load());
         let backends: BTreeSet<_> = by_load.flat_map(|behind| behind.backends.iter().copied()).collect();
         if backends.is_empty() {
-            return;
+            return load::pause(0);
         }
         let counted = datapath.flows().and_then(|flows| {
-            load::count(&flows, backends).try_for_each(|(backend, count)| datapath.set_load(&backend, count))
+            let counts = load::count(&flows, &datapath.endpoints()?, backends);
+            counts.iter().try_for_each(|(backend, count)| datapath.set_load(backend, *count))?;
+            Ok(load::pause(flows.len()))
         });
-        if let Err(error) = counted {
+        counted.unwrap_or_else(|error| {
             tracing::warn!(error = chain(&error), "connections are not counted");
-        }
+            load::pause(0)
+        })
     }
 
     fn has_choice_of_distance(&self) -> bool {

@@ -87,7 +87,10 @@ impl Plane for Control {
 
 fn in_kernel() -> Bed {
     let mut bed = Bed::new();
-    bed.within(|datapath| datapath.publish(&service()));
+    bed.within(|datapath| {
+        datapath.publish(&own())?;
+        datapath.publish(&service())
+    });
     bed
 }
 
@@ -96,11 +99,25 @@ fn in_process() -> Control {
     control.set_node(NODE, LOOPBACK).unwrap();
     let client: &Endpoint = &CLIENT;
     control.attach_endpoint(client).unwrap();
+    control.publish(&own()).unwrap();
     control.publish(&service()).unwrap();
     control
 }
 
+/// The address of the first instance alone.
+fn own() -> Service {
+    let instance = instances()[0];
+    let service_ip = instance.instance_ip.into();
+    Service { service_ip, policy: Policy::Instance, backends: vec![instance], resting: Vec::new() }
+}
+
 fn all_get_as_many_and_who_has_lost_some_gets_the_next(plane: &mut impl Plane) {
+    // To the address of one: as answers to a client that is an instance itself, they are no load.
+    for port in 40_000..40_009 {
+        let ports = (port, SERVER_PORT);
+        let packet = Packet { ports, ..Packet::new(TcpSyn, CLIENT.ns_ip, instances()[0].instance_ip) };
+        plane.sends(packet.sent_by(&CLIENT));
+    }
     let mut with = BTreeMap::new();
     for port in 41_000..41_030 {
         with.insert(port, plane.open(port));
@@ -143,6 +160,7 @@ fn in_user_space_all_get_as_many_and_who_has_lost_some_gets_the_next() {
 #[test]
 fn a_number_that_is_used_again_begins_without_connections() {
     let mut bed = in_kernel();
+    bed.within(|datapath| datapath.withdraw_service(own().service_ip));
     bed.set_load(&instances()[0], 100);
     bed.within(|datapath| datapath.publish(&Service { backends: instances()[1..].to_vec(), ..service() }));
     bed.within(|datapath| datapath.publish(&service()));

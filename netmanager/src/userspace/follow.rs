@@ -127,10 +127,8 @@ impl Forward<'_> {
             (next == State::Closed).then_some(was_closed)
         });
         if let Some(was_closed) = closed.flatten() {
-            if !was_closed
-                && self.tables.backend(flow.backend).is_some_and(|row| row.generation == flow.generation)
-            {
-                self.tables.ended(flow.backend);
+            if !was_closed {
+                self.tables.ended(flow);
             }
             flows.with(other, |entry| entry.state = State::Closed as u8);
             if flow.chosen != 0 {

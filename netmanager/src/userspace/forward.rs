@@ -309,7 +309,7 @@ impl<'a> Forward<'a> {
         &self,
         key: FlowKey,
         slot: u32,
-        replaces: bool,
+        mut replaces: bool,
         tcp_flags: u8,
     ) -> Result<Choice<'a>, DropReason> {
         let protocol = u8::try_from(key.protocol).unwrap_or_default();
@@ -320,7 +320,7 @@ impl<'a> Forward<'a> {
             match self.choice(&remembered) {
                 Some(choice) => return Ok(choice),
                 None if !life::is_first(protocol, tcp_flags) => return Err(DropReason::BackendGone),
-                None => {}
+                None => replaces = true,
             }
         }
         if !self.memory.counts.may_begin(slot, self.now.0) {
@@ -369,13 +369,18 @@ impl<'a> Forward<'a> {
         // First the entry for the answers: once a packet is on its way, its answer must be understood.
         flows.insert(reply, arrival);
         let flow = if replaces {
+            if let Some(before) = flows.get(&key).filter(|before| before.state != State::Closed as u8) {
+                self.tables.ended(&before);
+            }
             flows.insert(key, forward);
             forward
         } else {
             // Or another thread has begun the same flow a moment ago: what it chose counts.
             flows.insert_new(key, forward)
         };
-        self.tables.begun(number);
+        if flow == forward {
+            self.tables.begun(&flow);
+        }
         if chosen {
             self.asked(number, backend.generation, protocol, key.destination_port);
         }

@@ -209,14 +209,23 @@ impl Tables {
         }
     }
 
-    /// A flow to it has begun.
-    pub(super) fn begun(&self, number: u32) {
-        self.set_load(number, self.load(number).saturating_add(1));
+    /// A flow has begun.
+    pub(super) fn begun(&self, flow: &map::Flow) {
+        self.change_load(flow, |open| open.saturating_add(1));
     }
 
-    /// A flow to it is over.
-    pub(super) fn ended(&self, number: u32) {
-        self.set_load(number, self.load(number).saturating_sub(1));
+    /// A flow is over.
+    pub(super) fn ended(&self, flow: &map::Flow) {
+        self.change_load(flow, |open| open.saturating_sub(1));
+    }
+
+    /// Of those that an instance was chosen for: what goes to an instance's own address is mostly its clients' answers.
+    fn change_load(&self, flow: &map::Flow, change: impl Fn(u32) -> u32) {
+        let lives = self.backend(flow.backend).is_some_and(|backend| backend.generation == flow.generation);
+        if let Some(load) = self.load_of(flow.backend).filter(|_| lives && flow.chosen != 0) {
+            let changed = load.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| Some(change(open)));
+            changed.ok();
+        }
     }
 
     /// The number of a backend, if some address leads to it.
