@@ -156,10 +156,7 @@ impl Plane {
     pub fn set_plan(&mut self, plan: Plan) -> Result<(), PlaneError> {
         match self {
             Self::Ebpf(datapath) => Ok(datapath.set_plan(plan)?),
-            Self::Userspace(datapath) => {
-                datapath.control().set_plan(plan);
-                Ok(())
-            }
+            Self::Userspace(datapath) => datapath.set_plan(plan),
         }
     }
 

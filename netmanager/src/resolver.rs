@@ -116,6 +116,13 @@ impl Resolver {
         self.plan = plan;
     }
 
+    /// Forgets all that is known, which was of another plan, and what was asked.
+    pub fn begin_anew(&mut self, plan: Plan) {
+        let links = std::mem::take(&mut self.links);
+        let pending = Pending::begin_anew(&self.pending);
+        *self = Self { plan, links, pending, ..Self::default() };
+    }
+
     /// What an earlier run has published and the data plane still holds. It stays until an answer replaces it.
     pub fn adopt(&mut self, address: IpAddr, entry: Entry, now: Instant) {
         let expires = entry.is_empty().then_some(now);

@@ -120,11 +120,12 @@ impl Trial {
         let links = Links::open().map_err(SelfTestError::Links)?;
         let ends = (frames::NODE, frames::PEER, frames::PEER_MAC);
         let (uplink, tap_mac) = links.lead_to(UPLINK, ends).await.map_err(SelfTestError::Links)?;
-        let wiring = OwnWiring::new(frames::NS_IP, None, MTU, Plan::default().services());
+        let wiring = OwnWiring::new(frames::NS_IP, None, MTU, Plan::default().service_network());
         let connected = links.connect_itself(&wiring).await.map_err(SelfTestError::Links)?;
         let Connected { ifindex, .. } = connected;
         let near = if_nametoindex(OWN_LINK).map_err(|errno| bed("look for a link")(errno.into()))?;
-        let client = ContainerSocket::open(near).map_err(bed("open a packet socket"))?;
+        let client =
+            ContainerSocket::open(near, &Plan::default().into()).map_err(bed("open a packet socket"))?;
 
         let options = Options { pin_dir: pins.to_owned(), tunnel_port: TUNNEL_PORT, plan: Plan::default() };
         let mut datapath = Datapath::open(options).map_err(SelfTestError::Datapath)?;

@@ -69,7 +69,7 @@ use crate::plane::PlaneError;
 /// When they are not.
 pub fn try_to_open() -> Result<(), PlaneError> {
     const LOOPBACK: u32 = 1;
-    ContainerSocket::open(LOOPBACK)
+    ContainerSocket::open(LOOPBACK, &Plan::default().into())
         .map(drop)
         .map_err(|source| PlaneError::PacketSocket { ifindex: LOOPBACK, source })
 }
@@ -103,6 +103,19 @@ impl Datapath {
     #[must_use]
     pub fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// As [`crate::datapath::Datapath::set_plan`].
+    ///
+    /// # Errors
+    /// When the kernel refuses a socket's filter or the guard's rules.
+    pub fn set_plan(&mut self, plan: Plan) -> Result<(), PlaneError> {
+        self.control.set_plan(plan);
+        for (ifindex, socket) in &self.control.engine().sockets().containers {
+            let failed = |source| PlaneError::PacketSocket { ifindex: *ifindex, source };
+            socket.set_ranges(&plan.into()).map_err(failed)?;
+        }
+        self.guard()
     }
 
     /// As [`crate::datapath::Datapath::set_node`].
@@ -185,7 +198,7 @@ impl Datapath {
         self.guard()?;
         if !self.control.engine().sockets().containers.contains_key(&ifindex) {
             let failed = |source| PlaneError::PacketSocket { ifindex, source };
-            let socket = Arc::new(ContainerSocket::open(ifindex).map_err(failed)?);
+            let socket = Arc::new(ContainerSocket::open(ifindex, &self.control.ranges()).map_err(failed)?);
             self.control.engine().sockets_mut().containers.insert(ifindex, Arc::clone(&socket));
             self.workers.serve(ifindex, std::os::fd::AsFd::as_fd(&*socket)).map_err(failed)?;
         }
@@ -276,6 +289,7 @@ impl Datapath {
             uplinks: &self.control.uplinks(),
             addresses: self.control.node().map(|node| node.addresses).unwrap_or_default(),
             tunnel_port: self.control.tunnel_port(),
+            ranges: self.control.ranges(),
             others: &self.control.other_tunnels(),
         };
         rules.apply().map_err(|source| PlaneError::Guard { source })

@@ -213,6 +213,15 @@ impl Plan {
         self.services
     }
 
+    /// The network that the ServiceIPs are: its first address and the length of its prefix.
+    #[must_use]
+    pub const fn service_network(&self) -> (Ipv4Addr, u8) {
+        // One network, as `new` has seen.
+        let differ = self.services.first.to_bits() ^ self.services.last.to_bits();
+        #[allow(clippy::cast_possible_truncation, reason = "at most 32")]
+        (self.services.first, differ.leading_zeros() as u8)
+    }
+
     /// Whether this is the plan of Oakestra's, which goes without saying.
     #[must_use]
     pub fn is_oakestras(&self) -> bool {
@@ -307,6 +316,7 @@ mod tests {
     fn oakestras_plan_tells_containers_from_services() {
         let plan = Plan::default();
         assert_eq!(Plan::new(plan.containers(), plan.services()), Ok(plan));
+        assert_eq!(plan.service_network(), ([10, 30, 0, 0].into(), 16));
         for (address, service, container) in [
             ("10.30.0.0", true, false),
             ("10.30.255.255", true, false),

@@ -27,6 +27,22 @@ impl Ranges {
     }
 }
 
+impl Ranges {
+    /// The first and the last IPv4 address of containers.
+    pub(crate) fn containers(&self) -> [Ipv4Addr; 2] {
+        ends(&self.0.containers)
+    }
+
+    /// The first and the last IPv4 address of services.
+    pub(crate) fn services(&self) -> [Ipv4Addr; 2] {
+        ends(&self.0.services)
+    }
+}
+
+fn ends(range: &plan::Range) -> [Ipv4Addr; 2] {
+    [range.first.into(), range.first.saturating_add(range.span).into()]
+}
+
 impl From<Plan> for Ranges {
     fn from(plan: Plan) -> Self {
         let range = |range: protocol::plan::Range| {
@@ -41,7 +57,6 @@ impl Datapath {
     /// From now on addresses are told apart by this plan. Only while no container is attached: theirs are of the plan
     /// before.
     pub fn set_plan(&mut self, plan: Plan) -> Result<(), DatapathError> {
-        self.options.plan = plan;
         self.tables.set_plan(plan)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  processes   hynode0  NsIP/32 ======= hynode1  [from_container]
-//!              10.30.0.0/16 and fdff::/16 via the next hop, which nobody is
+//!              services (10.30.0.0/16, fdff::/16) via the next hop, which nobody is
 //! ```
 //!
 //! As with containers, all hangs on the pair: it goes with one end. The routes have a metric, so that whoever has a
@@ -15,7 +15,6 @@ use netlink_packet_route::address::AddressScope;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use protocol::address::{SERVICE6_NETWORK, SERVICE6_PREFIX};
-use protocol::plan::Range;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use super::pair::{Connected, End, peer};
@@ -134,12 +133,15 @@ impl Links {
         }
     }
 
-    async fn has_service_route(&self, own: IpAddr, ifindex: u32, services: Range) -> Result<bool, NetError> {
+    async fn has_service_route(
+        &self,
+        own: IpAddr,
+        ifindex: u32,
+        services: (Ipv4Addr, u8),
+    ) -> Result<bool, NetError> {
         let failed = |source: rtnetlink::Error| NetError::new("list the routes", source.into());
         let (wanted, like) = match own {
-            IpAddr::V4(_) => {
-                (RouteAddress::Inet(services.first()), RouteMessageBuilder::<Ipv4Addr>::new().build())
-            }
+            IpAddr::V4(_) => (RouteAddress::Inet(services.0), RouteMessageBuilder::<Ipv4Addr>::new().build()),
             IpAddr::V6(_) => {
                 (RouteAddress::Inet6(SERVICE6_NETWORK), RouteMessageBuilder::<Ipv6Addr>::new().build())
             }
@@ -169,23 +171,22 @@ impl OwnWiring {
 
 impl End<'_> {
     /// Gives this end its address, and leads what goes to services of its family through it.
-    async fn serve(&self, own: IpAddr, services: Range) -> Result<(), NetError> {
+    async fn serve(&self, own: IpAddr, services: (Ipv4Addr, u8)) -> Result<(), NetError> {
         let hop = next_hop(own);
         self.address(own).await?;
         self.other(hop, own).await?;
         let what = match own {
-            IpAddr::V4(_) => services.to_string(),
+            IpAddr::V4(_) => format!("{}/{}", services.0, services.1),
             IpAddr::V6(_) => format!("{SERVICE6_NETWORK}/{SERVICE6_PREFIX}"),
         };
         self.route(&format!("{what} via {hop}"), to_services(self.ifindex, hop, own, services)).await
     }
 }
 
-fn to_services(ifindex: u32, hop: IpAddr, own: IpAddr, services: Range) -> RouteMessage {
+fn to_services(ifindex: u32, hop: IpAddr, own: IpAddr, services: (Ipv4Addr, u8)) -> RouteMessage {
     let mut route = match hop {
         IpAddr::V4(hop) => RouteMessageBuilder::<Ipv4Addr>::new()
-            // Of a plan: one network.
-            .destination_prefix(services.first(), services.prefix().unwrap_or(32))
+            .destination_prefix(services.0, services.1)
             .output_interface(ifindex)
             .priority(METRIC)
             .gateway(hop)

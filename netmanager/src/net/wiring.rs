@@ -4,7 +4,6 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use protocol::name::InstanceName;
-use protocol::plan::Range;
 
 use crate::hash::fnv1a;
 
@@ -100,14 +99,14 @@ pub struct OwnWiring {
     pub gateway_mac: [u8; 6],
     /// Of both ends, as of containers' links.
     pub mtu: u16,
-    /// The services' IPv4 network, which is reached there.
-    pub services: Range,
+    /// The services' IPv4 network, which is reached there: its first address and the length of its prefix.
+    pub services: (Ipv4Addr, u8),
 }
 
 impl OwnWiring {
     /// On a link that is too small for IPv6, `ns_ip6` is left out.
     #[must_use]
-    pub fn new(ns_ip: Ipv4Addr, ns_ip6: Option<Ipv6Addr>, mtu: u16, services: Range) -> Self {
+    pub fn new(ns_ip: Ipv4Addr, ns_ip6: Option<Ipv6Addr>, mtu: u16, services: (Ipv4Addr, u8)) -> Self {
         let (mac, gateway_mac) = macs(ns_ip);
         Self { ns_ip, ns_ip6: ns_ip6.filter(|_| mtu >= MTU6_MIN), mac, gateway_mac, mtu, services }
     }

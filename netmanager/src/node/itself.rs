@@ -86,7 +86,7 @@ impl Node {
     }
 
     fn own_wiring(&self, ns_ip: Ipv4Addr, ns_ip6: Option<Ipv6Addr>) -> Result<OwnWiring, PlaneError> {
-        Ok(OwnWiring::new(ns_ip, ns_ip6, self.inner_mtu()?, self.state.plan.services()))
+        Ok(OwnWiring::new(ns_ip, ns_ip6, self.inner_mtu()?, self.state.plan.service_network()))
     }
 
     /// Puts right what somebody has changed of the link, its addresses and its routes.

@@ -169,9 +169,14 @@ impl Node {
             if let Err(error) = self.links.disconnect_itself().await {
                 tracing::warn!(error = chain(&error), "the link of the node itself is not taken away");
             }
+            // Whatever was known has addresses that mean something else now.
+            for service in self.datapath.services()? {
+                self.balance.withdraw(&mut self.datapath, service.service_ip)?;
+            }
             self.datapath.set_plan(plan)?;
-            self.resolver.set_plan(plan);
+            self.resolver.begin_anew(plan);
             self.state.plan = plan;
+            self.save_tables();
         }
         Ok(())
     }

@@ -67,6 +67,11 @@ impl Pending {
         self.connected
     }
 
+    /// Without a question, on the session of `before`.
+    pub(super) fn begin_anew(before: &Self) -> Self {
+        Self { connected: before.connected, ..Self::default() }
+    }
+
     /// Asks, or notes that what is asked already must be asked once more.
     pub(super) fn ask(&mut self, key: Key, now: Instant) -> Option<TableQuery> {
         if let Some(question) = self.questions.get_mut(&key) {

@@ -12,7 +12,7 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Stdio};
 
-use crate::datapath::{Addresses, Endpoint, gateway_of};
+use crate::datapath::{Addresses, Endpoint, Ranges, gateway_of};
 use crate::net::{LINK_PREFIX, OWN_LINK, OWN_LINK_PEER};
 
 /// The table's name; its family is `inet`.
@@ -28,6 +28,8 @@ pub(super) struct Rules<'a> {
     /// Of this node's end of the tunnel.
     pub(super) addresses: Addresses,
     pub(super) tunnel_port: u16,
+    /// Which addresses are the overlay's.
+    pub(super) ranges: Ranges,
     /// Tunnels of other nodes at other ports.
     pub(super) others: &'a BTreeSet<SocketAddr>,
 }
@@ -117,6 +119,8 @@ impl Rules<'_> {
             let family = if address.is_ipv4() { "ip" } else { "ip6" };
             let _ok = write!(elsewhere, "\n    {family} daddr {address} udp dport {tunnel_port} drop");
         }
+        let [containers, services] =
+            [self.ranges.containers(), self.ranges.services()].map(|[first, last]| format!("{first}-{last}"));
         let _ok = write!(
             text,
             "  chain of_link {{
@@ -124,8 +128,8 @@ impl Rules<'_> {
     drop
   }}
   chain from_container {{
-    ip daddr 10.30.0.0/16 drop
-    ip daddr 10.18.0.0-10.29.255.255 ip daddr != @gateways drop
+    ip daddr {services} drop
+    ip daddr {containers} ip daddr != @gateways drop
     ip6 daddr fdff::/16 drop
     ip6 daddr fc00::/8 ip6 daddr != @gateways6 drop
     ip daddr 127.0.0.0/8 drop
@@ -188,6 +192,8 @@ mod tests {
     use std::collections::BTreeSet;
     use std::net::IpAddr;
 
+    use protocol::plan::Plan;
+
     use super::Rules;
     use crate::datapath::{Addresses, Endpoint};
 
@@ -210,6 +216,9 @@ mod tests {
             uplinks: &[3, 5],
             addresses: Addresses::from(IpAddr::from([192, 0, 2, 1])),
             tunnel_port: 50103,
+            ranges: Plan::new("172.20.0.0/14".parse().unwrap(), "172.24.0.0/16".parse().unwrap())
+                .unwrap()
+                .into(),
             others: &others,
         };
         let text = rules.text();
@@ -219,6 +228,8 @@ mod tests {
             "elements = { 192.0.2.9 . 40000 }",
             "elements = { 2001:db8::2 . 4 }",
             "udp dport 50103 drop",
+            "ip daddr 172.24.0.0-172.24.255.255 drop",
+            "ip daddr 172.20.0.0-172.23.255.255 ip daddr != @gateways drop",
             "iif { 3, 5 } goto bare",
             "ip daddr 192.0.2.1 udp dport 50103 drop",
             "set containers { type ipv4_addr; elements = { 10.18.0.66, 10.18.0.126 }; }",

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Mutex;
 
@@ -15,6 +15,7 @@ use nix::sys::socket::{
 };
 
 use super::flows::lock;
+use crate::datapath::Ranges;
 
 /// Bytes that may wait in a socket, so that a burst outlives a moment in which the thread does not run.
 const BUFFER: c_int = 8 << 20;
@@ -31,24 +32,29 @@ const ALL: u16 = (libc::ETH_P_ALL as u16).to_be();
 /// with a VLAN tag are none of ours.
 ///
 /// This is the classic filter of sockets, which every kernel has, and which needs no right.
-const TO_THE_OVERLAY: [sock_filter; 14] = [
-    load(WORD, VLAN_PRESENT),
-    jump(EQUAL, 0, 0, 11),
-    load(HALF, 12),
-    jump(EQUAL, 0x0800, 0, 3),
-    // 10.18.0.0 to 10.30.255.255: containers and, right behind them, services.
-    load(HALF, 30),
-    jump(AT_LEAST, 0x0a12, 0, 7),
-    jump(ABOVE, 0x0a1e, 6, 5),
-    jump(EQUAL, 0x86dd, 0, 5),
-    // fdff::/16 and fc00::/8.
-    load(HALF, 38),
-    jump(EQUAL, 0xfdff, 2, 0),
-    load(BYTE, 38),
-    jump(EQUAL, 0xfc, 0, 1),
-    take(u32::MAX),
-    take(0),
-];
+fn to_the_overlay(ranges: &Ranges) -> [sock_filter; 16] {
+    let [[first, last], [first_service, last_service]] =
+        [ranges.containers(), ranges.services()].map(|ends| ends.map(Ipv4Addr::to_bits));
+    [
+        load(WORD, VLAN_PRESENT),
+        jump(EQUAL, 0, 0, 13),
+        load(HALF, 12),
+        jump(EQUAL, 0x0800, 0, 5),
+        load(WORD, 30),
+        jump(AT_LEAST, first, 0, 1),
+        jump(ABOVE, last, 0, 7),
+        jump(AT_LEAST, first_service, 0, 7),
+        jump(ABOVE, last_service, 6, 5),
+        jump(EQUAL, 0x86dd, 0, 5),
+        // fdff::/16 and fc00::/8.
+        load(HALF, 38),
+        jump(EQUAL, 0xfdff, 2, 0),
+        load(BYTE, 38),
+        jump(EQUAL, 0xfc, 0, 1),
+        take(u32::MAX),
+        take(0),
+    ]
+}
 
 const WORD: u32 = libc::BPF_W;
 const HALF: u32 = libc::BPF_H;
@@ -76,8 +82,8 @@ const fn take(bytes: u32) -> sock_filter {
 pub(crate) struct ContainerSocket(OwnedFd);
 
 impl ContainerSocket {
-    /// In the network namespace of the calling thread.
-    pub(crate) fn open(ifindex: u32) -> io::Result<Self> {
+    /// In the network namespace of the calling thread, for what has addresses of these ranges.
+    pub(crate) fn open(ifindex: u32, ranges: &Ranges) -> io::Result<Self> {
         // SAFETY: takes numbers. Of protocol 0: nothing arrives before it is bound, and by then it is filtered.
         let raw = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if raw < 0 {
@@ -89,7 +95,7 @@ impl ContainerSocket {
         set(fd.as_fd(), libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
         set(fd.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER)?;
         set(fd.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, BUFFER)?;
-        filter(fd.as_fd())?;
+        filter(fd.as_fd(), ranges)?;
         // SAFETY: integers and arrays of them; all zeroes are a value.
         let mut name: libc::sockaddr_ll = unsafe { zeroed() };
         name.sll_family = libc::AF_PACKET as u16;
@@ -99,6 +105,11 @@ impl ContainerSocket {
         // SAFETY: the name is as long as said.
         let bound = unsafe { libc::bind(fd.as_raw_fd(), std::ptr::from_ref(&name).cast(), length) };
         if bound < 0 { Err(io::Error::last_os_error()) } else { Ok(Self(fd)) }
+    }
+
+    /// From now on for what has addresses of these ranges.
+    pub(super) fn set_ranges(&self, ranges: &Ranges) -> io::Result<()> {
+        filter(self.as_fd(), ranges)
     }
 }
 
@@ -186,9 +197,9 @@ fn set(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::R
     option(socket, level, name, &value)
 }
 
-fn filter(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let mut program = TO_THE_OVERLAY;
-    let program = sock_fprog { len: TO_THE_OVERLAY.len() as u16, filter: program.as_mut_ptr() };
+fn filter(socket: BorrowedFd<'_>, ranges: &Ranges) -> io::Result<()> {
+    let mut program = to_the_overlay(ranges);
+    let program = sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }
 

@@ -159,7 +159,12 @@ impl State {
             subnets_asked: HashSet::new(),
             effects: Effects::default(),
         };
-        for record in kept.workers {
+        for mut record in kept.workers {
+            // Or else a cluster that did not know of plans has kept it.
+            let is_of_its_plan = |subnet: &Subnet| subnet.plan.is_container(subnet.subnet_addr.into());
+            if let Some(useless) = record.subnet.take_if(|subnet| !is_of_its_plan(subnet)) {
+                state.effects.ask.push(Ask::Return(useless));
+            }
             if let Some(subnet) = &record.subnet {
                 state.directory.set_plan(subnet.plan);
             }

@@ -27,15 +27,19 @@ impl Root {
         loop {
             let next = self.store.get::<u32>(key::NEXT_SUBNET).await?;
             let number = next.as_ref().map_or(0, |next| next.value);
-            let (number, taken) = if number < subnet::count(&self.plan) {
+            let count = subnet::count(&self.plan);
+            let (number, taken) = if number < count {
                 let taken = Transaction::new().expect(key::NEXT_SUBNET, next.map(|next| next.revision));
                 (number, taken.put(key::NEXT_SUBNET, &(number + 1)))
             } else {
                 let free = self.store.list::<Free>(key::FREE_SUBNETS).await?.into_iter();
-                let oldest = free.min_by(|(_, a), (_, b)| a.value.since.total_cmp(&b.value.since));
-                let (path, entry) = oldest.ok_or(Failure::NoSubnet)?;
-                let number = path.strip_prefix(key::FREE_SUBNETS).and_then(|number| number.parse().ok());
-                let number = number.ok_or(Failure::NoSubnet)?;
+                // Some may be of a time when there were more.
+                let numbered = free.filter_map(|(path, entry)| {
+                    let number = path.strip_prefix(key::FREE_SUBNETS)?.parse().ok()?;
+                    (number < count).then_some((number, path, entry))
+                });
+                let oldest = numbered.min_by(|(.., a), (.., b)| a.value.since.total_cmp(&b.value.since));
+                let (number, path, entry) = oldest.ok_or(Failure::NoSubnet)?;
                 (number, Transaction::new().expect(&path, Some(entry.revision)).delete(&path))
             };
             let taken = match to {

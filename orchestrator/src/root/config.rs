@@ -54,11 +54,12 @@ pub struct Args {
 #[derive(Debug, Clone, clap::Args)]
 pub struct PlanArgs {
     /// IPv4 addresses for containers: a network (172.20.0.0/14), or FIRST-LAST. Each worker gets 64 of them. Set it where a
-    /// LAN or VPN of the workers has the default ones; Oakestra's own workers and clusters know no others. It cannot change
-    /// while workers have some.
+    /// LAN or VPN of the workers has the default ones; Oakestra's own workers and clusters know no others. Neither range can
+    /// change while workers have some.
     #[arg(long, env = "HYPHA_CONTAINER_RANGE", value_name = "RANGE", default_value_t = Plan::default().containers())]
     pub container_range: Range,
-    /// IPv4 addresses for services and instances: a network from /16 to /24. It cannot change while services have some.
+    /// IPv4 addresses for services and instances: a network from /16 to /24. It cannot change while services have some, or
+    /// workers have joined.
     #[arg(long, env = "HYPHA_SERVICE_RANGE", value_name = "NETWORK", default_value_t = Plan::default().services())]
     pub service_range: Range,
 }

@@ -18,6 +18,7 @@
 //! | `notice/<cluster>/<app.ns.service.ns>/<n>` | table update of which the cluster has yet to be told |
 //! | `cluster/<id>` | [`Cluster`](super::cluster::Cluster) |
 //! | `cluster-name/<name>` | its id |
+//! | `plan` | [`Plan`](protocol::plan::Plan): which addresses the overlay has |
 //! | `subnet/next` | number of the next block of worker addresses |
 
 use std::net::IpAddr;
@@ -40,7 +41,6 @@ pub(super) const TOKEN_KEY: &str = "secret/token-key";
 /// Of the first layout, which signed tokens symmetrically.
 pub(super) const FIRST_TOKEN_SECRET: &str = "secret/token";
 pub(super) const NEXT_SUBNET: &str = "subnet/next";
-/// The [`protocol::plan::Plan`].
 pub(super) const PLAN: &str = "plan";
 pub(super) const FREE_SUBNETS: &str = "subnet/free/";
 

@@ -182,14 +182,14 @@ impl Root {
     }
 
     /// The service that has this address, for itself or for an instance.
-    async fn owner_of(&self, address: IpAddr) -> Result<Option<Id>, Failure> {
+    pub(super) async fn owner_of(&self, address: IpAddr) -> Result<Option<Id>, Failure> {
         if let Some(entry) = self.store.get::<Id>(&key::address(address)).await? {
             return Ok(Some(entry.value));
         }
         // An IPv6 address that the root gave out goes with an IPv4 address and is not stored itself.
         let IpAddr::V6(v6) = address else { return Ok(None) };
-        let [.., third, fourth] = v6.octets();
-        let v4 = Ipv4Addr::new(10, 30, third, fourth);
+        let ([first, second, ..], [.., third, fourth]) = (self.plan.services().first().octets(), v6.octets());
+        let v4 = Ipv4Addr::new(first, second, third, fourth);
         let Some(entry) = self.store.get::<Id>(&key::address(v4.into())).await? else { return Ok(None) };
         let record = self.service(entry.value).await?;
         Ok(record.filter(|record| record.has_v6(&v6.to_string())).map(|record| record.service.id))

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use protocol::id::Id;
-use protocol::plan::Plan;
+use protocol::plan::{Plan, Range};
 
 use super::key;
 use crate::store::{Store, StoreError, Transaction};
@@ -17,41 +17,37 @@ pub enum PlanError {
         "services have addresses of {before}, so --service-range cannot become {wanted}: delete the services first, or \
          start with the range as it was"
     )]
-    Services { before: protocol::plan::Range, wanted: protocol::plan::Range },
+    Services { before: Range, wanted: Range },
     #[error(
-        "workers have addresses of {before}, so --container-range cannot become {wanted}: they are given back when a \
-         worker has been forgotten; until then start with the range as it was"
+        "workers have joined with {before}, and would not hear of {wanted}: start with --container-range and \
+         --service-range as they were. A block of addresses comes back when its cluster forgets the worker (the cluster's \
+         --forget-workers), to a cluster of Oakestra's it is given for ever; to begin anew, use another --data-dir or store"
     )]
-    Containers { before: protocol::plan::Range, wanted: protocol::plan::Range },
+    Workers { before: Plan, wanted: Plan },
 }
 
-/// Makes `wanted` the plan of this store. A range changes only while nobody has an address of it.
+/// Makes `wanted` the plan of this store. It changes only while no service has an address of a range that changes, and no
+/// worker has a block: workers learn the plan together with that.
+///
+/// Blocks are stored by their number. Those that came back have the same ones in another range.
 pub(super) async fn ensure(store: &Store, wanted: &Plan) -> Result<(), PlanError> {
     let stored = store.get::<Plan>(key::PLAN).await?;
     let before = stored.as_ref().map(|stored| stored.value).unwrap_or_default();
-    if stored.is_some() && before == *wanted {
+    if before != *wanted {
+        if before.services() != wanted.services() && has_services(store).await? {
+            return Err(PlanError::Services { before: before.services(), wanted: wanted.services() });
+        }
+        let given = store.get::<u32>(key::NEXT_SUBNET).await?.map_or(0, |next| next.value);
+        let back = store.list::<serde_json::Value>(key::FREE_SUBNETS).await?.len();
+        if usize::try_from(given).is_ok_and(|given| given > back) {
+            return Err(PlanError::Workers { before, wanted: *wanted });
+        }
+        tracing::info!(%before, %wanted, "the overlay has other addresses from now on");
+    } else if stored.is_some() {
         return Ok(());
     }
-    let mut change =
-        Transaction::new().expect(key::PLAN, stored.map(|stored| stored.revision)).put(key::PLAN, wanted);
-    if before.services() != wanted.services() && has_services(store).await? {
-        return Err(PlanError::Services { before: before.services(), wanted: wanted.services() });
-    }
-    if before.containers() != wanted.containers() {
-        // Blocks are known by their number in the range, so that these begin anew.
-        let given = store.get::<u32>(key::NEXT_SUBNET).await?;
-        let back = store.list::<serde_json::Value>(key::FREE_SUBNETS).await?;
-        let count = given.as_ref().map_or(0, |given| given.value);
-        if usize::try_from(count).is_ok_and(|count| count > back.len()) {
-            return Err(PlanError::Containers { before: before.containers(), wanted: wanted.containers() });
-        }
-        change = change.expect(key::NEXT_SUBNET, given.map(|given| given.revision)).delete(key::NEXT_SUBNET);
-        change = back.iter().fold(change, |change, (path, _)| change.delete(path));
-    }
-    if !before.eq(wanted) {
-        tracing::info!(%before, %wanted, "the overlay has other addresses from now on");
-    }
-    store.commit(change).await?;
+    let revision = stored.map(|stored| stored.revision);
+    store.commit(Transaction::new().expect(key::PLAN, revision).put(key::PLAN, wanted)).await?;
     Ok(())
 }
 

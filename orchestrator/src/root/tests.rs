@@ -150,20 +150,31 @@ async fn a_range_changes_only_while_nobody_has_an_address_of_it() {
     let (application, service) = create(&root, 1).await.unwrap();
     let record = root.service(service).await.unwrap().unwrap();
     assert!(record.owned().all(|address| address.is_ipv6() || first.is_service(address)), "{record:?}");
+    for address in [&record.address.address, &record.address.address_v6] {
+        assert_eq!(root.owner_of(address.parse().unwrap()).await.unwrap(), Some(service), "{address}");
+    }
     drop(root);
 
-    let refused = open(&data, plan("172.20.0.0/14", "10.30.0.0/16")).await;
-    assert!(matches!(refused.err(), Some(RootError::Plan(PlanError::Services { .. }))));
-    let refused = open(&data, plan("10.18.0.0/16", "172.24.0.0/20")).await;
-    assert!(matches!(refused.err(), Some(RootError::Plan(PlanError::Containers { .. }))));
+    let other = plan("172.20.0.0/14", "10.30.0.0/16");
+    assert!(matches!(open(&data, other).await.err(), Some(RootError::Plan(PlanError::Services { .. }))));
     let root = open(&data, first).await.unwrap();
     root.delete_application(application).await.unwrap();
+    drop(root);
+    for other in [other, plan("10.18.0.0/16", "172.24.0.0/20")] {
+        let refused = open(&data, other).await.err();
+        assert!(
+            matches!(refused, Some(RootError::Plan(PlanError::Workers { .. }))),
+            "workers know the old {other}"
+        );
+    }
+    let root = open(&data, first).await.unwrap();
     root.take_subnet_back(block.subnet_addr, &[cluster]).await.unwrap();
     drop(root);
 
     let second = plan("10.18.0.0/16", "10.30.0.0/16");
     let root = open(&data, second).await.unwrap();
-    assert_eq!(root.give_subnet(Some(cluster)).await.unwrap().subnet_addr.to_string(), "10.18.0.0");
+    let given = root.give_subnet(Some(cluster)).await.unwrap();
+    assert!(second.is_container(given.subnet_addr.into()) && given.plan == second, "{given:?}");
     let (_, service) = create(&root, 2).await.unwrap();
     let record = root.service(service).await.unwrap().unwrap();
     assert!(record.owned().all(|address| address.is_ipv6() || second.is_service(address)), "{record:?}");

@@ -99,13 +99,19 @@ fn what_is_wrong_in_a_file_is_told_by_line_and_path() {
     let root = Root::start();
     let admin = root.admin();
     let mut web = service("we-b");
-    web["addresses"] = json!({ "rr_ip": "10.31.0.1" });
+    web["addresses"] = json!({ "rr_ip": "10.30.0" });
     let file = admin.write("wrong.json", &sla(&[web]));
     let run = admin.hypha(&["apply", "-f", &file]).exits(2);
     run.says("applications[0].microservices[0].microservice_name")
         .says("applications[0].microservices[0].addresses.rr_ip");
     let lines = run.talk.lines().filter(|line| line.contains("wrong.json:")).count();
     assert!(lines >= 2, "each problem has its place: {run:#?}");
+    // Which addresses there are only the root knows.
+    let mut web = service("web");
+    web["addresses"] = json!({ "rr_ip": "10.31.0.1" });
+    let file = admin.write("foreign.json", &sla(&[web]));
+    let run = admin.hypha(&["apply", "-f", &file]).exits(2);
+    run.says("applications[0].microservices[0].addresses.rr_ip").says("foreign.json:").says("10.30.253.253");
     assert_eq!(admin.hypha(&["get", "apps", "-o", "json"]).json(), json!([]), "nothing was stored");
 }
 

@@ -142,7 +142,7 @@ fn a_dry_run_tells_what_would_be_done_and_does_nothing() {
     apply(admin, &json!({}), &[]).exits(0);
     let run = apply(admin, &json!({}), &["--dry-run"]).exits(0);
     assert!(run.answer.contains("keep"), "{run:#?}");
-    let run = apply(admin, &json!({ "addresses": { "rr_ip": "192.0.2.1" } }), &["--dry-run"]).exits(2);
+    let run = apply(admin, &json!({ "addresses": { "rr_ip": "192.0.2" } }), &["--dry-run"]).exits(2);
     run.says("addresses.rr_ip");
 }
 

@@ -102,6 +102,17 @@ impl Worker {
         Ok(Self { name, address, netns, node_engine, netmanager, containerd, paths })
     }
 
+    /// Restarts its netmanager with this data plane.
+    pub fn use_datapath(&mut self, datapath: &str) -> Result<()> {
+        let text = fs::read_to_string(&self.paths.config).context("read the configuration")?;
+        let mut config: Value = serde_json::from_str(&text).context("read the configuration")?;
+        config["Datapath"] = json!(datapath);
+        fs::write(&self.paths.config, config.to_string()).context("write the configuration")?;
+        self.netmanager.terminate()?;
+        self.netmanager.start_again()?;
+        self.wait_for_netmanager()
+    }
+
     pub(super) fn expect_running(&mut self) -> Result<()> {
         self.containerd.daemon.expect_running()?;
         self.netmanager.expect_running()?;

@@ -17,7 +17,7 @@ use protocol::status::Status;
 use serde_json::json;
 
 use self::world::{SERVICE, World};
-use super::{Ask, Wish};
+use super::{Ask, Kept, State, Wish};
 use crate::cluster::worker::Standing;
 
 #[test]
@@ -271,6 +271,23 @@ fn a_worker_is_told_the_plan_that_its_block_is_of() {
     let told = elsewhere().state.take_effects().publish;
     let plan = r#""plan":{"containers":"172.20.0.0/14","services":"172.24.0.0/16"}"#;
     assert!(told.iter().any(|(_, payload)| String::from_utf8_lossy(payload).contains(plan)), "{told:?}");
+}
+
+#[test]
+fn a_block_that_is_not_of_the_plan_that_was_kept_with_it_is_given_back_and_another_asked_for() {
+    let mut world = elsewhere();
+    let worker = world.id(0);
+    // As a cluster has stored it that did not know of plans.
+    world.state.workers.get_mut(&worker).unwrap().record.subnet.as_mut().unwrap().plan = Plan::default();
+    let record = world.state.workers[&worker].record.clone();
+    let kept = Kept { workers: vec![record], ..Kept::default() };
+    let mut state = State::new(kept, world.state.rules, world.now);
+    assert!(
+        matches!(state.take_effects().ask.as_slice(), [Ask::Return(useless)] if useless.subnet_addr.octets()[0] == 172)
+    );
+    let request = protocol::net::SubnetRequest { method: "GET".to_owned() };
+    state.subnet_wanted(worker, &request, world.now);
+    assert_eq!(state.take_effects().ask, [Ask::Subnet(worker)]);
 }
 
 #[test]
