@@ -211,6 +211,23 @@ fn datagrams_are_assured_by_answers_in_two_seconds() {
 }
 
 #[test]
+fn datagrams_that_are_remembered_for_an_instance_that_is_gone_go_on_to_another() {
+    let mut bed = bed();
+    let server = send(&mut bed, Udp);
+    reply(&mut bed, Udp, &server);
+    let both = keys(&server, wire::UDP);
+    age(&bed, &both, 1);
+    reply(&mut bed, Udp, &server);
+    assert!(is_assured(&bed, &both));
+    let left = TWO.into_iter().find(|other| *other != server).unwrap();
+    bed.within(|datapath| datapath.publish_service(SERVICE, Policy::RoundRobin, &[left]));
+    evict(&bed, &both);
+    for _ in 0..2 {
+        assert_eq!(send(&mut bed, Udp), left);
+    }
+}
+
+#[test]
 fn datagrams_that_go_one_way_keep_the_entry_of_the_other() {
     let mut bed = bed();
     let server = send(&mut bed, Udp);
