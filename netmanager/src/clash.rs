@@ -10,6 +10,9 @@ use crate::net::Route;
 /// A route that is for everything else, or for half of it as VPNs have them, is no clash.
 const SHORTEST: u8 = 8;
 
+/// Where the overlay's ranges are set.
+pub const FLAGS: &str = "--container-range and --service-range of the root";
+
 /// Addresses of somebody else that are the overlay's too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clash {

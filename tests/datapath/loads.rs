@@ -8,18 +8,14 @@ use netmanager::userspace::{Control, Judgement};
 use protocol::plan::Plan;
 
 use crate::bed::{Bed, CLIENT, LOOPBACK, NODE, SERVER, SERVICE, TUNNEL_PORT};
+use crate::container::servers;
 use crate::packet::Transport::{TcpFin, TcpReset, TcpSyn, TcpSynAck};
 use crate::packet::{ETHERNET, Packet, SERVER_PORT, Transport, encapsulated, frame, read};
 
 const INSTANCES: u8 = 3;
 
 fn instances() -> Vec<Backend> {
-    let instance = |n| Backend {
-        ns_ip: Ipv4Addr::new(10, 18, 2, 2 + n),
-        instance_ip: Ipv4Addr::new(10, 30, 12, 10 + n),
-        ..SERVER
-    };
-    (0..INSTANCES).map(instance).collect()
+    servers(INSTANCES)
 }
 
 fn service() -> Service {

@@ -1,12 +1,12 @@
 //! That turns are exact over many connections, begun on several CPUs at once.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::thread;
 
 use netmanager::datapath::{Backend, Policy};
 
-use crate::bed::{Bed, CLIENT, REDIRECT, SERVER, SERVICE};
+use crate::bed::{Bed, CLIENT, REDIRECT, SERVICE};
+use crate::container::servers;
 use crate::packet::Transport::{TcpSyn, TcpSynAck};
 use crate::packet::{Packet, SERVER_PORT};
 
@@ -14,14 +14,6 @@ const CONNECTIONS: u16 = 10_000;
 /// Begun before the next ones are answered: a container may not have more that nobody answers.
 const AT_ONCE: u16 = 2000;
 const CPUS: usize = 4;
-
-fn servers() -> [Backend; 3] {
-    [0, 1, 2].map(|n| Backend {
-        ns_ip: Ipv4Addr::new(10, 18, 2, 2 + n),
-        instance_ip: Ipv4Addr::new(10, 30, 12, 10 + n),
-        ..SERVER
-    })
-}
 
 fn syn(port: u16) -> Vec<u8> {
     let syn = Packet::new(TcpSyn, CLIENT.ns_ip, SERVICE);
@@ -36,7 +28,7 @@ fn answer(server: &Backend, port: u16) -> Vec<u8> {
 #[test]
 fn ten_thousand_connections_from_several_cpus_are_shared_to_within_one() {
     let mut bed = Bed::new();
-    let servers = servers();
+    let servers = servers(3);
     bed.within(|datapath| datapath.publish_service(SERVICE, Policy::RoundRobin, &servers));
     for first in (0..CONNECTIONS).step_by(AT_ONCE.into()) {
         let ports: Vec<_> = (first..first + AT_ONCE).map(|n| 20_000 + n).collect();

@@ -25,9 +25,7 @@ impl Ranges {
     pub fn is_container(&self, address: IpAddr) -> bool {
         self.0.is_container(ip(address))
     }
-}
 
-impl Ranges {
     /// The first and the last IPv4 address of containers.
     pub(crate) fn containers(&self) -> [Ipv4Addr; 2] {
         ends(&self.0.containers)
@@ -45,10 +43,7 @@ fn ends(range: &plan::Range) -> [Ipv4Addr; 2] {
 
 impl From<Plan> for Ranges {
     fn from(plan: Plan) -> Self {
-        let range = |range: protocol::plan::Range| {
-            let of = |address: Ipv4Addr| ip4(address);
-            plan::Range::new(of(range.first()), of(range.last()))
-        };
+        let range = |range: protocol::plan::Range| plan::Range::new(ip4(range.first()), ip4(range.last()));
         Self(plan::Plan { containers: range(plan.containers()), services: range(plan.services()) })
     }
 }

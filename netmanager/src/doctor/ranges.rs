@@ -6,13 +6,11 @@ use std::net::Ipv4Addr;
 use protocol::plan::Plan;
 
 use super::{Check, Verdict};
-use crate::clash::{self, Clash};
+use crate::clash::{self, Clash, FLAGS};
 use crate::error::chain;
 use crate::net::{Links, NetError, Route};
 
 const RESOLVERS: &str = "/etc/resolv.conf";
-/// Where the ranges are set.
-const FLAGS: &str = "--container-range and --service-range of the root";
 
 pub(super) async fn examine(plan: &Plan) -> Vec<Check> {
     let resolvers = resolvers(&fs::read_to_string(RESOLVERS).unwrap_or_default());

@@ -115,14 +115,7 @@ impl Node {
         if self.pool.is_some() {
             return;
         }
-        let block = match Block::new(result.address, &result.plan).map_err(|error| error.to_string()) {
-            Ok(block) => {
-                let followed = self.follow_plan(result.plan).await;
-                followed.map(|()| block).map_err(|error| chain(&error))
-            }
-            invalid => invalid,
-        };
-        let block = match block {
+        let block = match self.take_block(result).await {
             Ok(block) => block,
             Err(error) => {
                 tracing::error!(error, "the cluster gave an unusable block of addresses");
@@ -150,13 +143,20 @@ impl Node {
         }
     }
 
+    /// The block, if it can be used: the node follows its plan by then. Else why not.
+    async fn take_block(&mut self, result: &SubnetResult) -> Result<Block, String> {
+        let block = Block::new(result.address, &result.plan).map_err(|error| error.to_string())?;
+        self.follow_plan(result.plan).await.map_err(|error| chain(&error))?;
+        Ok(block)
+    }
+
     /// Where somebody else has the overlay's addresses, containers do not reach them.
     async fn warn_of_clashes(&self) {
         let routes = self.links.routes().await.unwrap_or_default();
         for clash in clash::of_routes(&routes, &self.state.plan) {
             tracing::warn!(
-                "{clash}: containers do not reach the machines there; --container-range and --service-range of the root \
-                 give the overlay other addresses"
+                "{clash}: containers do not reach the machines there; {} give the overlay other addresses",
+                clash::FLAGS
             );
         }
     }

@@ -100,12 +100,6 @@ impl Pool {
         pool
     }
 
-    /// Which addresses it has, taken or not.
-    #[must_use]
-    pub fn given(&self) -> Given {
-        self.given
-    }
-
     /// Takes a free address.
     ///
     /// # Errors
@@ -260,14 +254,15 @@ mod tests {
     #[test]
     fn a_smaller_network_gives_its_own_addresses_and_no_others() {
         let services: Range = "192.168.252.0/22".parse().unwrap();
-        let mut pool = Pool::new(Given::of(services));
+        let given = Given::of(services);
+        let mut pool = Pool::new(given);
         assert_eq!(pool.free(), 2 * OCTET, "of third octets 254 and 255 there are none");
         let taken: HashSet<_> = (0..2 * OCTET).map(|_| pool.take().unwrap()).collect();
         assert_eq!(taken.len(), 2 * OCTET);
         assert!(taken.iter().all(|address| services.contains(*address)));
         assert_eq!(pool.take(), Err(PoolError::Exhausted(2 * OCTET)));
-        assert_eq!(pool.given().to_string(), "192.168.252.0 to 192.168.253.253, octets up to 253");
-        assert!(!pool.given().contains([192, 168, 251, 1].into()));
+        assert_eq!(given.to_string(), "192.168.252.0 to 192.168.253.253, octets up to 253");
+        assert!(!given.contains([192, 168, 251, 1].into()));
     }
 
     #[derive(Debug, Clone)]
