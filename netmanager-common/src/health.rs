@@ -10,6 +10,8 @@ pub const SUSPICIOUS: u32 = 2;
 pub const SILENCE_MS: u32 = 900;
 /// Refused connections in a row that are one too many.
 pub const REFUSALS: u32 = 3;
+/// A port that netmanager itself asks, so that it is refused: that says nothing of a service.
+pub const QUESTION_PORT: u16 = 1;
 /// How long the kernel keeps quiet about a backend after a report.
 pub const REPORT_MS: u32 = 500;
 
@@ -93,6 +95,9 @@ impl Health {
     #[inline(always)]
     pub const fn refused(&mut self, now: u32, port: Be16) -> bool {
         self.heard(now);
+        if port.get() == QUESTION_PORT {
+            return false;
+        }
         self.refused = self.refused.saturating_add(1);
         self.refused_port = port;
         self.refused >= REFUSALS && self.may_tell(now)
@@ -144,6 +149,15 @@ mod tests {
         assert!(health.asked(5999, wire::TCP, PORT));
         assert!(!health.asked(6000, wire::TCP, PORT), "told a moment ago");
         assert!(health.asked(6499, wire::TCP, PORT));
+    }
+
+    #[test]
+    fn a_refused_question_of_our_own_is_a_sign_of_life_and_no_refusal() {
+        let mut health = Health { unanswered: 1, ..Health::default() };
+        for _ in 0..2 * REFUSALS {
+            assert!(!health.refused(5000, Be16::new(QUESTION_PORT)));
+        }
+        assert_eq!((health.refused, health.unanswered, health.heard), (0, 0, 5000));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! [`ipam`] and [`ports`] decide and do nothing else; [`balance`] keeps new flows away from dead ends;
 //! [`datapath`], [`net`], [`nft`] and [`listening`] talk to the kernel,
 //! [`selftest`] tries the programs before anybody needs them, [`slowpath`] takes what the kernel's programs cannot finish, [`pathmtu`] learns what the
-//! underlay carries, [`session`] to the cluster, [`api`] to node-engine; [`state`] is what a restart needs.
+//! underlay carries, [`offload`] what its NICs get wrong, [`session`] to the cluster, [`api`] to node-engine; [`state`] is what a restart needs.
 
 pub mod api;
 pub mod app;
@@ -29,12 +29,14 @@ pub mod names;
 pub mod net;
 pub mod nft;
 pub mod node;
+pub mod offload;
 pub mod pathmtu;
 pub mod plane;
 pub mod ports;
 pub mod remedy;
 pub mod report;
 pub mod resolver;
+mod schedule;
 pub mod selftest;
 pub mod session;
 pub mod slowpath;

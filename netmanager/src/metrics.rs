@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::datapath::{DropReason, Programs};
+use crate::net::LeftToNic;
 use crate::report::{Drops, Report, SessionState};
 
 /// What the text is, for the answer's header.
@@ -168,6 +169,8 @@ impl Scrape {
         out.gauge("session_up", "Whether the cluster is connected", usize::from(up))?;
         let help = "Whether the daemon forwards packets itself since the kernel did not take the programs";
         out.gauge("datapath_fallback", help, usize::from(daemon.fallback.is_some()))?;
+        let help = "Whether containers finish packets themselves since a way lost what was left to the NIC";
+        out.gauge("nic_relieved", help, usize::from(daemon.left_to_nic != LeftToNic::All))?;
         out.counters(
             "misses",
             "Addresses that a packet needed and the tables did not have",
@@ -265,7 +268,7 @@ mod tests {
     fn report() -> Report {
         let now = SystemTime::now();
         serde_json::from_value(json!({
-            "daemon": { "pid": 7, "version": "0", "tunnel": "192.0.2.1:50103", "misses": 3, "fallback": "not permitted",
+            "daemon": { "pid": 7, "version": "0", "tunnel": "192.0.2.1:50103", "misses": 3, "fallback": "not permitted", "left_to_nic": "checksums",
                 "session": { "state": "up", "since": now },
                 "slow_path": { "held": 4, "released": 3, "expired": 1, "refused": 0, "answered": 2, "translated": 0, "dropped": 0 } },
             "node": null, "cluster": null, "subnet": null, "uplink": null, "mode": "ebpf", "attach_mode": "tcx",
@@ -320,6 +323,7 @@ mod tests {
             r#"hypha_netmanager_datapath{mode="ebpf"} 1"#,
             r#"hypha_netmanager_datapath{mode="userspace"} 0"#,
             "hypha_netmanager_datapath_fallback 1",
+            "hypha_netmanager_nic_relieved 1",
             "hypha_netmanager_misses_total 3",
             r#"hypha_netmanager_slow_path_packets_total{fate="held"} 4"#,
             r#"hypha_netmanager_program_run_time_seconds_total{program="from_uplink"} 1.5"#,

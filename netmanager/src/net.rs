@@ -22,6 +22,7 @@
 mod candidates;
 mod egress;
 mod error;
+mod finishing;
 mod itself;
 mod merging;
 mod netns;
@@ -34,6 +35,8 @@ mod uplink;
 mod watch;
 mod wiring;
 
+use std::os::fd::OwnedFd;
+
 use futures::TryStreamExt;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::LinkUnspec;
@@ -42,6 +45,7 @@ use tokio::task::JoinHandle;
 pub use self::candidates::Candidate;
 pub use self::egress::Egresses;
 pub use self::error::{NetError, Reason};
+pub use self::finishing::LeftToNic;
 pub use self::netns::Netns;
 pub use self::pair::Connected;
 pub use self::programs::Filters;
@@ -49,16 +53,19 @@ pub use self::routes::Route;
 pub use self::uplink::{Uplink, Wish};
 pub use self::watch::Watch;
 use self::wiring::is_container_link;
+pub(crate) use self::wiring::macs;
 pub use self::wiring::{
     CONTAINER_LINK, LINK_PREFIX, MERGING_LINK, OWN_LINK, OWN_LINK_PEER, OwnWiring, Wiring, Wiring6,
     is_our_link,
 };
 
-/// A netlink socket in one network namespace. It stays there, whichever thread uses it.
+/// Sockets in one network namespace. They stay there, whichever thread uses them.
 #[derive(Debug)]
 pub struct Links {
     handle: rtnetlink::Handle,
     connection: JoinHandle<()>,
+    /// For what netlink has no message for.
+    control: OwnedFd,
 }
 
 /// One of our links, as the kernel has it.
@@ -71,14 +78,16 @@ pub struct Link {
 }
 
 impl Links {
-    /// Opens the socket in the namespace of the calling thread, which must be in a tokio runtime.
+    /// Opens the sockets in the namespace of the calling thread, which must be in a tokio runtime.
     ///
     /// # Errors
     /// When the kernel gives no netlink socket.
     pub fn open() -> Result<Self, NetError> {
         let (connection, handle, _unsolicited) = rtnetlink::new_connection()
             .map_err(|source| NetError::new("open a netlink socket", source.into()))?;
-        Ok(Self { handle, connection: tokio::spawn(connection) })
+        let control = finishing::control()
+            .map_err(|source| NetError::new("open a socket that asks about links", source.into()))?;
+        Ok(Self { handle, connection: tokio::spawn(connection), control })
     }
 
     /// The links of this namespace that netmanager has made for containers, now or in an earlier life.

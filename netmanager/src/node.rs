@@ -7,6 +7,7 @@ mod adopt;
 mod itself;
 mod linking;
 mod naming;
+mod offloading;
 mod reconcile;
 mod registration;
 mod reporting;
@@ -34,7 +35,8 @@ use crate::datapath::{self, Placement, Suspect};
 use crate::error::chain;
 use crate::ipam::Pool;
 use crate::link::Why;
-use crate::net::{Candidate, Egresses, Links, Uplink, Watch};
+use crate::net::{Candidate, Egresses, LeftToNic, Links, Uplink, Watch};
+use crate::offload::{Lost, Offloads, is_question};
 use crate::pathmtu::{Heard, PathMtus};
 use crate::plane::{Events, Mode, Plane};
 use crate::report::{Report, SessionState};
@@ -93,6 +95,11 @@ pub struct Node {
     slow_path: Option<SlowPath>,
     /// Nothing where the kernel refuses raw sockets.
     path_mtus: Option<PathMtus>,
+    offloads: Offloads,
+    /// By the kernels of containers, and by the node's own where it sends to services.
+    left_to_nic: LeftToNic,
+    /// Some container's link is not known to be so.
+    links_behind: bool,
     resolver: Resolver,
     balance: Balance,
     /// Addresses that packets needed, known or not by now; for the report.
@@ -143,6 +150,8 @@ enum Wake {
     Untaken(Untaken),
     /// News of the path to another node.
     Path(Heard),
+    /// The way to a node loses what is left to the NIC, or not.
+    Asked(Option<Lost>),
     /// Links, addresses or routes have changed.
     Links,
     Time,
@@ -184,11 +193,12 @@ impl Node {
                     self.balance.untaken(&mut self.datapath, self.slow_path.as_ref(), untaken, now());
                 }
                 Wake::Path(heard) => self.hear_of_path(heard),
+                Wake::Asked(Some(lost)) => self.hear_of_loss(lost).await,
                 Wake::Links => {
                     self.follow_ways();
                     self.reconcile_due = self.reconcile_due.min(Instant::now() + SETTLE);
                 }
-                Wake::Time => {}
+                Wake::Asked(None) | Wake::Time => {}
             }
             self.tick();
             if self.reconcile_due <= Instant::now() {
@@ -246,6 +256,7 @@ impl Node {
                 News::Untaken(untaken) => Wake::Untaken(untaken),
             },
             heard = path_mtus => Wake::Path(heard),
+            lost = self.offloads.next() => Wake::Asked(lost),
             () = self.watch.changed() => Wake::Links,
             () = tokio::time::sleep_until(deadline) => Wake::Time,
         }
@@ -272,7 +283,8 @@ impl Node {
         let resolver = self.resolver.deadline().map(Instant::from_std);
         let balance = self.balance.deadline().map(Instant::from_std);
         let path_mtus = self.path_mtus.as_ref().and_then(PathMtus::deadline).map(Instant::from_std);
-        let once = [self.tables_due, subnet, resolver, balance, path_mtus].into_iter().flatten();
+        let once =
+            [self.tables_due, subnet, resolver, balance, path_mtus, self.asking_due()].into_iter().flatten();
         registrations.chain(unnamed).chain(once).fold(self.sweep_due.min(self.reconcile_due), Instant::min)
     }
 
@@ -285,6 +297,7 @@ impl Node {
         self.expire_registrations(moment);
         self.answer_unnamed(moment);
         self.tend_paths(moment);
+        self.ask_nodes(moment);
         self.ask_for_block_again(moment);
         if self.tables_due.is_some_and(|due| due <= moment) {
             self.save_tables();
@@ -306,7 +319,7 @@ impl Node {
                 return;
             }
         };
-        let used = flows.iter().filter(|flow| is_use(flow));
+        let used = flows.iter().filter(|flow| is_use(flow) && !is_question(flow));
         let used: HashSet<_> = used.map(|flow| flow.service.ip()).collect();
         let actions = self.resolver.sweep(|address| used.contains(&address), now());
         self.carry_out(actions);

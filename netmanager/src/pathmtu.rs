@@ -8,7 +8,6 @@
 mod icmp;
 mod learned;
 mod probe;
-mod schedule;
 mod search;
 mod socket;
 mod watch;
@@ -16,7 +15,7 @@ mod watch;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -24,13 +23,15 @@ use tokio_util::task::TaskTracker;
 
 pub use self::icmp::TooBig;
 use self::learned::{Learned, least};
-use self::schedule::Schedule;
 use self::socket::IcmpSocket;
 use self::watch::{IN_USE, Watch};
 use crate::plane::{PathTable, PlaneError};
+use crate::schedule::Schedule;
 
 /// Reports on their way to the node. One that finds no room is said again with the next packet.
 const QUEUE: usize = 64;
+/// How often a path is measured: before what was found the last time is forgotten.
+const INTERVAL: Duration = Duration::from_secs(540);
 /// How many paths are measured at one time.
 const AT_ONCE: usize = 4;
 
@@ -80,7 +81,7 @@ impl PathMtus {
         }
         let permits = Arc::new(Semaphore::new(AT_ONCE));
         let prober = Prober { found, permits, tasks: tasks.clone(), stop: stop.clone() };
-        Ok(Self { news, learned, schedule: Schedule::default(), watch: Watch::default(), prober })
+        Ok(Self { news, learned, schedule: Schedule::every(INTERVAL), watch: Watch::default(), prober })
     }
 
     /// What is heard next, to be judged by [`Self::hear`]. Cancel safe.

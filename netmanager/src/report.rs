@@ -15,7 +15,8 @@ pub use self::peer::Peer;
 pub use self::unwrapping::Unwrapping;
 use crate::datapath::{self, Counters, Early, Flow, FlowState, Placement, Policy, Ranges, Service, Tables};
 use crate::hooks::{self, Hook};
-use crate::net::{Links, Uplink};
+use crate::net::{LeftToNic, Links, Uplink};
+use crate::offload::is_question;
 use crate::plane::Mode;
 use crate::ports::PortMapping;
 use crate::slowpath;
@@ -70,8 +71,9 @@ pub struct Flows {
 impl Flows {
     fn of(flows: &[Flow]) -> Self {
         let is_ending = |state| matches!(state, FlowState::Closing | FlowState::Closed);
-        let closing = flows.iter().filter(|flow| is_ending(flow.state)).count();
-        Self { open: flows.len() - closing, closing }
+        let flows = || flows.iter().filter(|flow| !is_question(flow));
+        let closing = flows().filter(|flow| is_ending(flow.state)).count();
+        Self { open: flows().count() - closing, closing }
     }
 }
 
@@ -156,6 +158,9 @@ pub struct Daemon {
     /// What became of packets that the kernel could not finish alone; nothing where there is no slow path.
     #[serde(default)]
     pub slow_path: Option<slowpath::Counts>,
+    /// What containers' kernels leave to the NIC: less than all where a way to another node was seen to lose it.
+    #[serde(default)]
+    pub left_to_nic: LeftToNic,
 }
 
 /// How it stands with the cluster.

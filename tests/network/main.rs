@@ -12,6 +12,7 @@ mod life;
 mod linking;
 mod naming;
 mod neighbour;
+mod offloading;
 mod outage;
 mod peers;
 mod refusal;

@@ -12,7 +12,7 @@ use crate::cli::Format;
 use crate::datapath::Tables;
 use crate::hooks::{Hook, Place};
 use crate::lock::Lock;
-use crate::net::Links;
+use crate::net::{LeftToNic, Links, OWN_LINK};
 use crate::report::{Kernel, Peer, Report, SessionState, Unwrapping};
 use crate::resolver::Resolver;
 use crate::state::Store;
@@ -82,6 +82,19 @@ fn write_report(out: &mut impl Write, report: &Report) -> io::Result<()> {
             out,
             "! The daemon forwards packets itself, slower and only while it runs, since the kernel did not take the \
              programs: {why}\n  `netmanager doctor` says what is missing."
+        )?;
+    }
+    let left = report.daemon.as_ref().map(|daemon| daemon.left_to_nic);
+    let done = match left.unwrap_or_default() {
+        LeftToNic::All => "",
+        LeftToNic::Checksums => "cut large packets into segments",
+        LeftToNic::Nothing => "cut large packets into segments and compute checksums",
+    };
+    if !done.is_empty() {
+        writeln!(
+            out,
+            "! Containers {done} themselves, for more CPU, since a way to another node lost what was left to the NIC.\n  With a \
+             newer driver, `ip link delete {OWN_LINK}` has it tried again."
         )?;
     }
 

@@ -117,6 +117,7 @@ impl Links {
             self.mtu(name, ifindex, wiring.mtu).await?;
             self.up(name, ifindex).await?;
         }
+        self.try_to_leave_to_nic(OWN_LINK, wiring.left_to_nic).await;
         let near = End {
             links: self,
             name: OWN_LINK,

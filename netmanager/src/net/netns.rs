@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, setns};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::{Links, NetError, Reason};
+use super::{CONTAINER_LINK, LeftToNic, Links, NetError, Reason};
 
 /// A network namespace, kept alive by this value.
 #[derive(Debug)]
@@ -63,6 +63,14 @@ impl Netns {
 
     pub(super) fn raw(&self) -> RawFd {
         self.file.as_raw_fd()
+    }
+
+    /// As [`Links::leave_to_nic`], of the container's link.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn leave_to_nic(&self, left: LeftToNic) -> Result<(), NetError> {
+        self.links().await?.leave_to_nic(CONTAINER_LINK, left).await
     }
 
     /// A netlink socket in the namespace. A namespace belongs to a thread, so the socket is opened by one that ends

@@ -107,6 +107,7 @@ impl Links {
             end.links.mtu(end.name, end.ifindex, wiring.mtu).await?;
             end.links.up(end.name, end.ifindex).await?;
         }
+        inside.try_to_leave_to_nic(CONTAINER_LINK, wiring.left_to_nic).await;
         let (ns_ip, gateway) = (wiring.ns_ip.into(), wiring.gateway.into());
         inner.address(ns_ip).await?;
         inner.other(gateway, ns_ip).await?;

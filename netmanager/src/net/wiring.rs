@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use protocol::name::InstanceName;
 
+use super::LeftToNic;
 use crate::hash::fnv1a;
 
 /// The link inside the container.
@@ -38,6 +39,8 @@ pub struct Wiring {
     pub gateway_mac: [u8; 6],
     /// Of both ends: the largest packet that the tunnel carries, so that a sender splits its data itself.
     pub mtu: u16,
+    /// By the container's kernel.
+    pub left_to_nic: LeftToNic,
 }
 
 /// The IPv6 addresses of one container's link.
@@ -69,7 +72,13 @@ impl Wiring {
             mac,
             gateway_mac,
             mtu,
+            left_to_nic: LeftToNic::default(),
         }
+    }
+
+    #[must_use]
+    pub fn leaving(self, left_to_nic: LeftToNic) -> Self {
+        Self { left_to_nic, ..self }
     }
 }
 
@@ -101,6 +110,8 @@ pub struct OwnWiring {
     pub mtu: u16,
     /// The services' IPv4 network, which is reached there: its first address and the length of its prefix.
     pub services: (Ipv4Addr, u8),
+    /// By the node's own kernel, of what its processes send to services.
+    pub left_to_nic: LeftToNic,
 }
 
 impl OwnWiring {
@@ -108,13 +119,20 @@ impl OwnWiring {
     #[must_use]
     pub fn new(ns_ip: Ipv4Addr, ns_ip6: Option<Ipv6Addr>, mtu: u16, services: (Ipv4Addr, u8)) -> Self {
         let (mac, gateway_mac) = macs(ns_ip);
-        Self { ns_ip, ns_ip6: ns_ip6.filter(|_| mtu >= MTU6_MIN), mac, gateway_mac, mtu, services }
+        let (ns_ip6, left_to_nic) = (ns_ip6.filter(|_| mtu >= MTU6_MIN), LeftToNic::default());
+        Self { ns_ip, ns_ip6, mac, gateway_mac, mtu, services, left_to_nic }
+    }
+
+    #[must_use]
+    pub fn leaving(self, left_to_nic: LeftToNic) -> Self {
+        Self { left_to_nic, ..self }
     }
 }
 
 /// The MACs of whoever has this NsIP, and of the other end. Locally administered, and given by us: udev leaves addresses
 /// alone that user space has set.
-fn macs(ns_ip: Ipv4Addr) -> ([u8; 6], [u8; 6]) {
+#[must_use]
+pub(crate) fn macs(ns_ip: Ipv4Addr) -> ([u8; 6], [u8; 6]) {
     let [a, b, c, d] = ns_ip.octets();
     ([0x02, 0x48, a, b, c, d], [0x06, 0x48, a, b, c, d])
 }

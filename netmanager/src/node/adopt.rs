@@ -10,13 +10,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::underlay;
-use super::{Itself, Node, RECONCILE, SWEEP, now};
+use super::{Itself, Node, RECONCILE, SWEEP, now, offloading};
 use crate::balance::Balance;
 use crate::config::Config;
 use crate::datapath::Options;
 use crate::error::chain;
 use crate::link::Why;
 use crate::net::{Egresses, Links, NetError, Netns, Watch, sysctl};
+use crate::offload::Offloads;
 use crate::pathmtu::PathMtus;
 use crate::plane::{Choice, Opened, Plane, PlaneError};
 use crate::resolver::Resolver;
@@ -91,9 +92,11 @@ impl Node {
             tracing::warn!(%error, "packets that are too large for the way to another node are lost, since no raw socket may be opened to hear of it");
         });
         tracing::info!(uplink = uplink.name, address = %uplink.address, mode = ?datapath.mode(), "data plane is up");
+        let left_to_nic = offloading::adopt(&links, &datapath, state.uplink.as_ref(), &uplink).await;
         state.uplink = Some(uplink.clone());
         state.datapath = Some(datapath.mode());
 
+        let offloads = Offloads::new(&tasks, &stop);
         let known_links = datapath.linked().map(|node| (node, LinkOffer { vx: true }));
         let mut resolver = Resolver::adopt_links(known_links);
         resolver.set_plan(state.plan);
@@ -118,6 +121,9 @@ impl Node {
             kernel,
             slow_path: slow_path.ok(),
             path_mtus: path_mtus.ok(),
+            offloads,
+            left_to_nic,
+            links_behind: true,
             resolver,
             balance,
             misses_seen: 0,
@@ -137,6 +143,7 @@ impl Node {
         node.warn_if_translated();
         node.adopt_endpoints().await?;
         node.connect_itself().await;
+        node.tend_links().await;
         node.adopt_links();
         node.adopt_services(tables);
         node.follow_uplink().await;

@@ -86,7 +86,8 @@ impl Node {
     }
 
     fn own_wiring(&self, ns_ip: Ipv4Addr, ns_ip6: Option<Ipv6Addr>) -> Result<OwnWiring, PlaneError> {
-        Ok(OwnWiring::new(ns_ip, ns_ip6, self.inner_mtu()?, self.state.plan.service_network()))
+        let services = self.state.plan.service_network();
+        Ok(OwnWiring::new(ns_ip, ns_ip6, self.inner_mtu()?, services).leaving(self.left_to_nic))
     }
 
     /// Puts right what somebody has changed of the link, its addresses and its routes.
@@ -106,6 +107,7 @@ impl Node {
             Ok(true) => {}
             Ok(false) => {
                 tracing::warn!("the link of the node itself is not as it was made; repairing");
+                self.forget_nic_without_own_link().await;
                 self.connect_itself().await;
             }
             Err(error) => {

@@ -69,6 +69,8 @@ impl Node {
     /// The node at this address takes packets wrapped in these ways.
     pub(super) fn wrap(&mut self, node: IpAddr, links: LinkOffer) {
         let link = if links.vx && self.config.link != Wanted::Bare { Link::Vx } else { Link::Bare };
+        // Other headers before it: another thing for the NIC.
+        self.offloads.anew(node);
         if let Err(error) = self.datapath.set_link(node, link) {
             tracing::warn!(%node, error = chain(&error), "the data plane is not told how a node takes packets");
         }

@@ -115,6 +115,7 @@ impl Node {
                     let (used, leaving, busy) = (entry.backends.len(), entry.leaving.len(), entry.busy.len());
                     tracing::debug!(%address, known, used, leaving, busy, "service published");
                     self.find_ways(&entry.backends);
+                    self.tell_of_instances(address, &entry.backends);
                     match self.balance.publish(&mut self.datapath, address, entry) {
                         Ok(()) => {
                             if self.resolver.accepted(address) {

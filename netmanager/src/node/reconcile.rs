@@ -27,6 +27,7 @@ impl Node {
             }
         }
         self.reconcile_itself().await;
+        self.tend_links().await;
         self.repair_datapath();
     }
 
@@ -105,7 +106,8 @@ impl Node {
         let Some(pool) = &self.pool else { return Ok(None) };
         let mtu = self.container_mtu(&attachment.instance)?;
         let (ns_ip, gateway) = (attachment.ns_ip, pool.block().gateway());
-        Ok(Some(Wiring::new(&attachment.instance, ns_ip, gateway, self.wiring6(ns_ip), mtu)))
+        let wiring = Wiring::new(&attachment.instance, ns_ip, gateway, self.wiring6(ns_ip), mtu);
+        Ok(Some(wiring.leaving(self.left_to_nic)))
     }
 
     fn repair_datapath(&mut self) {

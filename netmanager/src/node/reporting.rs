@@ -25,6 +25,7 @@ impl Node {
             fallback: self.fallback.clone(),
             misses: self.misses_seen,
             slow_path: self.slow_path.as_ref().map(SlowPath::counts),
+            left_to_nic: self.left_to_nic,
         };
         let owner = |address| self.resolver.owner(address).cloned();
         Report::new(&self.state, kernel, owner, Some(daemon))

@@ -134,6 +134,7 @@ impl Node {
             }
             if before.is_some() {
                 tracing::info!(%node, ifindex, was = before, "the way to a node changed");
+                self.offloads.anew(node);
             }
             self.ways.insert(node, ifindex);
         }
@@ -183,6 +184,9 @@ impl Node {
             );
             self.resize_containers().await;
         }
+        if before.ifindex != now.ifindex {
+            self.trust_nic_again().await;
+        }
         if (before.ifindex, before.address) != (now.ifindex, now.address) {
             tracing::warn!(
                 uplink = now.name, address = %now.address, was = before.name, was_address = %before.address,
@@ -196,7 +200,7 @@ impl Node {
         self.save().ok();
     }
 
-    fn tell_of_ways(&self, others: &[Candidate], ways: &BTreeMap<IpAddr, u32>) {
+    fn tell_of_ways(&mut self, others: &[Candidate], ways: &BTreeMap<IpAddr, u32>) {
         if others != self.other_uplinks {
             let names: Vec<_> = others.iter().map(|other| other.name.as_str()).collect();
             tracing::info!(others = ?names, "interfaces where packets of other nodes may arrive beside the uplink");
@@ -205,6 +209,7 @@ impl Node {
             let before = self.ways.get(node);
             if before.is_some_and(|before| before != ifindex) {
                 tracing::info!(%node, ifindex, was = before, "the way to a node changed");
+                self.offloads.anew(*node);
             }
         }
     }

@@ -112,7 +112,8 @@ impl Node {
             (None, _) => pool.allocate().ok_or(Refusal::Full)?,
         };
         let gateway = pool.block().gateway();
-        let wiring = Wiring::new(instance, ns_ip, gateway, self.wiring6(ns_ip), mtu);
+        let wiring =
+            Wiring::new(instance, ns_ip, gateway, self.wiring6(ns_ip), mtu).leaving(self.left_to_nic);
         let own = self.resolver.own_address(&instance.service, instance.number);
         let own = own.or_else(|| before.as_ref().and_then(Attachment::own_address));
         let attachment = Attachment {

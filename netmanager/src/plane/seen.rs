@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::datapath::{Backend, DatapathError, Endpoint, Flow, Ranges, Rehearsal, Service, Tables};
+use crate::offload::is_question;
 use crate::userspace;
 use crate::why::Trial;
 
@@ -17,6 +18,7 @@ pub(crate) trait Seen {
     fn ranges(&self) -> Result<Ranges, DatapathError>;
     fn endpoints(&self) -> Result<Vec<Endpoint>, DatapathError>;
     fn services(&self) -> Result<Vec<Service>, DatapathError>;
+    /// Without netmanager's own questions.
     fn flows(&self) -> Result<Vec<Flow>, DatapathError>;
     fn turns_taken(&self, service_ip: IpAddr) -> Result<u32, DatapathError>;
     fn round_trip(&self, backend: &Backend) -> Result<Option<Duration>, DatapathError>;
@@ -42,7 +44,9 @@ impl Seen for Tables {
     }
 
     fn flows(&self) -> Result<Vec<Flow>, DatapathError> {
-        self.flows()
+        let mut flows = self.flows()?;
+        flows.retain(|flow| !is_question(flow));
+        Ok(flows)
     }
 
     fn turns_taken(&self, service_ip: IpAddr) -> Result<u32, DatapathError> {

@@ -6,7 +6,7 @@
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Mutex;
 
 use libc::{c_int, c_void, sock_filter, sock_fprog};
@@ -110,6 +110,12 @@ impl ContainerSocket {
     /// From now on for what has addresses of these ranges.
     pub(super) fn set_ranges(&self, ranges: &Ranges) -> io::Result<()> {
         filter(self.as_fd(), ranges)
+    }
+}
+
+impl AsRawFd for ContainerSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 

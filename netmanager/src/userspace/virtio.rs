@@ -63,6 +63,11 @@ impl Offload {
         Self { checksum: Some((transport, 16)), segments: Some(Segments::of_tcp(true, size, headers)) }
     }
 
+    /// Of a TCP packet over IPv4 without options whose checksum is to be completed.
+    pub(crate) fn of_tcp_checksum() -> Self {
+        Self { segments: None, ..Self::of_tcp_super_packet(0, 0) }
+    }
+
     pub(crate) fn bytes(&self) -> [u8; LEN] {
         let (flags, (start, offset)) = self.checksum.map_or((0, (0, 0)), |place| (NEEDS_CHECKSUM, place));
         let (kind, size, headers) = self.segments.map_or((0, 0, 0), |it| (it.kind, it.size, it.headers));

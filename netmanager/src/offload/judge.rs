@@ -1,0 +1,142 @@
+//! Which of the questions are asked, and what their answers mean.
+
+use std::io;
+
+use super::question::Form;
+use crate::net::LeftToNic;
+
+/// How often a question must be lost to be lost for a reason. Where one in ten packets is lost, a question's end or its answer is
+/// one time in five: all of these are by chance once in 3,000 times, and then there is a second look.
+const TRIES: usize = 5;
+/// How often in a row a question that leaves nothing to the NIC must come through, before it is the NIC.
+const CONFIRMATIONS: usize = 3;
+
+/// What the answers say of the way to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It takes what is left to the NIC.
+    Whole,
+    /// It takes no more than this.
+    Lost(LeftToNic),
+    /// Nothing: it loses too much, or nobody answers.
+    Unknown,
+}
+
+/// One who asks.
+pub(super) trait Ask {
+    /// Whether a question in this form is answered. One that could not be asked is an error.
+    async fn ask(&mut self, form: Form) -> io::Result<bool>;
+}
+
+/// Asks whether the way takes what `left` leaves to the NIC, until it is clear. In the usual case that is one question.
+pub(super) async fn judge(questions: &mut impl Ask, left: LeftToNic) -> io::Result<Verdict> {
+    let form = match left {
+        LeftToNic::All => Form::Segments,
+        LeftToNic::Checksums => Form::Checksums,
+        LeftToNic::Nothing => return Ok(Verdict::Whole),
+    };
+    if any(questions, form).await? {
+        return Ok(Verdict::Whole);
+    }
+    if !all(questions, Form::Finished).await? {
+        return Ok(Verdict::Unknown);
+    }
+    let takes_checksums = form == Form::Segments && any(questions, Form::Checksums).await?;
+    // The instance may have started only meanwhile, or the network have come up.
+    if any(questions, form).await? {
+        return Ok(Verdict::Whole);
+    }
+    if !all(questions, Form::Finished).await? {
+        return Ok(Verdict::Unknown);
+    }
+    Ok(Verdict::Lost(if takes_checksums { LeftToNic::Checksums } else { LeftToNic::Nothing }))
+}
+
+async fn any(questions: &mut impl Ask, form: Form) -> io::Result<bool> {
+    for _ in 0..TRIES {
+        if questions.ask(form).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+async fn all(questions: &mut impl Ask, form: Form) -> io::Result<bool> {
+    for _ in 0..CONFIRMATIONS {
+        if !questions.ask(form).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A way to a node, by what it does with each question that it gets, of which it is told the number.
+    struct Way<F> {
+        answers: F,
+        asked: usize,
+    }
+
+    impl<F: FnMut(usize, Form) -> bool> Ask for Way<F> {
+        async fn ask(&mut self, form: Form) -> io::Result<bool> {
+            self.asked += 1;
+            Ok((self.answers)(self.asked, form))
+        }
+    }
+
+    async fn verdict(left: LeftToNic, answers: impl FnMut(usize, Form) -> bool) -> (Verdict, usize) {
+        let mut way = Way { answers, asked: 0 };
+        let verdict = judge(&mut way, left).await.unwrap();
+        (verdict, way.asked)
+    }
+
+    #[tokio::test]
+    async fn one_answer_is_enough_for_a_good_way() {
+        for left in [LeftToNic::All, LeftToNic::Checksums] {
+            assert_eq!(verdict(left, |_, _| true).await, (Verdict::Whole, 1));
+            assert_eq!(verdict(left, |number, _| number == TRIES).await, (Verdict::Whole, TRIES));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_nic_is_left_what_it_can_do() {
+        let (no_segments, _) = verdict(LeftToNic::All, |_, form| form != Form::Segments).await;
+        assert_eq!(no_segments, Verdict::Lost(LeftToNic::Checksums));
+        for left in [LeftToNic::All, LeftToNic::Checksums] {
+            let (no_checksums, _) = verdict(left, |_, form| form == Form::Finished).await;
+            assert_eq!(no_checksums, Verdict::Lost(LeftToNic::Nothing));
+        }
+        assert_eq!(verdict(LeftToNic::Nothing, |_, _| false).await, (Verdict::Whole, 0));
+    }
+
+    #[tokio::test]
+    async fn who_answers_nothing_or_not_reliably_says_nothing_of_the_nic() {
+        let (silent, asked) = verdict(LeftToNic::All, |_, _| false).await;
+        assert_eq!((silent, asked), (Verdict::Unknown, TRIES + 1));
+        let lossy = |number, form| form == Form::Finished && number != TRIES + CONFIRMATIONS;
+        assert_eq!(verdict(LeftToNic::All, lossy).await.0, Verdict::Unknown);
+        let last = 2 * TRIES + CONFIRMATIONS + 1;
+        let ended = |number, form| form != Form::Segments && number <= last;
+        assert_eq!(verdict(LeftToNic::All, ended).await.0, Verdict::Unknown);
+    }
+
+    #[tokio::test]
+    async fn an_instance_that_starts_meanwhile_is_not_taken_for_a_nic_that_fails() {
+        let (verdict, _) = verdict(LeftToNic::All, |number, _| number > TRIES).await;
+        assert_eq!(verdict, Verdict::Whole);
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_asked_is_not_unanswered() {
+        struct Broken;
+        impl Ask for Broken {
+            async fn ask(&mut self, _: Form) -> io::Result<bool> {
+                Err(io::Error::other("the link is down"))
+            }
+        }
+        assert!(judge(&mut Broken, LeftToNic::All).await.is_err());
+    }
+}
