@@ -125,3 +125,40 @@ fn a_benchmark_measures_every_variant_and_leaves_nothing_behind() -> Result<()> 
     assert_eq!(after.since(&before), Vec::<&_>::new());
     Ok(())
 }
+
+/// What takes at least seconds is measured in a run of its own.
+#[test]
+fn others_tools_and_the_daemon_itself_are_measured_too() -> Result<()> {
+    let before = Footprint::take()?;
+    let folder = tempfile::tempdir().context("make a folder")?;
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_bench"));
+    bench.arg("--tiny").arg("--out").arg(folder.path());
+    bench.args(["--only", "superpacket,plain,geneve,ipip,hypha-serviceip,iperf3-4,netmanager-memory"]);
+    output_within(&mut bench, Duration::from_secs(300))?;
+    let text = fs::read_to_string(folder.path().join("results.json")).context("read results.json")?;
+    let results: Value = serde_json::from_str(&text).context("understand results.json")?;
+    assert_eq!(results["failed"], Value::Array(Vec::new()));
+    let samples = results["samples"].as_array().context("samples")?;
+    let value = |variant: &str, measure: &str| {
+        let is = |sample: &&Value| sample["variant"] == variant && sample["measure"] == measure;
+        let value = samples.iter().find(is).and_then(|sample| sample["value"].as_f64());
+        value.with_context(|| format!("{measure} of {variant}: {samples:?}"))
+    };
+    for variant in ["plain", "hypha-serviceip"] {
+        assert!(value(variant, "iperf3-4")? > 0.0);
+    }
+    let memory =
+        ["netmanager-memory-0", "netmanager-memory-5000"].map(|measure| value("hypha-serviceip", measure));
+    let [none, many] = memory;
+    let (none, many) = (none?, many?);
+    assert!(0.0 < none && none < many, "{none} {many}");
+    // Not every kernel has these; it is said of those that it lacks.
+    for variant in ["geneve", "ipip"] {
+        let skipped = results["skipped"].as_array().context("skipped")?;
+        let is_skipped = skipped.iter().any(|skipped| skipped["variant"] == variant);
+        assert!(is_skipped || value(variant, "iperf3-4")? > 0.0, "{variant}");
+    }
+    let after = Footprint::take()?;
+    assert_eq!(after.since(&before), Vec::<&_>::new());
+    Ok(())
+}

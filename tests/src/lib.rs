@@ -18,6 +18,7 @@ pub mod guide;
 pub mod image;
 pub mod interrupt;
 pub mod lab;
+pub mod memory;
 pub mod netns;
 pub mod process;
 pub mod retransmission;

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use integration::memory::megabytes;
 use integration::{Lab, interrupt};
 
 use crate::figure::{Figures, What};
@@ -84,16 +85,6 @@ impl Spent {
             self.written.saturating_sub(before.written) as f64 / 1e3 / seconds * 60.0,
         ]
     }
-}
-
-/// What these processes have for themselves of the memory, and their parts of what they share with others.
-#[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
-pub(crate) fn megabytes(pids: &[u32]) -> Result<f64> {
-    let mut kilobytes = 0;
-    for pid in pids {
-        kilobytes += value(&read(*pid, "smaps_rollup")?, "Pss:");
-    }
-    Ok(kilobytes as f64 * 1024.0 / 1e6)
 }
 
 fn read(pid: u32, name: &str) -> Result<String> {

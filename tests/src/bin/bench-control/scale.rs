@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use integration::memory::megabytes;
 use integration::{Lab, Machine, Netns, Topology, interrupt};
 use protocol::overview::Overview;
 use serde::Deserialize as _;
@@ -100,7 +101,7 @@ fn idle(lab: &Lab, [memory, cpu]: [What; 2], add: &mut impl FnMut(What, f64)) ->
     let (before, begun) = (Spent::of(&pids)?, Instant::now());
     idle::sleep(IDLE)?;
     let [percent, ..] = Spent::of(&pids)?.since(&before, begun.elapsed().as_secs_f64());
-    add(memory, idle::megabytes(&pids)?);
+    add(memory, megabytes(&pids)?);
     add(cpu, percent);
     Ok(())
 }

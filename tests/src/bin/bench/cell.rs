@@ -8,6 +8,7 @@ mod pair;
 mod plain;
 mod resolving;
 mod running;
+mod tunnel;
 mod userspace;
 mod vxlan;
 mod xdp_pass;
@@ -25,6 +26,7 @@ use crate::subject::{Underlay, Variant};
 
 pub(crate) use hypha::{Hypha, SERVICE};
 pub(crate) use pair::Pair;
+pub(crate) use running::{Running, find};
 
 /// Two containers that reach each other, and a server in the second.
 #[derive(Debug)]
@@ -54,7 +56,7 @@ pub(crate) enum Overlay {
     Kernel,
     Programs {
         #[expect(dead_code, reason = "end with it")]
-        programs: Vec<running::Running>,
+        programs: Vec<Running>,
         _folder: tempfile::TempDir,
     },
     Xdp {
@@ -98,6 +100,8 @@ impl Cell {
             Variant::Plain => plain::build(pair, underlay),
             Variant::PlainXdp => plain::build_with_xdp(pair, underlay),
             Variant::Vxlan => vxlan::build(pair),
+            Variant::Geneve => tunnel::build(pair, underlay, tunnel::Kind::Geneve),
+            Variant::Ipip => tunnel::build(pair, underlay, tunnel::Kind::Ipip),
             Variant::NsIp => hypha::build(pair, underlay, hypha::Dial::NsIp),
             Variant::ServiceIp => hypha::build(pair, underlay, hypha::Dial::ServiceIp),
             Variant::Vx => hypha::build_with_vx(pair),
@@ -119,6 +123,15 @@ impl Cell {
 
     pub(crate) fn peer(&self) -> Peer {
         Peer(SocketAddr::new(IpAddr::V4(self.bed.target), PORT))
+    }
+
+    /// Where the client is.
+    pub(crate) fn client_netns(&self) -> &Netns {
+        &self.bed.client
+    }
+
+    pub(crate) fn server_netns(&self) -> &Netns {
+        &self.bed.server
     }
 
     /// Runs a measure where the client is.

@@ -8,6 +8,8 @@ mod arguments;
 mod cell;
 mod chart;
 mod compare;
+mod daemon;
+mod iperf;
 mod machine;
 mod marks;
 mod measure;

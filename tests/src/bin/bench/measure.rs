@@ -11,6 +11,8 @@ use netmanager::bench::{
 use serde::{Deserialize, Serialize};
 
 use crate::cell::{Cell, Places};
+use crate::daemon;
+use crate::iperf;
 use crate::programs;
 use crate::scale;
 use crate::subject::{Underlay, Variant};
@@ -25,6 +27,8 @@ const FRAME_OVERHEAD: usize = 18 + 20 + 8;
 pub(crate) enum Measure {
     /// Bulk by TCP.
     Tcp { streams: usize },
+    /// The same by iperf3.
+    Iperf3 { streams: usize },
     /// Question and answer, one at a time.
     RoundTrip { transport: Transport, beside_bulk: bool },
     /// Connect, ask, hear, close, one at a time.
@@ -43,6 +47,8 @@ pub(crate) enum Measure {
     Programs,
     /// Of the tables in the kernel.
     Memory,
+    /// Of netmanager that knows so many services.
+    DaemonMemory { services: u32 },
 }
 
 /// A number that a measure gives.
@@ -72,10 +78,12 @@ pub(crate) struct Taken {
 
 impl Measure {
     /// In the order in which they are taken and shown.
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 29] = [
         Self::Tcp { streams: 1 },
         Self::Tcp { streams: 4 },
         Self::Tcp { streams: 16 },
+        Self::Iperf3 { streams: 1 },
+        Self::Iperf3 { streams: 4 },
         Self::RoundTrip { transport: Transport::Tcp, beside_bulk: false },
         Self::RoundTrip { transport: Transport::Udp, beside_bulk: false },
         Self::RoundTrip { transport: Transport::Tcp, beside_bulk: true },
@@ -98,6 +106,8 @@ impl Measure {
         Self::FirstPacket,
         Self::Programs,
         Self::Memory,
+        Self::DaemonMemory { services: 0 },
+        Self::DaemonMemory { services: 5000 },
     ];
 
     /// Of [`Self::ALL`], what a quick run takes.
@@ -113,7 +123,12 @@ impl Measure {
 
     /// However short the measuring itself is.
     pub(crate) fn is_slow_to_set_up(self) -> bool {
-        matches!(self, Self::Flows { count } if count > 1000)
+        match self {
+            Self::Flows { count } => count > 1000,
+            Self::DaemonMemory { services } => services > 0,
+            Self::Iperf3 { .. } => true,
+            _ => false,
+        }
     }
 
     /// Whether it says anything of the variant on this underlay.
@@ -123,7 +138,10 @@ impl Measure {
             | Self::Instances { .. }
             | Self::Flows { .. }
             | Self::FirstPacket
-            | Self::Memory => *variant == Variant::ServiceIp && underlay == Underlay::Superpacket,
+            | Self::Memory
+            | Self::DaemonMemory { .. } => {
+                *variant == Variant::ServiceIp && underlay == Underlay::Superpacket
+            }
             Self::Programs => matches!(variant, Variant::NsIp | Variant::ServiceIp | Variant::Vx),
             _ => true,
         }
@@ -132,6 +150,7 @@ impl Measure {
     pub(crate) fn id(self) -> String {
         match self {
             Self::Tcp { streams } => format!("tcp-{streams}"),
+            Self::Iperf3 { streams } => format!("iperf3-{streams}"),
             Self::RoundTrip { transport, beside_bulk } => {
                 let transport = if transport == Transport::Tcp { "tcp" } else { "udp" };
                 format!("rr-{transport}{}", if beside_bulk { "-loaded" } else { "" })
@@ -144,6 +163,7 @@ impl Measure {
             Self::FirstPacket => "first-packet".to_owned(),
             Self::Programs => "programs".to_owned(),
             Self::Memory => "memory".to_owned(),
+            Self::DaemonMemory { services } => format!("netmanager-memory-{services}"),
         }
     }
 
@@ -151,6 +171,8 @@ impl Measure {
         match self {
             Self::Tcp { streams: 1 } => "TCP, 1 stream".to_owned(),
             Self::Tcp { streams } => format!("TCP, {streams} streams"),
+            Self::Iperf3 { streams: 1 } => "TCP by iperf3, 1 stream".to_owned(),
+            Self::Iperf3 { streams } => format!("TCP by iperf3, {streams} streams"),
             Self::RoundTrip { transport, beside_bulk } => {
                 let transport = if transport == Transport::Tcp { "TCP" } else { "UDP" };
                 let load = if beside_bulk { ", beside one bulk stream" } else { "" };
@@ -164,6 +186,7 @@ impl Measure {
             Self::FirstPacket => "Connect to a service that is not known yet".to_owned(),
             Self::Programs => "In our programs, per warm packet".to_owned(),
             Self::Memory => "Kernel memory of a node's tables".to_owned(),
+            Self::DaemonMemory { services } => format!("Memory of netmanager, {services} services known"),
         }
     }
 
@@ -176,6 +199,7 @@ impl Measure {
                     (Quantity::CpuPerGigabyte, carried.cpu_per_gigabyte()),
                 ]))
             }
+            Self::Iperf3 { streams } => iperf::bulk(cell, streams, duration),
             Self::RoundTrip { transport, beside_bulk: false } => {
                 let _awake = Awake::keep().context("keep the CPUs awake")?;
                 ask(cell, transport, duration, places)
@@ -199,6 +223,7 @@ impl Measure {
             Self::FirstPacket => scale::first_packets(cell.underlay, places),
             Self::Programs => programs::per_packet(cell, duration, places),
             Self::Memory => scale::memory(cell),
+            Self::DaemonMemory { services } => daemon::memory(services),
         }
     }
 }

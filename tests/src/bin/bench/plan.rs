@@ -44,7 +44,9 @@ impl Plan {
         let measures: Vec<_> = Measure::ALL
             .into_iter()
             .filter(|measure| mode != Mode::Quick || measure.is_quick() || !names.measures.is_empty())
-            .filter(|measure| mode != Mode::Tiny || !measure.is_slow_to_set_up())
+            .filter(|measure| {
+                mode != Mode::Tiny || !measure.is_slow_to_set_up() || !names.measures.is_empty()
+            })
             .filter(|measure| admits(&names.measures, &measure.id()))
             .collect();
         let cells = Underlay::ALL

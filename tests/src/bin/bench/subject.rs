@@ -51,6 +51,9 @@ pub(crate) enum Variant {
     PlainXdp,
     /// The kernel's VXLAN, set up as flannel does.
     Vxlan,
+    /// The kernel's GENEVE, and its IPIP, each with a device for the other node.
+    Geneve,
+    Ipip,
     /// Hypha, by the container's own address: no translation.
     NsIp,
     /// Hypha, by the service's address.
@@ -69,10 +72,12 @@ pub(crate) enum Variant {
 
 impl Variant {
     /// In the order in which they are shown.
-    pub(crate) const BUILT_IN: [Self; 9] = [
+    pub(crate) const BUILT_IN: [Self; 11] = [
         Self::Plain,
         Self::PlainXdp,
         Self::Vxlan,
+        Self::Geneve,
+        Self::Ipip,
         Self::NsIp,
         Self::ServiceIp,
         Self::Vx,
@@ -88,6 +93,8 @@ impl Variant {
             }
             Self::PlainXdp => "plain, with an XDP program that passes everything on both uplinks",
             Self::Vxlan => "kernel VXLAN with a bridge, set up as flannel does, MTU 1450",
+            Self::Geneve => "kernel GENEVE, one device for the other node, MTU 1450",
+            Self::Ipip => "kernel IPIP, one device for the other node, MTU 1480",
             Self::NsIp => "Hypha, by the container's address (NsIP), MTU as netmanager gives it",
             Self::ServiceIp => "Hypha, by the service's address (ServiceIP), MTU as netmanager gives it",
             Self::Vx => "Hypha by ServiceIP, in packets that the kernel knows and merges (the vx link)",
@@ -105,7 +112,9 @@ impl Variant {
         match self {
             Self::Plain | Self::ServiceIp | Self::NsIp | Self::Userspace | Self::Extra(_) => true,
             Self::PlainXdp => underlay == Underlay::Wire,
-            Self::Vx | Self::Vxlan | Self::Nebula | Self::Boringtun => underlay != Underlay::SameNode,
+            Self::Vx | Self::Vxlan | Self::Geneve | Self::Ipip | Self::Nebula | Self::Boringtun => {
+                underlay != Underlay::SameNode
+            }
         }
     }
 }
@@ -116,6 +125,8 @@ impl fmt::Display for Variant {
             Self::Plain => "plain",
             Self::PlainXdp => "plain-xdp",
             Self::Vxlan => "vxlan",
+            Self::Geneve => "geneve",
+            Self::Ipip => "ipip",
             Self::NsIp => "hypha-nsip",
             Self::ServiceIp => "hypha-serviceip",
             Self::Vx => "hypha-vx",

@@ -24,7 +24,7 @@ pub(crate) struct Running {
 
 impl Running {
     /// What it says on standard error goes to `log`; on standard output, too, unless `read` is to have that.
-    pub(super) fn start(mut command: Command, log: &Path, read: Stdio) -> Result<Self> {
+    pub(crate) fn start(mut command: Command, log: &Path, read: Stdio) -> Result<Self> {
         let name = process::shown(&command);
         let file = File::create(log).with_context(|| format!("make {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(read).stderr(file).process_group(0);
@@ -33,7 +33,7 @@ impl Running {
     }
 
     /// The first line that it prints. It goes on afterwards.
-    pub(super) fn first_line(&mut self) -> Result<String> {
+    pub(crate) fn first_line(&mut self) -> Result<String> {
         let output: ChildStdout = self.child.stdout.take().context("its standard output is read already")?;
         let mut line = String::new();
         BufReader::new(output)
@@ -44,7 +44,7 @@ impl Running {
     }
 
     /// Fails if it has ended.
-    pub(super) fn expect_running(&mut self) -> Result<()> {
+    pub(crate) fn expect_running(&mut self) -> Result<()> {
         match self.child.try_wait().with_context(|| format!("look at `{}`", self.name))? {
             None => Ok(()),
             Some(status) => bail!("`{}` ended with {status}", self.name),
@@ -70,7 +70,7 @@ impl Drop for Running {
 }
 
 /// Where a program is, if it is installed.
-pub(super) fn find(program: &str) -> Result<std::path::PathBuf> {
+pub(crate) fn find(program: &str) -> Result<std::path::PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo/bin"));
     let system = ["/usr/local/sbin", "/usr/sbin"].map(Into::into);
