@@ -81,6 +81,8 @@ pub struct Node {
     placements: Vec<Placement>,
     /// Whether the other nodes may send packets in VXLAN's format.
     offer: Result<(), Why>,
+    /// The kernel merges bare ones.
+    merges_bare: bool,
     store: Store,
     state: state::Node,
     /// The free addresses; `None` until the cluster has given a block.

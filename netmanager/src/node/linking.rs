@@ -6,8 +6,10 @@ use netmanager_common::link::Link;
 use protocol::link::LinkOffer;
 
 use super::Node;
+use crate::datapath::Place;
 use crate::error::chain;
 use crate::link::{Situation, Wanted, Why, offer};
+use crate::net::fou;
 
 impl Node {
     /// What the other nodes are told.
@@ -19,7 +21,23 @@ impl Node {
     /// The programs take either format at all times, so that nothing is lost while they learn of it.
     pub(super) async fn tend_offer(&mut self) {
         let before = self.offer;
-        self.offer = self.merge().await;
+        let situation = self.situation();
+        self.offer = match offer(self.config.link, &situation) {
+            Ok(()) => {
+                // Only one of them can have the port.
+                self.merge_bare(false).await;
+                self.merge_vx().await
+            }
+            Err(why) => {
+                if let Err(error) = self.links.merge_no_more().await {
+                    tracing::warn!(error = chain(&error), "a VXLAN device that is not needed any more stays");
+                }
+                Err(why)
+            }
+        };
+        if self.offer.is_err() {
+            self.merge_bare(situation.is_in_kernel && situation.place != Some(Place::Xdp)).await;
+        }
         if before == self.offer {
             return;
         }
@@ -34,21 +52,17 @@ impl Node {
         }
     }
 
-    async fn merge(&self) -> Result<(), Why> {
+    fn situation(&self) -> Situation {
         let place = self.placements.iter().find(|placement| placement.interface == self.uplink.name);
-        let situation = Situation {
+        Situation {
             is_in_kernel: self.datapath.is_in_kernel(),
             advertised: self.advertised(),
             mtu: self.uplink.mtu,
             place: place.map(|placement| placement.place),
-        };
-        let wanted = self.config.link;
-        if let Err(why) = offer(wanted, &situation) {
-            if let Err(error) = self.links.merge_no_more().await {
-                tracing::warn!(error = chain(&error), "a VXLAN device that is not needed any more stays");
-            }
-            return Err(why);
         }
+    }
+
+    async fn merge_vx(&self) -> Result<(), Why> {
         self.links.merge_on(protocol::port::TUNNEL).await.map_err(|error| {
             let error = chain(&error);
             // On every look: at a level that shows it once, when the offer changes, it would hide the reason.
@@ -57,6 +71,29 @@ impl Node {
             }
             Why::Refused
         })
+    }
+
+    /// Has the kernel merge bare packets, or not, where it can. Oakestra's nodes send them, and ours where nothing better is
+    /// offered.
+    async fn merge_bare(&mut self, wanted: bool) {
+        let (address, port) = (self.uplink.address, protocol::port::TUNNEL);
+        let merged = match (wanted, self.merges_bare) {
+            (true, _) => fou::merge_on(address, port),
+            (false, true) => fou::merge_no_more(address, port).map(|_there_was| false),
+            (false, false) => return,
+        };
+        let merges = merged.unwrap_or_else(|error| {
+            tracing::debug!(error = chain(&error), "whether the kernel merges bare packets is not changed");
+            self.merges_bare
+        });
+        if std::mem::replace(&mut self.merges_bare, merges) == merges {
+            return;
+        }
+        tracing::info!(merges, "whether the kernel merges bare packets of IPv4 (FOU)");
+        if let Err(refusal) = self.apply_rules().await {
+            let error = chain(&refusal);
+            tracing::warn!(error, "what comes to the tunnel's port elsewhere than at uplinks is not dropped");
+        }
     }
 
     /// What an earlier life with another configuration has entered.
