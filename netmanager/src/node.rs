@@ -14,7 +14,7 @@ mod reporting;
 mod underlay;
 mod workload;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ use crate::error::chain;
 use crate::ipam::Pool;
 use crate::link::Why;
 use crate::net::{Candidate, Egresses, LeftToNic, Links, Uplink, Watch};
-use crate::offload::{Lost, Offloads, is_question};
+use crate::offload::{Judged, Offloads, is_question};
 use crate::pathmtu::{Heard, PathMtus};
 use crate::plane::{Events, Mode, Plane};
 use crate::report::{Report, SessionState};
@@ -83,6 +83,8 @@ pub struct Node {
     offer: Result<(), Why>,
     /// The kernel merges bare ones.
     merges_bare: bool,
+    /// Nodes to which bare packets are sent to see what becomes of them, before those in VXLAN's format are.
+    undecided: BTreeSet<IpAddr>,
     store: Store,
     state: state::Node,
     /// The free addresses; `None` until the cluster has given a block.
@@ -152,8 +154,8 @@ enum Wake {
     Untaken(Untaken),
     /// News of the path to another node.
     Path(Heard),
-    /// The way to a node loses what is left to the NIC, or not.
-    Asked(Option<Lost>),
+    /// What becomes of packets on the way to a node.
+    Asked(Option<Judged>),
     /// Links, addresses or routes have changed.
     Links,
     Time,
@@ -195,7 +197,7 @@ impl Node {
                     self.balance.untaken(&mut self.datapath, self.slow_path.as_ref(), untaken, now());
                 }
                 Wake::Path(heard) => self.hear_of_path(heard),
-                Wake::Asked(Some(lost)) => self.hear_of_loss(lost).await,
+                Wake::Asked(Some(judged)) => self.hear_of_way(judged).await,
                 Wake::Links => {
                     self.follow_ways();
                     self.reconcile_due = self.reconcile_due.min(Instant::now() + SETTLE);
@@ -258,7 +260,7 @@ impl Node {
                 News::Untaken(untaken) => Wake::Untaken(untaken),
             },
             heard = path_mtus => Wake::Path(heard),
-            lost = self.offloads.next() => Wake::Asked(lost),
+            judged = self.offloads.next() => Wake::Asked(judged),
             () = self.watch.changed() => Wake::Links,
             () = tokio::time::sleep_until(deadline) => Wake::Time,
         }

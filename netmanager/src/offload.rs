@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::judge::{Verdict, judge};
+use self::judge::judge;
 pub use self::question::Asker;
 use self::socket::{PORTS, Questions};
 use crate::datapath::{Flow, Ranges, Transport};
@@ -37,20 +37,38 @@ const AT_ONCE: usize = 4;
 /// What was found, on its way to the node.
 const QUEUE: usize = 64;
 
-/// The way to `node` loses what is left to the NIC. It does not lose what leaves it no more than `left`.
+/// How the segments of a super-packet have come to another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lost {
-    pub node: IpAddr,
-    pub left: LeftToNic,
+pub enum Crossing {
+    /// In one packet.
+    Whole,
+    /// In several.
+    Cut,
+}
+
+/// What the answers say of the way to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It takes what is left to the NIC, and what becomes of it.
+    Takes(Crossing),
+    /// It loses that, and takes no more than this.
+    Lost(LeftToNic),
+    /// Nothing: it loses too much, nobody answers, or nobody could be asked.
+    Unknown,
 }
 
 /// What has come of the questions to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judged {
+    pub node: IpAddr,
+    pub verdict: Verdict,
+}
+
 #[derive(Debug)]
 struct Found {
-    node: IpAddr,
+    judged: Judged,
     /// Of the asking.
     number: u64,
-    verdict: Verdict,
 }
 
 /// A node that is being asked.
@@ -83,26 +101,21 @@ impl Offloads {
         Self { found, schedule, under_way, empty, number: 0, prober }
     }
 
-    /// The end of an asking, and whether the way to the node is at fault. Cancel safe.
-    pub async fn next(&mut self) -> Option<Lost> {
+    /// The end of an asking; nothing, if it was about a way that is not taken any more. Cancel safe.
+    pub async fn next(&mut self) -> Option<Judged> {
         match self.found.recv().await {
-            Some(Found { node, number, verdict }) => self.end(node, number, verdict),
+            Some(Found { judged, number }) => self.end(judged, number),
             // Cannot be: the prober holds a sender.
             None => std::future::pending().await,
         }
     }
 
-    fn end(&mut self, node: IpAddr, number: u64, verdict: Verdict) -> Option<Lost> {
-        // Else it is about a way that is not taken any more.
-        self.under_way.extract_if(.., |at, asking| *at == node && asking.number == number).next()?;
-        match verdict {
-            Verdict::Whole => None,
-            Verdict::Lost(left) => Some(Lost { node, left }),
-            Verdict::Unknown => {
-                self.schedule.silent(node, Instant::now());
-                None
-            }
+    fn end(&mut self, judged: Judged, number: u64) -> Option<Judged> {
+        self.under_way.extract_if(.., |at, asking| *at == judged.node && asking.number == number).next()?;
+        if judged.verdict == Verdict::Unknown {
+            self.schedule.silent(judged.node, Instant::now());
         }
+        Some(judged)
     }
 
     /// As [`Schedule::due`]. Each of them is then to be asked.
@@ -195,7 +208,7 @@ impl Prober {
                 Verdict::Unknown
             });
             tracing::debug!(%node, %instance, ?verdict, "a node was asked about the NIC");
-            to_tell.send(Found { node, number, verdict }).await.unwrap_or(());
+            to_tell.send(Found { judged: Judged { node, verdict }, number }).await.unwrap_or(());
         }));
     }
 }
@@ -213,7 +226,6 @@ mod tests {
     use super::*;
 
     const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
-    const LOST: Verdict = Verdict::Lost(LeftToNic::Checksums);
 
     fn asked(number: u64) -> Offloads {
         let mut offloads = Offloads::new(&TaskTracker::new(), &CancellationToken::new());
@@ -224,22 +236,22 @@ mod tests {
 
     #[test]
     fn what_is_found_counts_if_the_way_is_still_the_same() {
-        let found = Some(Lost { node: NODE, left: LeftToNic::Checksums });
-        assert_eq!(asked(1).end(NODE, 1, LOST), found);
-        assert_eq!(asked(2).end(NODE, 1, LOST), None);
+        let lost = Judged { node: NODE, verdict: Verdict::Lost(LeftToNic::Checksums) };
+        assert_eq!(asked(1).end(lost, 1), Some(lost));
+        assert_eq!(asked(2).end(lost, 1), None);
         for leave in [|offloads: &mut Offloads| offloads.anew(NODE), Offloads::anew_all] {
             let mut offloads = asked(1);
             leave(&mut offloads);
-            assert_eq!(offloads.end(NODE, 1, LOST), None);
+            assert_eq!(offloads.end(lost, 1), None);
             assert_eq!(offloads.due(&BTreeSet::from([NODE]), Instant::now()), [NODE]);
         }
     }
 
     #[test]
     fn a_node_is_asked_again_soon_when_it_has_not_answered_and_else_after_an_hour() {
-        for (verdict, pause) in [(Verdict::Unknown, 3), (Verdict::Whole, 3601)] {
+        for (verdict, pause) in [(Verdict::Unknown, 3), (Verdict::Takes(Crossing::Cut), 3601)] {
             let mut offloads = asked(1);
-            offloads.end(NODE, 1, verdict);
+            offloads.end(Judged { node: NODE, verdict }, 1);
             let next = offloads.deadline().unwrap() - Instant::now();
             assert!(next < Duration::from_secs(pause) && next > Duration::from_secs(pause - 3), "{next:?}");
         }

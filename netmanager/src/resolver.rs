@@ -261,11 +261,17 @@ impl Resolver {
         actions
     }
 
+    /// The links that a node takes beside those that all do.
+    #[must_use]
+    pub fn links_of(&self, node: IpAddr) -> LinkOffer {
+        self.links.get(&node).copied().unwrap_or_default()
+    }
+
     /// The links of nodes, where they are others than before. They come before what leads there.
     fn learn_links(&mut self, table: &Table) -> Vec<Action> {
         let mut actions = Vec::new();
         for (node, links) in &table.links {
-            if self.links.get(node).copied().unwrap_or_default() == *links {
+            if self.links_of(*node) == *links {
                 continue;
             }
             if links.is_empty() {

@@ -87,7 +87,8 @@ fn array(info: &MapInfo) -> Vec<u8> {
 fn entries(info: &MapInfo, size: usize) -> Vec<u8> {
     let fd = info.fd().unwrap();
     let map = fd.as_fd().as_raw_fd().cast_unsigned();
-    let (mut found, mut key): (BTreeMap<Vec<u8>, Vec<u8>>, Option<Vec<u8>>) = (BTreeMap::new(), None);
+    let mut found: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    let mut key: Option<Vec<u8>> = None;
     loop {
         let mut next = vec![0; info.key_size() as usize];
         let before = key.as_ref().map_or(0, |key| address(key.as_ptr()));

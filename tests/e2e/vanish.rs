@@ -28,7 +28,7 @@ fn a_drained_worker_becomes_empty(lab: &mut Lab) -> Result<()> {
     let [first, clients, others @ ..] = names.as_slice() else { bail!("too few workers: {names:?}") };
     let application = Application::deploy_with(lab, "drain", 1, |[web, client]| {
         finish_when_told_to_stop(web);
-        let servers = [&[first.clone()], others].concat().join(";");
+        let servers = [std::slice::from_ref(first), others].concat().join(";");
         for (service, nodes) in [(web, servers.as_str()), (client, clients)] {
             service["constraints"] = json!([{"type": "direct", "node": nodes}]);
         }

@@ -1,9 +1,10 @@
 //! How nodes wrap packets to each other: as the receiver has asked for.
 
+use std::fs;
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use etherparse::PacketBuilder;
 use integration::capture::{Capture, TunnelPacket};
 use integration::{Netns, eventually};
@@ -20,6 +21,11 @@ const DEVICE: &str = "hymerge";
 /// That the kernel listens there makes it merge packets.
 fn listens(node: &Netns) -> Result<bool> {
     Ok(node.output("ip", &["-d", "link", "show"])?.contains(&format!("dstport {TUNNEL}")))
+}
+
+/// From now on the node's link carries packets of the wire's size, as most NICs do.
+fn cut_packets(node: &Netns) -> Result<()> {
+    node.output("ethtool", &["-K", "up0", "tso", "off", "gso", "off"]).map(drop)
 }
 
 /// Waits until both nodes send each other packets wrapped like that, and looks at some.
@@ -43,6 +49,9 @@ fn wait_for(bed: &Bed, neighbour: &Neighbour, is_vx: bool) -> Result<()> {
 fn two_nodes_agree_on_packets_that_the_kernel_merges_and_change_without_loss() -> Result<()> {
     let bed = Bed::registered()?;
     let mut neighbour = Neighbour::join(&bed)?;
+    for node in [&bed.node, &neighbour.node] {
+        cut_packets(node)?;
+    }
     let (client, server) = (Container::new("client")?, Container::new("server")?);
     bed.attached(&client, 0)?;
     neighbour.serve(&bed, &server)?;
@@ -67,6 +76,32 @@ fn two_nodes_agree_on_packets_that_the_kernel_merges_and_change_without_loss() -
         assert_eq!(status["drops"], json!([]));
     }
     Ok(())
+}
+
+#[test]
+fn packets_go_bare_where_they_cross_whole_and_in_vxlans_format_where_they_are_cut() -> Result<()> {
+    let bed = Bed::registered()?;
+    let neighbour = Neighbour::join(&bed)?;
+    cut_packets(&neighbour.node)?;
+    let (client, server) = (Container::new("client")?, Container::new("server")?);
+    bed.attached(&client, 0)?;
+    neighbour.serve(&bed, &server)?;
+    for node in [&bed.places, &neighbour.places] {
+        let offer = || fs::read_to_string(node.folder().join("netmanager.log"));
+        assert!(offer()?.contains("other nodes may send packets in VXLAN's format"));
+    }
+    let numbered = Numbered::start(&client.netns, &server.netns)?;
+    // Each has asked the other by then.
+    eventually(SOON, "both ways to be known", || {
+        for (places, crossing) in [(&bed.places, "Whole"), (&neighbour.places, "Cut")] {
+            let log = fs::read_to_string(places.folder().join("netmanager.log"))?;
+            ensure!(log.contains(&format!("verdict=Takes({crossing})")), "no {crossing}: {log}");
+        }
+        let vx = [bed.status()?, neighbour.status()?].map(|status| status["peers"][0]["vx"].clone());
+        ensure!(vx == [json!(false), json!(true)], "{vx:?}");
+        Ok(())
+    })?;
+    numbered.finish().map(drop)
 }
 
 /// Else whoever can send to the port, also a process of the node, would speak to the node past its firewall.

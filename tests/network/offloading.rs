@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use integration::{Netns, eventually};
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, Container, ip_json};
+use crate::bed::{Bed, Container, config, ip_json};
 use crate::cluster::WEB_ADDRESS;
 use crate::neighbour::Neighbour;
 
@@ -108,7 +108,7 @@ fn containers_cut_segments_themselves_where_the_nic_loses_what_it_should_cut() -
     assert!(!flows.is_empty() && !flows.iter().any(is_question), "{flows:?}");
     // The other node's NIC is a good one.
     let neighbours_log = fs::read_to_string(&neighbour.netmanager.recipe().log)?;
-    assert!(neighbours_log.contains("verdict=Whole"), "{neighbours_log}");
+    assert!(neighbours_log.contains("verdict=Takes("), "{neighbours_log}");
     assert_eq!(neighbour.status()?["daemon"]["left_to_nic"], "all");
     assert_eq!(segments(&server.netns, "eth0")?, WHOLE);
 
@@ -131,12 +131,12 @@ fn containers_cut_segments_themselves_where_the_nic_loses_what_it_should_cut() -
 #[test]
 fn containers_compute_checksums_themselves_where_the_nic_does_not() -> Result<()> {
     let mut bed = Bed::registered()?;
-    let neighbour = Neighbour::join(&bed)?;
+    let neighbour = Neighbour::join_with(&bed, &bare())?;
     let own = bed.status()?["own_ns_ip"].as_str().context("own_ns_ip")?.parse()?;
     let (client, server) = (Container::new("client")?, Container::new("server")?);
     bed.attached(&client, 0)?;
-    // Behind Ethernet: IPv4, UDP, VXLAN, Ethernet and IPv4, and in the TCP header the checksum.
-    let at = 8 * (20 + 8 + 8 + 14 + 20 + 16);
+    // Behind Ethernet: IPv4, UDP, IPv4, and in the TCP header the checksum.
+    let at = 8 * (20 + 8 + 20 + 16);
     // Of a segment of a question, and of a SYN with what Linux says in it.
     let unfinished = [open_checksum(own, SERVER, 20 + 400), open_checksum(CLIENT, SERVER, 40)];
     let [question, syn] = unfinished.map(|sum| format!("@nh,{at},16 {sum} counter drop"));
@@ -169,6 +169,13 @@ fn containers_compute_checksums_themselves_where_the_nic_does_not() -> Result<()
     wait_until_left(&bed, "all")?;
     assert_eq!((segments(&client.netns, "eth0")?, leaves_checksums(&client.netns, "eth0")?), (WHOLE, true));
     Ok(())
+}
+
+/// Of a node that is sent bare packets.
+fn bare() -> Value {
+    let mut config = config();
+    config["Link"] = json!("bare");
+    config
 }
 
 /// What a kernel writes in the place of a checksum that is to be completed on the way: that of the pseudo header of so many

@@ -79,7 +79,7 @@ const CUT: &str = "table inet cut {
 
 #[test]
 fn a_cut_that_no_end_is_told_of_is_noticed_and_over_ten_seconds_after_its_end() -> Result<()> {
-    let mut bed = Bed::registered()?;
+    let bed = Bed::registered()?;
     let client = Container::new("client")?;
     bed.attached(&client, 0)?;
     wait_for_session(&bed, "up")?;

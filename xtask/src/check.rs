@@ -5,12 +5,15 @@ mod dependencies;
 mod length;
 mod source;
 
+use std::collections::BTreeSet;
+
 use anyhow::{Result, bail};
 use netmanager_ebpf_builder::PACKAGE;
 
 use crate::process::Process;
 use crate::progress::{say, step};
 use crate::setup::{self, Purpose};
+use crate::test::Kind;
 use crate::workspace::{self, SELECTION};
 
 type Check = (&'static str, fn() -> Result<()>);
@@ -49,6 +52,14 @@ fn lints() -> Result<()> {
     Process::cargo()
         .args(["clippy", "--locked", "--keep-going", "--all-targets"])
         .args(SELECTION)
+        .args(warnings)
+        .run()?;
+    // Those that need root are tests that `--all-targets` leaves out.
+    let tests = Kind::ALL.into_iter().filter_map(Kind::target);
+    let tests: BTreeSet<_> = tests.collect();
+    Process::cargo()
+        .args(["clippy", "--locked", "--keep-going", "--package", "integration"])
+        .args(tests.into_iter().flat_map(|test| ["--test", test]))
         .args(warnings)
         .run()
 }

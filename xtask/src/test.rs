@@ -12,7 +12,7 @@ use crate::progress::{answer, heading, say, seconds, step};
 use crate::setup::{self, Purpose};
 use crate::{check, daemons, rights, vm};
 
-use self::stage::Kind;
+pub(crate) use self::stage::Kind;
 use self::tally::Tally;
 
 #[derive(Debug, clap::Args)]

@@ -1,7 +1,7 @@
 //! The start: what an earlier life of this daemon has left is taken over. Containers that live keep their network
 //! without a gap; what has died while nobody looked is cleared away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use protocol::link::LinkOffer;
@@ -116,6 +116,7 @@ impl Node {
             placements: Vec::new(),
             offer: Err(Why::InUserSpace),
             merges_bare: false,
+            undecided: BTreeSet::new(),
             store,
             state,
             pool,

@@ -10,6 +10,8 @@ use crate::datapath::Place;
 use crate::error::chain;
 use crate::link::{Situation, Wanted, Why, offer};
 use crate::net::fou;
+use crate::offload::{Crossing, Verdict};
+use crate::plane::Plane;
 
 impl Node {
     /// What the other nodes are told.
@@ -99,13 +101,51 @@ impl Node {
     /// What an earlier life with another configuration has entered.
     pub(super) fn adopt_links(&mut self) {
         for node in self.datapath.linked() {
-            self.wrap(node, LinkOffer { vx: true });
+            self.use_link(node, if self.config.link == Wanted::Bare { Link::Bare } else { Link::Vx });
         }
     }
 
-    /// The node at this address takes packets wrapped in these ways.
+    /// The node at this address takes packets wrapped in these ways. VXLAN's format is for those that are cut on their way, so
+    /// that the node's kernel merges them; where they cross whole, it costs.
     pub(super) fn wrap(&mut self, node: IpAddr, links: LinkOffer) {
-        let link = if links.vx && self.config.link != Wanted::Bare { Link::Vx } else { Link::Bare };
+        let is_vx = links.vx && self.config.link != Wanted::Bare;
+        if is_vx && self.config.link == Wanted::Auto && self.asker().is_some() {
+            self.undecided.insert(node);
+            self.use_link(node, Link::Bare);
+        } else {
+            self.undecided.remove(&node);
+            self.use_link(node, if is_vx { Link::Vx } else { Link::Bare });
+        }
+    }
+
+    /// The node is reached by another way.
+    pub(super) fn wrap_anew(&mut self, node: IpAddr) {
+        self.offloads.anew(node);
+        let links = self.resolver.links_of(node);
+        if !links.is_empty() {
+            self.wrap(node, links);
+        }
+    }
+
+    /// Something is known of what becomes of packets to this node.
+    pub(super) fn decide_link(&mut self, node: IpAddr, verdict: Verdict) {
+        let goes_bare = |plane: &Plane| !plane.linked().any(|linked| linked == node);
+        let is_vx = if self.undecided.remove(&node) {
+            verdict != Verdict::Takes(Crossing::Whole)
+        } else {
+            // The way is another one than it was, and nobody has told.
+            verdict == Verdict::Takes(Crossing::Cut)
+                && self.config.link == Wanted::Auto
+                && self.resolver.links_of(node).vx
+                && goes_bare(&self.datapath)
+        };
+        if is_vx {
+            tracing::debug!(%node, "packets to a node are cut on their way: they go in VXLAN's format");
+            self.use_link(node, Link::Vx);
+        }
+    }
+
+    fn use_link(&mut self, node: IpAddr, link: Link) {
         // Other headers before it: another thing for the NIC.
         self.offloads.anew(node);
         if let Err(error) = self.datapath.set_link(node, link) {

@@ -13,13 +13,13 @@ use super::itself::Itself;
 use crate::datapath::{Backend, Policy, Ranges, Service};
 use crate::error::chain;
 use crate::net::{LeftToNic, Links, NetError, Netns, OWN_LINK, Uplink, macs};
-use crate::offload::{Asker, Lost};
+use crate::offload::{Asker, Judged, Verdict};
 use crate::plane::Plane;
 use crate::state::Attachment;
 
 impl Node {
     /// Who asks; nothing while there is nothing to find out. In user space packets are finished before they are sent.
-    fn asker(&self) -> Option<Asker> {
+    pub(super) fn asker(&self) -> Option<Asker> {
         let Itself::Connected { ns_ip, .. } = self.itself else { return None };
         if !self.datapath.is_in_kernel() || self.left_to_nic == LeftToNic::Nothing {
             return None;
@@ -59,11 +59,18 @@ impl Node {
         }
     }
 
-    /// The way to a node is at fault. It may be one NIC of several; what it costs the others is little.
-    pub(super) async fn hear_of_loss(&mut self, Lost { node, left }: Lost) {
-        if left <= self.left_to_nic {
-            return;
+    /// What becomes of packets on the way to a node says how they are to be wrapped, and what is to be left to the NIC.
+    pub(super) async fn hear_of_way(&mut self, Judged { node, verdict }: Judged) {
+        self.decide_link(node, verdict);
+        if let Verdict::Lost(left) = verdict
+            && left > self.left_to_nic
+        {
+            self.hear_of_loss(node, left).await;
         }
+    }
+
+    /// It may be one NIC of several; what it costs the others is little.
+    async fn hear_of_loss(&mut self, node: IpAddr, left: LeftToNic) {
         let interface = self.ways.get(&node).copied().unwrap_or(self.uplink.ifindex);
         let what = match left {
             LeftToNic::Nothing => {

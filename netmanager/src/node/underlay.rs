@@ -134,7 +134,7 @@ impl Node {
             }
             if before.is_some() {
                 tracing::info!(%node, ifindex, was = before, "the way to a node changed");
-                self.offloads.anew(node);
+                self.wrap_anew(node);
             }
             self.ways.insert(node, ifindex);
         }
@@ -209,7 +209,7 @@ impl Node {
             let before = self.ways.get(node);
             if before.is_some_and(|before| before != ifindex) {
                 tracing::info!(%node, ifindex, was = before, "the way to a node changed");
-                self.offloads.anew(*node);
+                self.wrap_anew(*node);
             }
         }
     }

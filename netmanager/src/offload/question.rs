@@ -32,6 +32,13 @@ pub(super) enum Form {
     Finished,
 }
 
+/// One that is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Segment {
+    Last,
+    Other,
+}
+
 /// The node itself, as it asks: where its own processes' packets come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asker {
@@ -84,21 +91,27 @@ impl Question {
         [&left.bytes()[..], &frame].concat()
     }
 
-    /// Whether this frame says that the last segment has come. Those before it may be answered together with it, when they
-    /// were merged on their way.
-    pub(super) fn is_answered_by(&self, frame: &[u8]) -> bool {
+    /// Which segment this frame answers, if it is an answer. Of those that come as one packet only the last is answered.
+    pub(super) fn answered_by(&self, frame: &[u8]) -> Option<Segment> {
         let Ok(SlicedPacket {
             net: Some(NetSlice::Ipv4(ip)), transport: Some(TransportSlice::Tcp(tcp)), ..
         }) = SlicedPacket::from_ethernet(frame)
         else {
-            return false;
+            return None;
         };
         let ends = (ip.header().source_addr(), ip.header().destination_addr());
-        ends == (self.instance, self.from.ns_ip)
+        let is_answer = ends == (self.instance, self.from.ns_ip)
             && (tcp.source_port(), tcp.destination_port()) == (QUESTION_PORT, self.port)
             && tcp.rst()
-            && tcp.ack()
-            && tcp.acknowledgment_number() == self.first.wrapping_add((SEGMENT * SEGMENTS).into())
+            && tcp.ack();
+        let (read, all) =
+            (tcp.acknowledgment_number().wrapping_sub(self.first), u32::from(SEGMENT * SEGMENTS));
+        match read {
+            _ if !is_answer => None,
+            read if read == all => Some(Segment::Last),
+            read if (1..all).contains(&read) => Some(Segment::Other),
+            _ => None,
+        }
     }
 }
 
@@ -132,15 +145,19 @@ mod tests {
     }
 
     #[test]
-    fn the_reset_of_the_last_segment_answers() {
+    fn resets_say_which_segments_they_answer() {
         for form in FORMS {
             let question = question(form);
             let end = question.first.wrapping_add(24 * 400);
-            assert!(question.is_answered_by(&reset(&question, end)), "{form:?}");
-            assert!(!question.is_answered_by(&reset(&question, end.wrapping_sub(400))), "{form:?}");
+            assert_eq!(question.answered_by(&reset(&question, end)), Some(Segment::Last), "{form:?}");
+            let before = reset(&question, end.wrapping_sub(400));
+            assert_eq!(question.answered_by(&before), Some(Segment::Other), "{form:?}");
+            for other in [question.first, end.wrapping_add(1)] {
+                assert_eq!(question.answered_by(&reset(&question, other)), None, "{form:?}");
+            }
             let other = Question { port: 78, ..question };
-            assert!(!question.is_answered_by(&reset(&other, end)), "{form:?}");
-            assert!(!question.is_answered_by(&[]), "{form:?}");
+            assert_eq!(question.answered_by(&reset(&other, end)), None, "{form:?}");
+            assert_eq!(question.answered_by(&[]), None, "{form:?}");
         }
     }
 

@@ -15,8 +15,9 @@ use rand::Rng as _;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::Crossing;
 use super::judge::Ask;
-use super::question::{Asker, Form, Question};
+use super::question::{Asker, Form, Question, Segment};
 use crate::datapath::Ranges;
 use crate::net::OWN_LINK;
 use crate::userspace::{ContainerSocket, HEADER_LEN};
@@ -48,8 +49,9 @@ impl Questions {
         Ok(Self { socket: socket.map_err(io::Error::from)?, from, instance, port })
     }
 
-    async fn wait_for_answer(&self, question: &Question) -> io::Result<()> {
+    async fn wait_for_answer(&self, question: &Question) -> io::Result<Crossing> {
         let mut buffer = [0; LARGEST];
+        let mut crossing = Crossing::Whole;
         loop {
             let read = self.socket.async_io(Interest::READABLE, |socket| Ok(read(socket, &mut buffer)?));
             let length = match read.await {
@@ -57,15 +59,17 @@ impl Questions {
                 Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => continue,
                 read => read?,
             };
-            if question.is_answered_by(buffer.get(HEADER_LEN..length).unwrap_or_default()) {
-                return Ok(());
+            match question.answered_by(buffer.get(HEADER_LEN..length).unwrap_or_default()) {
+                Some(Segment::Last) => return Ok(crossing),
+                Some(Segment::Other) => crossing = Crossing::Cut,
+                None => {}
             }
         }
     }
 }
 
 impl Ask for Questions {
-    async fn ask(&mut self, form: Form) -> io::Result<bool> {
+    async fn ask(&mut self, form: Form) -> io::Result<Option<Crossing>> {
         // Each on a flow of its own.
         self.port = if PORTS.end() == &self.port { *PORTS.start() } else { self.port + 1 };
         let Self { from, instance, port, .. } = *self;
@@ -74,8 +78,8 @@ impl Ask for Questions {
             write(self.socket.get_ref(), &packet)?;
         }
         match tokio::time::timeout(PATIENCE, self.wait_for_answer(&question)).await {
-            Ok(answered) => answered.map(|()| true),
-            Err(_elapsed) => Ok(false),
+            Ok(answered) => answered.map(Some),
+            Err(_elapsed) => Ok(None),
         }
     }
 }

@@ -100,6 +100,13 @@ fn why_tells_the_same_of_a_packet_whether_the_kernel_or_the_daemon_forwards_it()
         let pair = Pair::start([datapath, "userspace"])?;
         let _server = Server::start(&pair.server.netns)?;
         pair.expect_connected()?;
+        // Names are known from the tables that are saved, which is some seconds later.
+        eventually(PATIENCE, "the services' names", || {
+            let services = shown(&pair, "services", &[])?;
+            let rows = services.as_array().context("rows")?;
+            ensure!(rows.iter().all(|row| row["service"].is_string()), "{services}");
+            Ok(())
+        })?;
         // The warm connections' ports are older than the first one that is asked about, or were taken.
         let before = [shown(&pair, "services", &[])?, shown(&pair, "drops", &[])?];
         let stories = questions.iter().map(|(to, transport)| story(&pair, to, *transport));

@@ -67,7 +67,7 @@ impl Kind {
 
     /// The test target of the `integration` package; the unit tests are all that cargo runs when none is named, and
     /// the virtual machine's are not run by cargo.
-    fn target(self) -> Option<&'static str> {
+    pub(crate) fn target(self) -> Option<&'static str> {
         match self {
             Self::Unit | Self::Vm => None,
             Self::Datapath | Self::Clsact | Self::Xdp => Some("datapath"),
