@@ -23,7 +23,6 @@ mod candidates;
 mod egress;
 mod error;
 mod finishing;
-pub mod fou;
 mod itself;
 mod merging;
 mod netns;

@@ -48,21 +48,20 @@ pub struct Forward {
     pub ns_ip6: Option<Ipv6Addr>,
 }
 
-/// Makes the table of IPv4 as it must be now, whatever it was before. What comes to the UDP port that is `closed` goes no
-/// further.
+/// Makes the table of IPv4 as it must be now, whatever it was before.
 ///
 /// # Errors
 /// When `nft` cannot be run or refuses the rules: then the table is as before.
-pub async fn apply(block: Block, forwards: &[Forward], closed: Option<u16>) -> Result<(), NftError> {
-    run(&Family::v4(block).rules(forwards, closed), "the rules of table ip hypha").await
+pub async fn apply(block: Block, forwards: &[Forward]) -> Result<(), NftError> {
+    run(&Family::v4(block).rules(forwards), "the rules of table ip hypha").await
 }
 
 /// The same of IPv6.
 ///
 /// # Errors
 /// As [`apply`]; also on kernels without IPv6 or its address translation.
-pub async fn apply6(block: Block6, forwards: &[Forward], closed: Option<u16>) -> Result<(), NftError> {
-    run(&Family::v6(block).rules(forwards, closed), "the rules of table ip6 hypha").await
+pub async fn apply6(block: Block6, forwards: &[Forward]) -> Result<(), NftError> {
+    run(&Family::v6(block).rules(forwards), "the rules of table ip6 hypha").await
 }
 
 /// Removes the tables. Says of which families there were some.
@@ -123,7 +122,7 @@ impl Family {
         ns_ip.map(|ns_ip| SocketAddr::new(ns_ip, forward.mapping.container))
     }
 
-    fn rules(&self, forwards: &[Forward], closed: Option<u16>) -> String {
+    fn rules(&self, forwards: &[Forward]) -> String {
         let Self { name, subnet, gateway, loopback, leads_loopback } = self;
         // Deleting what may not exist is an error, adding what exists is not.
         let mut text = format!(
@@ -136,14 +135,13 @@ impl Family {
             let _ok = writeln!(text, "    {transport} dport {host} dnat to {target}");
         }
         let from_elsewhere = format!("fib daddr type local {name} daddr != {loopback}");
-        let closed = closed.map(|port| format!("\n    udp dport {port} drop")).unwrap_or_default();
         let from_here = if *leads_loopback { "fib daddr type local" } else { &from_elsewhere };
         let _ok = write!(
             text,
             "  }}
   chain guard {{
     type filter hook prerouting priority raw; policy accept;
-    iifname \"{MERGING_LINK}\" drop{closed}
+    iifname \"{MERGING_LINK}\" drop
   }}
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
@@ -202,11 +200,11 @@ mod tests {
         let mapping = "8080:80/udp".parse().unwrap();
         let ns_ip = "10.18.0.66".parse().unwrap();
         let both = Forward { mapping, ns_ip, ns_ip6: Some("fc00::102".parse().unwrap()) };
-        let v4 = Family::v4(Block::new("10.18.0.64".parse().unwrap(), &Plan::default()).unwrap())
-            .rules(&[both], None);
+        let v4 =
+            Family::v4(Block::new("10.18.0.64".parse().unwrap(), &Plan::default()).unwrap()).rules(&[both]);
         let v6 = Family::v6(Block6::new("fc00::100".parse().unwrap()).unwrap());
-        let without = v6.rules(&[Forward { ns_ip6: None, ..both }], Some(50103));
-        let v6 = v6.rules(&[both], None);
+        let without = v6.rules(&[Forward { ns_ip6: None, ..both }]);
+        let v6 = v6.rules(&[both]);
         for (text, name, target, subnet, gateway) in [
             (&v4, "ip", "10.18.0.66:80", "10.18.0.64/26", "10.18.0.65"),
             (&v6, "ip6", "[fc00::102]:80", "fc00::100/120", "fc00::101"),
@@ -218,6 +216,5 @@ mod tests {
             assert_eq!(text.matches("table ").count(), text.matches(&format!("table {name} hypha")).count());
         }
         assert!(!without.contains("8080"), "{without}");
-        assert!(without.contains("    udp dport 50103 drop\n") && !v4.contains("50103"), "{without} {v4}");
     }
 }

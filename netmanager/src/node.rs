@@ -81,9 +81,7 @@ pub struct Node {
     placements: Vec<Placement>,
     /// Whether the other nodes may send packets in VXLAN's format.
     offer: Result<(), Why>,
-    /// The kernel merges bare ones.
-    merges_bare: bool,
-    /// Nodes to which bare packets are sent to see what becomes of them, before those in VXLAN's format are.
+    /// Nodes of which it is not known yet what becomes of bare packets; until then they get those in VXLAN's format.
     undecided: BTreeSet<IpAddr>,
     store: Store,
     state: state::Node,

@@ -2,14 +2,14 @@
 //! `netmanager_common::link`.
 
 use netmanager::datapath::{DropReason, Link};
-use netmanager::net::{Links, fou};
+use netmanager::net::Links;
 use netmanager_common::link::{SHELL_LEN, Shell};
 use netmanager_common::punt::{Origin, TAG_LEN, Tag};
 use netmanager_common::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 
 use crate::bed::{Bed, CLIENT, NODE, PEER, SERVER, SERVICE};
 use crate::fragments::split;
-use crate::nodes::{Container, Node, Underlay, publish_instances};
+use crate::nodes::{Node, Underlay, publish_instances};
 use crate::packet::Transport::{EchoRequest, TcpAck, TcpSyn, Udp};
 use crate::packet::{ETHERNET, OUTER, Packet, delivered, encapsulated, tunnelled};
 use crate::six;
@@ -135,47 +135,4 @@ fn connections_go_by_this_link_and_change_to_it_and_back_under_way() {
     for node in &underlay.nodes {
         assert_eq!(node.datapath.counters().unwrap().drops, []);
     }
-}
-
-/// Packets that have come into a container; a merged one is one.
-fn received(container: &Container) -> u64 {
-    let shown = container.netns.output("ip", &["-json", "-s", "link", "show", "eth0"]).unwrap();
-    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
-    shown[0]["stats64"]["rx"]["packets"].as_u64().unwrap()
-}
-
-/// As [`connections_go_by_this_link_and_change_to_it_and_back_under_way`], of bare packets.
-#[test]
-fn bare_packets_are_merged_where_the_kernel_has_fou() {
-    let mut underlay = Underlay::new(2);
-    let client = underlay.nodes[0].container(2);
-    let server = underlay.nodes[1].container(2);
-    publish_instances(&mut underlay.nodes, &[&client, &server]);
-    echo(&server);
-    // Of the address only the family matters.
-    let has_fou =
-        |node: &Node| node.netns.run(|| fou::merge_on(NODE.into(), protocol::port::TUNNEL)).unwrap().unwrap();
-    for node in &underlay.nodes {
-        node.netns.output("ethtool", &["-K", "up0", "gro", "on", "tso", "off", "gso", "off"]).unwrap();
-    }
-    let mut stream = connect(&client, server.backend.instance_ip);
-    let mut packets = || {
-        let before = received(&server);
-        exchange(&mut stream, 64);
-        received(&server) - before
-    };
-    let single = packets();
-    // Done twice it is done once.
-    if !underlay.nodes.iter().chain(&underlay.nodes).all(has_fou) {
-        println!("skipped: this kernel has no FOU");
-        return;
-    }
-    let merged = packets();
-    assert!(merged * 2 < single, "{merged} packets instead of {single}");
-    for node in &underlay.nodes {
-        assert_eq!(node.datapath.counters().unwrap().drops, []);
-        let end = || fou::merge_no_more(NODE.into(), protocol::port::TUNNEL).unwrap();
-        assert_eq!(node.netns.run(|| [end(), end()]).unwrap(), [true, false]);
-    }
-    exchange(&mut connect(&client, server.backend.instance_ip), 4);
 }

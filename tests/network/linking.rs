@@ -101,7 +101,14 @@ fn packets_go_bare_where_they_cross_whole_and_in_vxlans_format_where_they_are_cu
         ensure!(vx == [json!(false), json!(true)], "{vx:?}");
         Ok(())
     })?;
-    numbered.finish().map(drop)
+    numbered.finish()?;
+    // And that is all: each trial, and one that is not about the link.
+    for places in [&bed.places, &neighbour.places] {
+        let log = fs::read_to_string(places.folder().join("netmanager.log"))?;
+        let asked = log.matches("a node was asked about the NIC").count();
+        ensure!((1..=4).contains(&asked), "{asked} times: {log}");
+    }
+    Ok(())
 }
 
 /// Else whoever can send to the port, also a process of the node, would speak to the node past its firewall.

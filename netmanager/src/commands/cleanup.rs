@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result, bail};
 
 use crate::api::Socket;
 use crate::app::Paths;
 use crate::lock::Lock;
-use crate::net::{Links, MERGING_LINK, OWN_LINK, fou};
+use crate::net::{Links, MERGING_LINK, OWN_LINK};
 use crate::nft;
 use crate::plane::Plane;
 use crate::state::Store;
@@ -69,12 +68,6 @@ async fn links() -> Result<Vec<String>> {
     }
     if links.merge_no_more().await? {
         removed.push(format!("link {MERGING_LINK}, which listened on the tunnel's port"));
-    }
-    // Of either family: which one the uplink had is not known any more.
-    for address in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
-        if fou::merge_no_more(address, protocol::port::TUNNEL)? {
-            removed.push("the merging of bare packets (FOU) on the tunnel's port".to_owned());
-        }
     }
     Ok(removed)
 }

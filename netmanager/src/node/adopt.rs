@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::datapath::Options;
 use crate::error::chain;
 use crate::link::Why;
-use crate::net::{Egresses, Links, NetError, Netns, Watch, fou, sysctl};
+use crate::net::{Egresses, Links, NetError, Netns, Watch, sysctl};
 use crate::offload::Offloads;
 use crate::pathmtu::PathMtus;
 use crate::plane::{Choice, Opened, Plane, PlaneError};
@@ -68,10 +68,6 @@ impl Node {
             StartError::Datapath { doing, source }
         })?;
         let Opened { plane: mut datapath, events: kernel, fallback } = opened;
-        // An earlier life may have had the kernel merge bare packets: the port is free again, whoever is to have it now.
-        if let Err(error) = fou::merge_no_more(uplink.address, protocol::port::TUNNEL) {
-            tracing::debug!(error = chain(&error), "cannot tell whether the kernel merges bare packets");
-        }
         if !datapath.is_in_kernel() {
             // It has the port that this process needs.
             links.merge_no_more().await?;
@@ -115,7 +111,6 @@ impl Node {
             ways_seen: Instant::now(),
             placements: Vec::new(),
             offer: Err(Why::InUserSpace),
-            merges_bare: false,
             undecided: BTreeSet::new(),
             store,
             state,

@@ -48,7 +48,11 @@ impl Node {
         });
         let ranges = Ranges::from(self.state.plan);
         for node in due {
-            self.offloads.ask(from, self.left_to_nic, ranges, node, &instances_on(node, &services, &ranges));
+            let instances = instances_on(node, &services, &ranges);
+            if !instances.is_empty() {
+                self.try_bare(node);
+            }
+            self.offloads.ask(from, self.left_to_nic, ranges, node, &instances);
         }
     }
 
@@ -61,8 +65,8 @@ impl Node {
 
     /// What becomes of packets on the way to a node says how they are to be wrapped, and what is to be left to the NIC.
     pub(super) async fn hear_of_way(&mut self, Judged { node, verdict }: Judged) {
-        self.decide_link(node, verdict);
-        if let Verdict::Lost(left) = verdict
+        if self.decide_link(node, verdict)
+            && let Verdict::Lost(left) = verdict
             && left > self.left_to_nic
         {
             self.hear_of_loss(node, left).await;

@@ -213,13 +213,12 @@ impl Node {
                 endpoint.ports.iter().map(move |mapping| nft::Forward { mapping: *mapping, ns_ip, ns_ip6 })
             })
             .collect();
-        let closed = self.merges_bare.then_some(protocol::port::TUNNEL);
-        nft::apply(pool.block(), &forwards, closed).await.map_err(Refusal::Rules)?;
+        nft::apply(pool.block(), &forwards).await.map_err(Refusal::Rules)?;
         if let Some(block) = self.state.subnet6.and_then(|first| Block6::new(first).ok())
             && sysctl::has_ipv6()
         {
             // Containers do without IPv6 rather than not at all.
-            if let Err(error) = nft::apply6(block, &forwards, closed).await {
+            if let Err(error) = nft::apply6(block, &forwards).await {
                 let error = chain(&error);
                 tracing::warn!(
                     error,
