@@ -11,14 +11,12 @@ mod question;
 mod socket;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netmanager_common::health::QUESTION_PORT;
 use rand::seq::IndexedRandom as _;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -55,6 +53,14 @@ pub enum Verdict {
     Lost(LeftToNic),
     /// Nothing: it loses too much, nobody answers, or nobody could be asked.
     Unknown,
+}
+
+impl Verdict {
+    /// Of bare packets: those in VXLAN's format may do better.
+    #[must_use]
+    pub const fn is_against_bare(self) -> bool {
+        matches!(self, Self::Takes(Crossing::Cut) | Self::Lost(_))
+    }
 }
 
 /// What has come of the questions to a node.
@@ -95,8 +101,7 @@ impl Offloads {
     #[must_use]
     pub fn new(tasks: &TaskTracker, stop: &CancellationToken) -> Self {
         let (to_tell, found) = mpsc::channel(QUEUE);
-        let permits = Arc::new(Semaphore::new(AT_ONCE));
-        let prober = Prober { to_tell, permits, tasks: tasks.clone(), stop: stop.clone() };
+        let prober = Prober { to_tell, tasks: tasks.clone(), stop: stop.clone() };
         let (schedule, under_way, empty) = (Schedule::every(INTERVAL), BTreeMap::new(), BTreeSet::new());
         Self { found, schedule, under_way, empty, number: 0, prober }
     }
@@ -118,16 +123,20 @@ impl Offloads {
         Some(judged)
     }
 
-    /// As [`Schedule::due`]. Each of them is then to be asked.
+    /// As [`Schedule::due`]: as many as may be asked now. Each of them is then to be asked.
     pub fn due(&mut self, nodes: &BTreeSet<IpAddr>, now: Instant) -> Vec<IpAddr> {
         self.empty.retain(|node| nodes.contains(node));
-        self.schedule.due(nodes, now)
+        self.schedule.due(nodes, self.room(), now)
     }
 
-    /// When some are due, of those that are known.
+    /// When some are due, of those that are known. While there is no room, the end of an asking makes some.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.schedule.next()
+        if self.room() == 0 { None } else { self.schedule.next() }
+    }
+
+    fn room(&self) -> usize {
+        AT_ONCE.saturating_sub(self.under_way.len())
     }
 
     /// The node is reached by another way, or packets to it are wrapped in another one: it is due.
@@ -182,7 +191,6 @@ impl Offloads {
 #[derive(Debug)]
 struct Prober {
     to_tell: mpsc::Sender<Found>,
-    permits: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -197,12 +205,9 @@ impl Prober {
         instance: Ipv4Addr,
         asking: &Asking,
     ) {
-        let (to_tell, permits, number) = (self.to_tell.clone(), Arc::clone(&self.permits), asking.number);
+        let (to_tell, number) = (self.to_tell.clone(), asking.number);
         self.tasks.spawn(asking.stop.clone().run_until_cancelled_owned(async move {
-            let judged = async {
-                let _permit = permits.acquire().await.map_err(io::Error::other)?;
-                judge(&mut Questions::open(from, &ranges, instance)?, left).await
-            };
+            let judged = async { judge(&mut Questions::open(from, &ranges, instance)?, left).await };
             let verdict = judged.await.unwrap_or_else(|error| {
                 tracing::debug!(%node, error = chain(&error), "a node cannot be asked about the NIC");
                 Verdict::Unknown

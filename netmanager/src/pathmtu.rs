@@ -140,7 +140,7 @@ impl PathMtus {
     /// When the tables cannot be read or written.
     pub fn tick(&mut self, datapath: &mut impl PathTable, now: Instant) -> Result<(), PlaneError> {
         let peers = datapath.peers();
-        for node in self.schedule.due(&peers, now) {
+        for node in self.schedule.due(&peers, usize::MAX, now) {
             self.prober.measure(node, datapath.largest_to(node));
         }
         let expired = self.learned.expire(now);

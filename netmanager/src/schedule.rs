@@ -27,13 +27,13 @@ impl Schedule {
         Self { interval, turns: BTreeMap::new() }
     }
 
-    /// Keeps these nodes and no others. Gives those whose turn it is; each has the next one after the interval.
-    pub(crate) fn due(&mut self, nodes: &BTreeSet<IpAddr>, now: Instant) -> Vec<IpAddr> {
+    /// Keeps these nodes and no others. Gives those whose turn it is, at most so many; each has the next one after the interval.
+    pub(crate) fn due(&mut self, nodes: &BTreeSet<IpAddr>, most: usize, now: Instant) -> Vec<IpAddr> {
         self.turns.retain(|node, _| nodes.contains(node));
         let mut due = Vec::new();
         for node in nodes {
             let turn = self.turns.entry(*node).or_insert(Turn { at: now, pause: AGAIN });
-            if turn.at <= now {
+            if turn.at <= now && due.len() < most {
                 turn.at = now + self.interval;
                 due.push(*node);
             }
@@ -74,11 +74,11 @@ mod tests {
     #[test]
     fn a_node_is_asked_at_once_and_then_at_intervals() {
         let (mut schedule, nodes, now) = (Schedule::every(INTERVAL), BTreeSet::from([NODE]), Instant::now());
-        assert_eq!(schedule.due(&nodes, now), [NODE]);
+        assert_eq!(schedule.due(&nodes, 9, now), [NODE]);
         assert_eq!(schedule.next(), Some(now + INTERVAL));
-        assert_eq!(schedule.due(&nodes, now + INTERVAL - Duration::from_nanos(1)), [] as [IpAddr; 0]);
-        assert_eq!(schedule.due(&nodes, now + INTERVAL), [NODE]);
-        assert_eq!(schedule.due(&BTreeSet::new(), now), [] as [IpAddr; 0]);
+        assert_eq!(schedule.due(&nodes, 9, now + INTERVAL - Duration::from_nanos(1)), [] as [IpAddr; 0]);
+        assert_eq!(schedule.due(&nodes, 9, now + INTERVAL), [NODE]);
+        assert_eq!(schedule.due(&BTreeSet::new(), 9, now), [] as [IpAddr; 0]);
         assert_eq!(schedule.next(), None, "forgotten");
     }
 
@@ -88,7 +88,7 @@ mod tests {
             (Schedule::every(INTERVAL), BTreeSet::from([NODE]), Instant::now());
         let mut pauses = Vec::new();
         for _ in 0..11 {
-            assert_eq!(schedule.due(&nodes, now), [NODE]);
+            assert_eq!(schedule.due(&nodes, 9, now), [NODE]);
             schedule.silent(NODE, now);
             let next = schedule.next().unwrap();
             pauses.push((next - now).as_secs());
@@ -98,12 +98,23 @@ mod tests {
     }
 
     #[test]
+    fn who_finds_no_room_keeps_the_turn() {
+        let (mut schedule, now) = (Schedule::every(INTERVAL), Instant::now());
+        let nodes = BTreeSet::from([NODE, Ipv4Addr::new(192, 0, 2, 3).into()]);
+        let first = schedule.due(&nodes, 1, now);
+        assert_eq!((first.len(), schedule.next()), (1, Some(now)));
+        let second = schedule.due(&nodes, 1, now);
+        assert_eq!(BTreeSet::from([first[0], second[0]]), nodes);
+        assert_eq!(schedule.next(), Some(now + INTERVAL));
+    }
+
+    #[test]
     fn a_node_that_is_reached_otherwise_is_asked_as_if_it_were_new() {
         let (mut schedule, nodes, now) = (Schedule::every(INTERVAL), BTreeSet::from([NODE]), Instant::now());
-        assert_eq!(schedule.due(&nodes, now), [NODE]);
-        assert_eq!(schedule.due(&nodes, now), [] as [IpAddr; 0]);
+        assert_eq!(schedule.due(&nodes, 9, now), [NODE]);
+        assert_eq!(schedule.due(&nodes, 9, now), [] as [IpAddr; 0]);
         schedule.anew(NODE);
-        assert_eq!(schedule.due(&nodes, now), [NODE]);
+        assert_eq!(schedule.due(&nodes, 9, now), [NODE]);
     }
 
     #[test]

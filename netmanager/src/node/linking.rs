@@ -104,8 +104,9 @@ impl Node {
             // The way may be another one than it was, and nobody has told.
             let has_choice = self.config.link == Wanted::Auto && self.resolver.links_of(node).vx;
             let is_bare = !self.datapath.linked().any(|linked| linked == node);
-            if verdict == Verdict::Takes(Crossing::Cut) && has_choice && is_bare {
+            if has_choice && is_bare && verdict.is_against_bare() {
                 self.wrap_anew(node);
+                return false;
             }
             return true;
         }

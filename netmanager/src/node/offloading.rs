@@ -101,6 +101,8 @@ impl Node {
             );
             self.leave_to_nic(LeftToNic::All).await;
         }
+        let decided: Vec<_> = self.datapath.linked().chain(self.undecided.iter().copied()).collect();
+        decided.into_iter().for_each(|node| self.wrap_anew(node));
     }
 
     /// Whoever takes the link of the node itself away takes along what was found.

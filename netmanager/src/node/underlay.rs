@@ -134,8 +134,9 @@ impl Node {
             }
             if before.is_some() {
                 tracing::info!(%node, ifindex, was = before, "the way to a node changed");
-                self.wrap_anew(node);
             }
+            // Also if it had none for a while.
+            self.wrap_anew(node);
             self.ways.insert(node, ifindex);
         }
     }
@@ -206,11 +207,14 @@ impl Node {
             tracing::info!(others = ?names, "interfaces where packets of other nodes may arrive beside the uplink");
         }
         for (node, ifindex) in ways {
-            let before = self.ways.get(node);
-            if before.is_some_and(|before| before != ifindex) {
-                tracing::info!(%node, ifindex, was = before, "the way to a node changed");
-                self.wrap_anew(*node);
+            let before = self.ways.get(node).copied();
+            if before == Some(*ifindex) {
+                continue;
             }
+            if before.is_some() {
+                tracing::info!(%node, ifindex, was = before, "the way to a node changed");
+            }
+            self.wrap_anew(*node);
         }
     }
 }
