@@ -83,10 +83,9 @@ impl Node {
 
     /// The node is reached by another way.
     pub(super) fn wrap_anew(&mut self, node: IpAddr) {
-        self.offloads.anew(node);
-        let links = self.resolver.links_of(node);
-        if !links.is_empty() {
-            self.wrap(node, links);
+        match self.resolver.links_of(node) {
+            links if links.is_empty() => self.offloads.anew(node),
+            links => self.wrap(node, links),
         }
     }
 
