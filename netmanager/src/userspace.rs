@@ -58,7 +58,7 @@ pub(crate) use self::rehearsal::Rehearsal;
 pub(crate) use self::socket::ContainerSocket;
 use self::socket::TunnelSockets;
 pub use self::trace::Watch;
-pub(crate) use self::virtio::{LEN as HEADER_LEN, Offload};
+pub(crate) use self::virtio::{LEN as HEADER_LEN, Offload, leave_open};
 use self::worker::Workers;
 use crate::datapath::{Addresses, Backend, Endpoint, Repair, Service};
 use crate::plane::PlaneError;

@@ -4,12 +4,9 @@
 use std::net::Ipv4Addr;
 
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
-use netmanager_common::checksum::Difference;
 use netmanager_common::health::QUESTION_PORT;
-use netmanager_common::wire::TCP;
 
-use crate::datapath::ip;
-use crate::userspace::Offload;
+use crate::userspace::{Offload, leave_open};
 
 /// Payload bytes of a segment: outer headers included it fits every path.
 const SEGMENT: u16 = 400;
@@ -17,8 +14,6 @@ const SEGMENT: u16 = 400;
 const SEGMENTS: u16 = 24;
 /// Before the payload: Ethernet, IPv4 and TCP.
 const HEADERS: u16 = 14 + 20 + 20;
-/// Where in the frame the checksum is.
-const CHECKSUM: usize = 14 + 20 + 16;
 
 /// What of the segments is left to do on the way. All forms are the same on a wire, so that whoever loses one for another
 /// reason loses them all.
@@ -79,9 +74,7 @@ impl Question {
         // Writing to a vector fails only if the lengths do not fit the headers.
         let _ok = builder.write(&mut frame, &vec![0; usize::from(length)]);
         if form != Form::Finished {
-            let ends = (ip(from.ns_ip.into()), ip(instance.into()));
-            let open = Difference::NONE.and_pseudo_header(ends.0, ends.1, TCP, length + 20);
-            frame[CHECKSUM..CHECKSUM + 2].copy_from_slice(&open.leave_open().0);
+            leave_open(&mut frame);
         }
         let left = match form {
             Form::Segments => Offload::of_tcp_super_packet(SEGMENT, HEADERS),

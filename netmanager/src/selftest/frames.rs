@@ -3,11 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use etherparse::{Ipv4Slice, NetSlice, PacketBuilder, SlicedPacket, TcpSlice, TransportSlice};
-use netmanager_common::checksum::Difference;
-use netmanager_common::wire::TCP;
 
-use crate::datapath::{Addresses, Backend, Endpoint, ip};
-use crate::userspace::Offload;
+use crate::datapath::{Addresses, Backend, Endpoint};
+use crate::userspace::{Offload, leave_open};
 
 /// Of the node of the trial, and of the only other one that it knows.
 pub(super) const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -56,9 +54,7 @@ pub(super) fn super_packet(mac: [u8; 6], gateway_mac: [u8; 6]) -> Vec<u8> {
     let mut frame = Vec::new();
     // Writing to a vector fails only if the lengths do not fit the headers.
     let _ok = builder.write(&mut frame, &payload());
-    let carried = u16::try_from(frame.len() - 34).unwrap_or(u16::MAX);
-    let open = Difference::NONE.and_pseudo_header(ip(NS_IP.into()), ip(SERVICE.into()), TCP, carried);
-    frame[50..52].copy_from_slice(&open.leave_open().0);
+    leave_open(&mut frame);
     let offload = Offload::of_tcp_super_packet(SEGMENT, 54);
     [&offload.bytes()[..], &frame].concat()
 }

@@ -1,7 +1,12 @@
 //! The header that the kernel puts before a frame, and takes from us, to say what is still to be done with it: segments
 //! to be cut, a checksum to be completed (`linux/virtio_net.h`). In the machine's byte order.
 
+use std::net::{IpAddr, Ipv4Addr};
+
+use netmanager_common::checksum::Difference;
 use netmanager_common::wire::{ETHERNET_LEN, IPV4_LEN, TCP, UDP};
+
+use crate::datapath::ip;
 
 /// Bytes before the frame.
 pub(crate) const LEN: usize = 10;
@@ -74,6 +79,26 @@ impl Offload {
         let ([a, b], [c, d]) = (headers.to_ne_bytes(), size.to_ne_bytes());
         let ([e, f], [g, h]) = (start.to_ne_bytes(), offset.to_ne_bytes());
         [flags, kind, a, b, c, d, e, f, g, h]
+    }
+}
+
+/// Leaves the checksum of a frame of TCP over IPv4 without options to be completed, as a kernel does that leaves it to a NIC.
+/// What is too short for one stays as it is.
+pub(crate) fn leave_open(frame: &mut [u8]) {
+    const IP: usize = ETHERNET_LEN as usize;
+    const TRANSPORT: usize = IP + IPV4_LEN as usize;
+    const CHECKSUM: usize = TRANSPORT + 16;
+    let address = |at: usize| -> Option<_> {
+        let octets: [u8; 4] = *frame.get(IP + at..)?.first_chunk()?;
+        Some(ip(IpAddr::V4(Ipv4Addr::from(octets))))
+    };
+    let carried = frame.len().checked_sub(TRANSPORT).and_then(|length| u16::try_from(length).ok());
+    let (Some(source), Some(destination), Some(carried)) = (address(12), address(16), carried) else {
+        return;
+    };
+    let open = Difference::NONE.and_pseudo_header(source, destination, TCP, carried).leave_open();
+    if let Some(place) = frame.get_mut(CHECKSUM..CHECKSUM + 2) {
+        place.copy_from_slice(&open.0);
     }
 }
 
