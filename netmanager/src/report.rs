@@ -4,6 +4,7 @@
 mod peer;
 mod unwrapping;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::SystemTime;
 
@@ -161,6 +162,9 @@ pub struct Daemon {
     /// What containers' kernels leave to the NIC: less than all where a way to another node was seen to lose it.
     #[serde(default)]
     pub left_to_nic: LeftToNic,
+    /// Other nodes of which it is not known yet whether packets are cut on their way there, which says how to wrap them.
+    #[serde(default)]
+    pub links_on_trial: BTreeSet<IpAddr>,
 }
 
 /// How it stands with the cluster.

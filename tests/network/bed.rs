@@ -1,22 +1,21 @@
 //! A worker and a cluster in a namespace each, joined by an underlay, with the real netmanager on the worker.
 
 use std::fs;
-use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use integration::daemon::{Daemon, Recipe, binary};
+use anyhow::{Context, Result, ensure};
+use integration::Netns;
+use integration::daemon::Daemon;
+use integration::netmanager::command;
 use integration::netns::{connect, remove_stale, require_root};
-use integration::{Netns, eventually};
 use serde_json::{Value, json};
 
-use crate::cluster::{self, Cluster};
+use integration::cluster::{self, Cluster};
+
+pub(crate) use integration::netmanager::{
+    Container, Places, recipe, request, status_of, wait_until_ready, write_config,
+};
 
 pub(crate) const NODE: &str = "6b033dc62c1f07cbdcd88440";
 pub(crate) const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 31);
@@ -31,57 +30,6 @@ pub(crate) struct Bed {
     pub(crate) cluster: Cluster,
     pub(crate) node: Arc<Netns>,
     pub(crate) places: Places,
-}
-
-/// What netmanager's flags name.
-#[derive(Debug)]
-pub(crate) struct Places {
-    folder: tempfile::TempDir,
-    pub(crate) pins: PathBuf,
-}
-
-impl Places {
-    pub(crate) fn new() -> Result<Self> {
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let folder = tempfile::Builder::new().prefix("hypha-net-").tempdir().context("make a folder")?;
-        let pins = PathBuf::from(format!("/sys/fs/bpf/hypha-net-{}-{number}", std::process::id()));
-        Ok(Self { folder, pins })
-    }
-
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    pub(crate) fn config(&self) -> PathBuf {
-        self.folder().join("netcfg.json")
-    }
-
-    pub(crate) fn socket(&self) -> PathBuf {
-        self.folder().join("netmanager.sock")
-    }
-
-    pub(crate) fn state(&self) -> PathBuf {
-        self.folder().join("state")
-    }
-
-    /// The flags that every command of netmanager takes.
-    pub(crate) fn flags(&self) -> Vec<String> {
-        let flag = |name: &str, path: PathBuf| [name.to_owned(), path.display().to_string()];
-        [
-            flag("--socket", self.socket()),
-            flag("--state-dir", self.state()),
-            flag("--bpffs", self.pins.clone()),
-        ]
-        .concat()
-    }
-}
-
-impl Drop for Places {
-    fn drop(&mut self) {
-        // Only what a failed test left; whether cleanup leaves anything is asked by tests of its own.
-        fs::remove_dir_all(&self.pins).ok();
-    }
 }
 
 impl Bed {
@@ -190,32 +138,6 @@ pub(crate) fn is_of_a_container(name: &str) -> bool {
         .is_some_and(|rest| rest.len() == 12 && rest.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-/// A process in a network namespace of its own, as containerd leaves it between create and start.
-#[derive(Debug)]
-pub(crate) struct Container {
-    pub(crate) netns: Netns,
-    process: Child,
-}
-
-impl Container {
-    pub(crate) fn new(label: &str) -> Result<Self> {
-        let netns = Netns::new(label)?;
-        let process = netns.command("sleep")?.arg("infinity").spawn().context("start sleep")?;
-        Ok(Self { netns, process })
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.id()
-    }
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        self.process.kill().ok();
-        self.process.wait().ok();
-    }
-}
-
 pub(crate) fn config() -> Value {
     json!({
         "NodePublicAddress": "0.0.0.0",
@@ -225,63 +147,8 @@ pub(crate) fn config() -> Value {
     })
 }
 
-pub(crate) fn write_config(places: &Places, config: &Value) -> Result<()> {
-    fs::write(places.config(), config.to_string()).context("write netcfg.json")
-}
-
-pub(crate) fn recipe(node: &Arc<Netns>, places: &Places) -> Result<Recipe> {
-    let arguments = [vec!["-c".to_owned(), places.config().display().to_string()], places.flags()].concat();
-    Ok(Recipe {
-        name: "netmanager".to_owned(),
-        netns: Arc::clone(node),
-        program: binary("netmanager")?,
-        arguments: arguments.into_iter().map(Into::into).collect(),
-        environment: vec![("RUST_LOG".into(), "info,netmanager=debug".into())],
-        log: places.folder().join("netmanager.log"),
-    })
-}
-
 /// What `ip -json` shows.
 pub(crate) fn ip_json(netns: &Netns, arguments: &[&str]) -> Result<Vec<Value>> {
     let output = netns.output("ip", &[&["-json", "-details"], arguments].concat())?;
     serde_json::from_str(&output).with_context(|| format!("read what ip says: {output}"))
-}
-
-/// See [`Bed::wait_until_ready`].
-pub(crate) fn wait_until_ready(netmanager: &mut Daemon, places: &Places) -> Result<()> {
-    let socket = places.socket();
-    eventually(Duration::from_secs(30), "netmanager to answer", || {
-        netmanager.expect_running()?;
-        let (status, said) = request(&socket, "GET /hypha/report", "")?;
-        if status == 200 { Ok(()) } else { Err(anyhow!("{status} {said}")) }
-    })
-}
-
-/// See [`Bed::status`].
-pub(crate) fn status_of(node: &Netns, places: &Places) -> Result<Value> {
-    let output = integration::process::output(command(node, places, "status")?.args(["-o", "json"]))?;
-    serde_json::from_str(&output).with_context(|| format!("read {output}"))
-}
-
-fn command(node: &Netns, places: &Places, name: &str) -> Result<std::process::Command> {
-    let mut command = node.command(binary("netmanager")?)?;
-    command.arg(name).args(places.flags());
-    Ok(command)
-}
-
-/// One HTTP request over a UNIX socket.
-pub(crate) fn request(socket: &Path, line: &str, body: &str) -> Result<(u16, String)> {
-    let mut stream =
-        UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
-    stream.set_read_timeout(Some(Duration::from_secs(20))).context("set a timeout")?;
-    let length = body.len();
-    let request = format!(
-        "{line} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
-    );
-    stream.write_all(request.as_bytes()).context("send a request")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).context("read an answer")?;
-    let Some((head, body)) = answer.split_once("\r\n\r\n") else { bail!("no HTTP: {answer:?}") };
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    Ok((status.with_context(|| format!("no status: {head}"))?, body.to_owned()))
 }

@@ -11,15 +11,18 @@ use integration::process::output_within;
 use serde_json::Value;
 
 /// What cannot be skipped: all else depends on what is installed.
-const ALWAYS: [(&str, &str); 11] = [
+const ALWAYS: [(&str, &str); 14] = [
     ("superpacket", "plain"),
     ("superpacket", "vxlan"),
     ("superpacket", "hypha-nsip"),
     ("superpacket", "hypha-serviceip"),
+    ("superpacket", "hypha-auto"),
     ("wire", "plain"),
     ("wire", "vxlan"),
     ("wire", "hypha-nsip"),
     ("wire", "hypha-serviceip"),
+    ("wire", "hypha-xdp"),
+    ("wire", "hypha-auto"),
     ("wire", "script"),
     ("same-node", "plain"),
     ("same-node", "hypha-serviceip"),

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use integration::Netns;
 
 use crate::bed::{Bed, Container, NODE_ADDRESS, NODE_ADDRESS6};
-use crate::cluster;
+use integration::cluster;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 /// As what the container sees those whose own address it cannot see.

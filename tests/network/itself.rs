@@ -8,10 +8,10 @@ use integration::{eventually, process};
 use serde_json::json;
 
 use crate::bed::{Bed, Container, NODE, config, ip_json};
-use crate::cluster::WEB_ADDRESS;
 use crate::neighbour::Neighbour;
 use crate::stream::Numbered;
 use crate::talk::{PORT, ask_by_tcp, ask_by_udp, ping, serve};
+use integration::cluster::WEB_ADDRESS;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 18, 0, 126);
@@ -163,7 +163,7 @@ fn a_node_that_moves_tells_those_who_answer_its_processes() -> Result<()> {
     assert_eq!(ask_by_tcp(&bed.node, ELSEWHERE[0])?, OWN.to_string());
     bed.node.ip("-4 addr flush dev up0")?;
     bed.node.ip("addr add 192.0.2.41/24 dev up0")?;
-    bed.node.ip(&format!("route add default via {}", crate::cluster::ADDRESS))?;
+    bed.node.ip(&format!("route add default via {}", integration::cluster::ADDRESS))?;
     // The session was from the old address, and ends first.
     eventually(Duration::from_secs(60), "the node to tell its new address", || {
         let moved = bed.cluster.heard("net/host", |itself| itself["host_ip"] == "192.0.2.41");

@@ -3,7 +3,6 @@
 mod bed;
 mod bench;
 mod cleanup;
-mod cluster;
 mod denied;
 mod fixtures;
 mod host_ports;

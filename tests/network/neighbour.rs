@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::bed::{
     Bed, Container, Places, config, recipe, request, status_of, wait_until_ready, write_config,
 };
-use crate::cluster::{self, WEB};
+use integration::cluster::{self, WEB};
 
 pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 32);
 const ID: &str = "6b033dc62c1f07cbdcd88441";

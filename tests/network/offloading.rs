@@ -12,8 +12,8 @@ use integration::{Netns, eventually};
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, Container, config, ip_json};
-use crate::cluster::WEB_ADDRESS;
 use crate::neighbour::Neighbour;
+use integration::cluster::WEB_ADDRESS;
 
 /// Longer than it takes to ask often enough, and to ask again.
 const SOON: Duration = Duration::from_secs(60);

@@ -8,8 +8,8 @@ use integration::eventually;
 use integration::process::output;
 
 use crate::bed::{Bed, Container};
-use crate::cluster::WEB_ADDRESS;
 use crate::neighbour::{self, Neighbour};
+use integration::cluster::WEB_ADDRESS;
 
 const PORT: u16 = 80;
 

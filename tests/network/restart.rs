@@ -168,7 +168,7 @@ fn a_node_that_gets_another_address_says_so_and_is_reached_there() -> Result<()>
 
     bed.node.ip("addr flush dev up0 scope global")?;
     bed.node.ip("addr add 192.0.2.33/24 dev up0")?;
-    bed.node.ip(&format!("route replace default via {}", crate::cluster::ADDRESS))?;
+    bed.node.ip(&format!("route replace default via {}", integration::cluster::ADDRESS))?;
 
     eventually(Duration::from_secs(30), "the cluster to hear the new address", || {
         let heard = bed.cluster.heard("net/service/deployed", |payload| payload["host_ip"] == "192.0.2.33");

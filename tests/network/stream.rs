@@ -16,7 +16,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::cluster::WEB_ADDRESS;
+use integration::cluster::WEB_ADDRESS;
 
 const PORT: u16 = 9000;
 const BULK_PORT: u16 = 9001;

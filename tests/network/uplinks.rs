@@ -10,10 +10,10 @@ use integration::{Netns, eventually};
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, Container, NODE, NODE_ADDRESS, NODE_ADDRESS6, config, ip_json, write_config};
-use crate::cluster::{self, WEB_ADDRESS};
 use crate::neighbour::{FAR, FAR6, Neighbour};
 use crate::stream::{Bulk, Numbered};
 use crate::talk::{ask_by_tcp, ask_by_udp, ping, serve};
+use integration::cluster::{self, WEB_ADDRESS};
 
 const SOON: Duration = Duration::from_secs(30);
 const SERVICE: &str = crate::bed::SERVICE;

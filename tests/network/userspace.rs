@@ -15,9 +15,9 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, Container, config, recipe, request, wait_until_ready, write_config};
-use crate::cluster::WEB_ADDRESS;
 use crate::denied;
 use crate::neighbour::Neighbour;
+use integration::cluster::WEB_ADDRESS;
 
 const PORT: u16 = 80;
 const WEB_ADDRESS6: Ipv6Addr = Ipv6Addr::new(0xfdff, 0x2000, 0, 0, 0, 0, 0, 2);

@@ -8,8 +8,8 @@ use integration::retransmission;
 use serde_json::json;
 
 use crate::bed::{Bed, Container};
-use crate::cluster::WEB_ADDRESS;
 use crate::neighbour::Neighbour;
+use integration::cluster::WEB_ADDRESS;
 
 const EHOSTUNREACH: i32 = 113;
 

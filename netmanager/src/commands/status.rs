@@ -150,7 +150,8 @@ fn write_report(out: &mut impl Write, report: &Report) -> io::Result<()> {
         write_table(out, &["SERVICE", "ADDRESS", "CHOOSES", "BACKEND", "NODE"], &rows)?;
     }
 
-    write_peers(out, &report.peers)?;
+    let on_trial = report.daemon.as_ref().map(|daemon| &daemon.links_on_trial);
+    write_peers(out, &report.peers, |node| on_trial.is_some_and(|nodes| nodes.contains(&node)))?;
     writeln!(out, "\nFlows: {} open, {} closing.", report.flows.open, report.flows.closing)?;
 
     if report.drops.is_empty() {
@@ -215,7 +216,7 @@ fn write_unwrapping(out: &mut impl Write, unwrapping: &[Unwrapping]) -> io::Resu
     write_table(out, &header, &unwrapping.iter().map(row).collect::<Vec<_>>())
 }
 
-fn write_peers(out: &mut impl Write, peers: &[Peer]) -> io::Result<()> {
+fn write_peers(out: &mut impl Write, peers: &[Peer], is_on_trial: impl Fn(IpAddr) -> bool) -> io::Result<()> {
     if peers.is_empty() {
         return Ok(());
     }
@@ -226,7 +227,11 @@ fn write_peers(out: &mut impl Write, peers: &[Peer]) -> io::Result<()> {
             peer.node.to_string(),
             peer.instances.to_string(),
             show(peer.round_trip_us.map(milliseconds)),
-            if peer.vx { "vx" } else { "bare" }.to_owned(),
+            format!(
+                "{}{}",
+                if peer.vx { "vx" } else { "bare" },
+                if is_on_trial(peer.node.ip()) { " (on trial)" } else { "" }
+            ),
             match peer.path_mtu {
                 Some(carried) => format!("{mtu} (the path carries {carried})"),
                 None => mtu,
@@ -282,6 +287,8 @@ fn bytes(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::{Peer, bytes, milliseconds, write_peers};
 
     #[test]
@@ -296,13 +303,16 @@ mod tests {
             vx: path_mtu.is_none(),
         };
         let mut out = Vec::new();
-        write_peers(&mut out, &[peer(2, Some(1234), Some(1400)), peer(3, None, None)]).unwrap();
+        write_peers(&mut out, &[peer(2, Some(1234), Some(1400)), peer(3, None, None)], |node| {
+            node == IpAddr::from([192, 0, 2, 3])
+        })
+        .unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "
-PEER             INSTANCES  RTT      LINK  MTU
-192.0.2.2:50103  2          1.23 ms  bare  1372 (the path carries 1400)
-192.0.2.3:50103  2          -        vx    1372
+PEER             INSTANCES  RTT      LINK           MTU
+192.0.2.2:50103  2          1.23 ms  bare           1372 (the path carries 1400)
+192.0.2.3:50103  2          -        vx (on trial)  1372
 "
         );
     }

@@ -1,5 +1,6 @@
 //! How the other nodes wrap packets to this one, and this one packets to them: see [`crate::link`].
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use netmanager_common::link::Link;
@@ -128,6 +129,11 @@ impl Node {
                 false
             }
         }
+    }
+
+    /// The nodes that are not decided about. This one, which stands in tables, too, sends itself nothing.
+    pub(super) fn links_on_trial(&self) -> BTreeSet<IpAddr> {
+        self.undecided.iter().copied().filter(|node| *node != self.uplink.address).collect()
     }
 
     fn use_link(&mut self, node: IpAddr, link: Link) {

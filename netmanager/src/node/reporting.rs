@@ -26,6 +26,7 @@ impl Node {
             misses: self.misses_seen,
             slow_path: self.slow_path.as_ref().map(SlowPath::counts),
             left_to_nic: self.left_to_nic,
+            links_on_trial: self.links_on_trial(),
         };
         let owner = |address| self.resolver.owner(address).cloned();
         Report::new(&self.state, kernel, owner, Some(daemon))

@@ -10,7 +10,7 @@ use integration::{eventually, process};
 use serde_json::{Value, json};
 
 use super::{PATIENCE, PORT, Pair, Server, WEB_ADDRESS6, ask_by_datagram, ping};
-use crate::cluster::WEB_ADDRESS;
+use integration::cluster::WEB_ADDRESS;
 
 /// A command about the first node, as JSON.
 fn shown(pair: &Pair, name: &str, arguments: &[&str]) -> Result<Value> {
@@ -26,7 +26,7 @@ fn services_flows_and_drops_are_shown_by_the_daemon_that_has_them() -> Result<()
     // Names are on the disk some seconds after they are known.
     let services = eventually(PATIENCE, "the service's name", || {
         let services = shown(&pair, "services", &[&WEB_ADDRESS.to_string()])?;
-        ensure!(services[0]["service"] == crate::cluster::WEB, "{services}");
+        ensure!(services[0]["service"] == integration::cluster::WEB, "{services}");
         Ok(services)
     })?;
     let backend = &services[0]["backends"][0];

@@ -1,5 +1,6 @@
 //! One variant on one underlay, built for itself: four network namespaces that nothing else shares.
 
+mod auto;
 mod boringtun;
 mod extra;
 mod hypha;
@@ -63,6 +64,10 @@ pub(crate) enum Overlay {
         _attached: [xdp_pass::Attached; 2],
     },
     Hypha(Box<Hypha>),
+    Netmanagers {
+        #[expect(dead_code, reason = "end with it")]
+        netmanagers: Box<auto::Netmanagers>,
+    },
     Userspace {
         #[expect(dead_code, reason = "end with it")]
         datapaths: Box<[userspace::Datapath; 2]>,
@@ -105,6 +110,8 @@ impl Cell {
             Variant::NsIp => hypha::build(pair, underlay, hypha::Dial::NsIp),
             Variant::ServiceIp => hypha::build(pair, underlay, hypha::Dial::ServiceIp),
             Variant::Vx => hypha::build_with_vx(pair),
+            Variant::Early => hypha::build_with_xdp(pair),
+            Variant::Auto => auto::build(pair),
             Variant::Userspace => userspace::build(pair, underlay),
             Variant::Nebula => nebula::build(pair, underlay),
             Variant::Boringtun => boringtun::build(pair, underlay),

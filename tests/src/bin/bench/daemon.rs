@@ -1,23 +1,18 @@
 //! What netmanager itself takes: the real daemon, on a node of its own, that has found so many services in its state.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use integration::daemon::{Recipe, binary};
-use integration::lab::pins;
 use integration::memory::megabytes;
+use integration::netmanager::{Places, recipe, status_of, write_config};
 use integration::netns::connect;
-use integration::process::output;
 use integration::{Netns, eventually};
-use netmanager::datapath::Datapath;
 use netmanager::state::Store;
 use protocol::balancing::Balancing;
 use protocol::net::{IpType, ServiceIp, TableInstance, TableResult};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::measure::{Quantity, Taken};
 
@@ -30,47 +25,20 @@ pub(crate) fn memory(services: u32) -> Result<Taken> {
     connect((&node, "up0"), (&other, "up0"))?;
     node.ip("addr add 192.0.2.1/24 dev up0")?;
     node.ip("route add default via 192.0.2.2")?;
-    let folder = tempfile::Builder::new().prefix("hypha-daemon-").tempdir().context("make a folder")?;
-    let state = Store::at(&folder.path().join("state"));
-    fs::create_dir_all(state.dir()).with_context(|| format!("make {}", state.dir().display()))?;
+    let places = Places::new()?;
+    let state = Store::open(&places.state()).context("make a state directory")?;
     state.save_tables((0..services).map(table).collect()).context("write tables")?;
     let config = json!({
         "NodePublicAddress": "0.0.0.0", "NodePublicPort": "50103", "ClusterUrl": "0.0.0.0", "ClusterMqttPort": "10003",
     });
-    let path = folder.path().join("netcfg.json");
-    fs::write(&path, config.to_string()).context("write netcfg.json")?;
-
-    let pinned = pins().join("bench-daemon");
-    let taken = measure(&node, folder.path(), &pinned, services);
-    Datapath::remove_all(&pinned).context("take the programs away")?;
-    // Of the other variants some may be left in it.
-    fs::remove_dir(pins()).ok();
-    taken
-}
-
-fn measure(node: &Arc<Netns>, folder: &Path, pins: &Path, services: u32) -> Result<Taken> {
-    let flag = |name: &str, path: &Path| [name.to_owned(), path.display().to_string()];
-    let flags = [
-        flag("--socket", &folder.join("netmanager.sock")),
-        flag("--state-dir", &folder.join("state")),
-        flag("--bpffs", pins),
-    ]
-    .concat();
-    let config = flag("-c", &folder.join("netcfg.json"));
-    let recipe = Recipe {
-        name: "netmanager".to_owned(),
-        netns: Arc::clone(node),
-        program: binary("netmanager")?,
-        arguments: config.iter().chain(&flags).map(Into::into).collect(),
-        environment: Vec::new(),
-        log: folder.join("netmanager.log"),
-    };
+    write_config(&places, &config)?;
+    let mut recipe = recipe(&node, &places)?;
+    // As much in its log as by default.
+    recipe.environment.clear();
     let mut daemon = recipe.start()?;
     eventually(PATIENCE, "netmanager to know the services", || {
         daemon.expect_running()?;
-        let mut command = node.command(binary("netmanager")?)?;
-        let said = output(command.arg("status").args(&flags).args(["-o", "json"]))?;
-        let report: Value = serde_json::from_str(&said).context("read its status")?;
+        let report = status_of(&node, &places)?;
         // Two addresses each.
         let known = report["services"].as_array().map_or(0, Vec::len);
         ensure!(known == 2 * services as usize, "{known} addresses are known");

@@ -60,6 +60,10 @@ pub(crate) enum Variant {
     ServiceIp,
     /// The same by the link whose packets the kernel merges on arrival.
     Vx,
+    /// The same as bare packets whose outer headers the driver takes off, before the kernel merges them.
+    Early,
+    /// The real netmanager on both nodes, by the service's address: it finds out by itself which link is best.
+    Auto,
     /// Hypha, by the service's address, without BPF: a process on each node.
     Userspace,
     /// Encrypted, by a process on each node.
@@ -72,7 +76,7 @@ pub(crate) enum Variant {
 
 impl Variant {
     /// In the order in which they are shown.
-    pub(crate) const BUILT_IN: [Self; 11] = [
+    pub(crate) const BUILT_IN: [Self; 13] = [
         Self::Plain,
         Self::PlainXdp,
         Self::Vxlan,
@@ -81,6 +85,8 @@ impl Variant {
         Self::NsIp,
         Self::ServiceIp,
         Self::Vx,
+        Self::Early,
+        Self::Auto,
         Self::Userspace,
         Self::Nebula,
         Self::Boringtun,
@@ -98,6 +104,10 @@ impl Variant {
             Self::NsIp => "Hypha, by the container's address (NsIP), MTU as netmanager gives it",
             Self::ServiceIp => "Hypha, by the service's address (ServiceIP), MTU as netmanager gives it",
             Self::Vx => "Hypha by ServiceIP, in packets that the kernel knows and merges (the vx link)",
+            Self::Early => {
+                "Hypha by ServiceIP, unwrapped by XDP in the driver (netmanager --decapsulation xdp)"
+            }
+            Self::Auto => "Hypha by ServiceIP as people run it: the real netmanager chooses the link",
             Self::Userspace => {
                 "Hypha without BPF, by the service's address: translated in user space, MTU as netmanager gives it"
             }
@@ -111,10 +121,14 @@ impl Variant {
     pub(crate) fn exists_on(&self, underlay: Underlay) -> bool {
         match self {
             Self::Plain | Self::ServiceIp | Self::NsIp | Self::Userspace | Self::Extra(_) => true,
-            Self::PlainXdp => underlay == Underlay::Wire,
-            Self::Vx | Self::Vxlan | Self::Geneve | Self::Ipip | Self::Nebula | Self::Boringtun => {
-                underlay != Underlay::SameNode
-            }
+            Self::PlainXdp | Self::Early => underlay == Underlay::Wire,
+            Self::Vx
+            | Self::Auto
+            | Self::Vxlan
+            | Self::Geneve
+            | Self::Ipip
+            | Self::Nebula
+            | Self::Boringtun => underlay != Underlay::SameNode,
         }
     }
 }
@@ -130,6 +144,8 @@ impl fmt::Display for Variant {
             Self::NsIp => "hypha-nsip",
             Self::ServiceIp => "hypha-serviceip",
             Self::Vx => "hypha-vx",
+            Self::Early => "hypha-xdp",
+            Self::Auto => "hypha-auto",
             Self::Userspace => "hypha-userspace",
             Self::Nebula => "nebula",
             Self::Boringtun => "boringtun",

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context, Result, bail};
 use integration::Netns;
 use integration::lab::pins;
-use netmanager::datapath::{Backend, Datapath, DatapathError, Endpoint, Link, Options, Policy};
+use netmanager::datapath::{
+    Backend, Datapath, DatapathError, Decapsulation, Endpoint, Link, Options, Place, Policy,
+};
 use netmanager::net::{self, Links, Wiring, sysctl};
 use nix::net::if_::if_nametoindex;
 use protocol::name::InstanceName;
@@ -139,6 +141,19 @@ pub(super) fn build_with_vx(pair: Pair) -> Result<Bed> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
         node.run(|| runtime.block_on(async { Links::open()?.merge_on(protocol::port::TUNNEL).await }))??;
+    }
+    Ok(bed)
+}
+
+/// As [`build`], with the outer headers taken off in the driver on both nodes.
+pub(super) fn build_with_xdp(pair: Pair) -> Result<Bed> {
+    let mut bed = build(pair, Underlay::Wire, Dial::ServiceIp)?;
+    let Overlay::Hypha(hypha) = &mut bed.overlay else { bail!("Hypha was built") };
+    for (node, datapath) in bed.pair.nodes.iter().zip(&mut hypha.datapaths) {
+        let placements = datapath.within(node, |datapath| datapath.decapsulate(Decapsulation::Xdp))?;
+        if let Some(placement) = placements.iter().find(|placement| placement.place != Place::Xdp) {
+            bail!("{} is not unwrapped in the driver: {}", placement.interface, placement.why);
+        }
     }
     Ok(bed)
 }

@@ -1,6 +1,7 @@
 //! Two nodes and the link between them.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use anyhow::Result;
 use integration::Netns;
@@ -13,13 +14,13 @@ pub(super) const UPLINK: &str = "up0";
 /// Two nodes, as network namespaces.
 #[derive(Debug)]
 pub(crate) struct Pair {
-    pub(crate) nodes: [Netns; 2],
+    pub(crate) nodes: [Arc<Netns>; 2],
 }
 
 impl Pair {
     /// Joins two new nodes by a veth with an MTU of 1500.
     pub(crate) fn new(underlay: Underlay) -> Result<Self> {
-        let pair = Self { nodes: [Netns::new("node1")?, Netns::new("node2")?] };
+        let pair = Self { nodes: [Arc::new(Netns::new("node1")?), Arc::new(Netns::new("node2")?)] };
         let [first, second] = &pair.nodes;
         connect((first, UPLINK), (second, UPLINK))?;
         for (index, node) in pair.nodes.iter().enumerate() {

@@ -9,45 +9,47 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use integration::daemon::{Daemon, Recipe};
-use integration::{Netns, eventually};
 use rumqttc::{AsyncClient, Event, MqttOptions, NetworkOptions, Packet, QoS};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
-pub(crate) const ADDRESS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x20);
-pub(crate) const PORT: u16 = protocol::port::CLUSTER_MQTT;
+use crate::daemon::{Daemon, Recipe};
+use crate::netns::Netns;
+use crate::wait::eventually;
+
+pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
+pub const ADDRESS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x20);
+pub const PORT: u16 = protocol::port::CLUSTER_MQTT;
 /// A service with an address that no other one has.
-pub(crate) const WEB: &str = "smp.bed.web.bed";
-pub(crate) const WEB_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 30, 109, 2);
+pub const WEB: &str = "smp.bed.web.bed";
+pub const WEB_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 30, 109, 2);
 
 /// What the cluster knows and has heard. Tests change and read it while it runs.
 #[derive(Debug, Default)]
-pub(crate) struct Knowledge {
+pub struct Knowledge {
     /// The blocks that a node gets, of IPv4 and of IPv6; nothing: its request stays unanswered.
-    pub(crate) block: Option<(Ipv4Addr, &'static str)>,
+    pub block: Option<(Ipv4Addr, &'static str)>,
     /// The instances of each service, as they stand in a table.
-    pub(crate) services: BTreeMap<String, Vec<Value>>,
+    pub services: BTreeMap<String, Vec<Value>>,
     /// Nodes themselves, as they said it.
-    pub(crate) nodes: Vec<Value>,
+    pub nodes: Vec<Value>,
     /// Topic and payload of everything that nodes said.
-    pub(crate) heard: Vec<(String, Value)>,
+    pub heard: Vec<(String, Value)>,
 }
 
 /// A broker and a cluster that answers. Stopped when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Cluster {
-    pub(crate) broker: Daemon,
-    pub(crate) netns: Arc<Netns>,
-    pub(crate) knowledge: Arc<Mutex<Knowledge>>,
+pub struct Cluster {
+    pub broker: Daemon,
+    pub netns: Arc<Netns>,
+    pub knowledge: Arc<Mutex<Knowledge>>,
     client: AsyncClient,
     stop: CancellationToken,
     thread: Option<JoinHandle<Result<()>>>,
 }
 
 impl Cluster {
-    pub(crate) fn start(netns: &Arc<Netns>, folder: &Path) -> Result<Self> {
+    pub fn start(netns: &Arc<Netns>, folder: &Path) -> Result<Self> {
         let config = folder.join("mosquitto.conf");
         fs::write(
             &config,
@@ -100,17 +102,17 @@ impl Cluster {
         Ok(Self { broker, netns, knowledge, client, stop, thread: Some(thread) })
     }
 
-    pub(crate) fn knows(&self) -> MutexGuard<'_, Knowledge> {
+    pub fn knows(&self) -> MutexGuard<'_, Knowledge> {
         self.knowledge.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says something as the cluster would.
-    pub(crate) fn say(&self, topic: &str, payload: impl Into<Vec<u8>>) -> Result<()> {
+    pub fn say(&self, topic: &str, payload: impl Into<Vec<u8>>) -> Result<()> {
         self.client.try_publish(topic, QoS::AtLeastOnce, false, payload).context("publish")
     }
 
     /// A service whose instance runs on another node; told to whoever listens.
-    pub(crate) fn deploy_elsewhere(&self, service: &str, number: u8, ns_ip: &str) -> Result<()> {
+    pub fn deploy_elsewhere(&self, service: &str, number: u8, ns_ip: &str) -> Result<()> {
         self.knows().services.entry(service.to_owned()).or_default().push(instance(
             service,
             number,
@@ -121,7 +123,7 @@ impl Cluster {
 
     /// A service one of whose instances will run here: its ServiceIP is there, its place is not yet. Done twice it is
     /// done once.
-    pub(crate) fn schedule(&self, service: &str, number: u8) {
+    pub fn schedule(&self, service: &str, number: u8) {
         let mut knowledge = self.knows();
         let instances = knowledge.services.entry(service.to_owned()).or_default();
         if instances.iter().all(|instance| instance["instance_number"] != number) {
@@ -129,12 +131,12 @@ impl Cluster {
         }
     }
 
-    pub(crate) fn tell_of(&self, service: &str) -> Result<()> {
+    pub fn tell_of(&self, service: &str) -> Result<()> {
         self.say(&format!("jobs/{service}/updates_available"), r#"{"type":"DEPLOYMENT"}"#)
     }
 
     /// How often a topic that ends so was heard, with a payload that passes.
-    pub(crate) fn heard(&self, topic_end: &str, passes: impl Fn(&Value) -> bool) -> usize {
+    pub fn heard(&self, topic_end: &str, passes: impl Fn(&Value) -> bool) -> usize {
         let knowledge = self.knows();
         knowledge
             .heard
@@ -144,7 +146,7 @@ impl Cluster {
     }
 
     /// Waits until something was heard that was not heard `before` times.
-    pub(crate) fn wait_to_hear(
+    pub fn wait_to_hear(
         &self,
         topic_end: &str,
         before: usize,
