@@ -222,6 +222,18 @@ impl Resolver {
         }
     }
 
+    /// The cluster said that the table of a service changed, and how it is now. What is not kept track of is not learnt.
+    pub fn told(&mut self, name_or_address: &str, table: TableResult, now: Instant) -> Vec<Action> {
+        match Key::parse(name_or_address, &self.plan) {
+            Some(Key::Service(name))
+                if table.app_name == name_or_address && table.query_key == name_or_address =>
+            {
+                if self.services.contains_key(&name) { self.answered(table, now) } else { Vec::new() }
+            }
+            _ => self.changed(name_or_address, now),
+        }
+    }
+
     /// The ServiceIPs of an instance that runs here, as far as they are known.
     #[must_use]
     pub fn own_address(&self, name: &ServiceName, number: u32) -> Option<OwnAddress> {

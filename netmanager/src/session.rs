@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use protocol::id::Id;
-use protocol::net::{SubnetResult, TableResult};
+use protocol::net::{SubnetResult, TableResult, UpdateAvailable};
 use protocol::topic::{NodeTopic, parse_updates_available};
 use rand::Rng as _;
 use rumqttc::{
@@ -54,8 +54,11 @@ pub enum Event {
     },
     Subnet(SubnetResult),
     Table(TableResult),
-    /// A service's name, or an address, whose table changed.
-    Changed(String),
+    /// A service's name, or an address, whose table changed, and how it is now if the cluster says so.
+    Changed {
+        subject: String,
+        table: Option<Box<TableResult>>,
+    },
 }
 
 /// What is sent. Lost if the connection is down.
@@ -281,7 +284,10 @@ impl Incoming<'_> {
 
     fn read(&mut self, publish: &Publish) -> Option<Event> {
         if let Some(changed) = parse_updates_available(&publish.topic) {
-            return Some(Event::Changed(changed.to_owned()));
+            let subject = changed.to_owned();
+            // Whatever else it says, it says that the table changed.
+            let update: Option<UpdateAvailable> = self.decode(publish);
+            return Some(Event::Changed { subject, table: update.and_then(|update| update.table) });
         }
         match NodeTopic::parse(&publish.topic) {
             Some((node, NodeTopic::SubnetResult)) if node == self.node => {

@@ -226,6 +226,10 @@ pub struct InterestRemove {
 pub struct UpdateAvailable {
     #[serde(rename = "type")]
     pub kind: UpdateKind,
+    /// The table itself, where it is small and the same for all: nobody need ask then. Not Oakestra's key; its workers ask all the
+    /// same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<Box<TableResult>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use netmanager_common::map::MAX_BACKENDS_PER_SERVICE;
 use protocol::name::InstanceName;
-use protocol::net::InterestRemove;
+use protocol::net::{InterestRemove, TableResult};
 use protocol::topic::{NodeTopic, updates_available};
 use tokio::time::Instant;
 
@@ -24,17 +24,27 @@ impl Node {
             Event::Down { reason } => self.session_down(reason),
             Event::Subnet(result) => self.block_given(&result).await,
             Event::Table(result) => {
-                for (instance, reason) in Table::read(&result, &self.state.plan).rejected {
-                    tracing::warn!(service = result.app_name, instance, %reason, "instance left out of the table");
-                }
+                self.tell_of_rejected(&result);
                 let actions = self.resolver.answered(result, now());
                 self.tables_due.get_or_insert(Instant::now() + TABLES_DELAY);
                 self.carry_out(actions);
             }
-            Event::Changed(name) => {
-                let actions = self.resolver.changed(&name, now());
+            Event::Changed { subject, table: None } => {
+                let actions = self.resolver.changed(&subject, now());
                 self.carry_out(actions);
             }
+            Event::Changed { subject, table: Some(table) } => {
+                self.tell_of_rejected(&table);
+                let actions = self.resolver.told(&subject, *table, now());
+                self.tables_due.get_or_insert(Instant::now() + TABLES_DELAY);
+                self.carry_out(actions);
+            }
+        }
+    }
+
+    fn tell_of_rejected(&self, table: &TableResult) {
+        for (instance, reason) in Table::read(table, &self.state.plan).rejected {
+            tracing::warn!(service = table.app_name, instance, %reason, "instance left out of the table");
         }
     }
 

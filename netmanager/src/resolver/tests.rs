@@ -1,7 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use proptest::prelude::*;
 use protocol::name::ServiceName;
 use protocol::net::{TableQuery, TableResult};
 use serde_json::json;
@@ -11,6 +10,7 @@ use crate::datapath::{Backend, Flow, FlowState, Transport};
 use crate::table::OwnAddress;
 
 mod leaving;
+mod model;
 mod plan;
 mod rivals;
 mod six;
@@ -203,6 +203,22 @@ fn a_change_during_a_query_is_asked_for_after_its_answer() {
 }
 
 #[test]
+fn a_table_that_is_told_with_a_change_needs_no_question_and_ends_the_one_that_waits() {
+    let now = Instant::now();
+    let mut resolver = connected(now);
+    assert_eq!(resolver.told(NAME, answer(NAME, &[0]), now), [], "nobody here uses it");
+    resolver.attached(&name(), 0, now);
+    let actions = resolver.told(NAME, answer(NAME, &[0]), now);
+    assert_eq!(backends(&actions, ROUND_ROBIN), Some(1));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Query(_))), "{actions:?}");
+    assert_eq!(resolver.tick(now + TIMEOUT), [], "it was answered");
+    let actions = resolver.told(NAME, answer(NAME, &[0, 1]), now);
+    assert_eq!(backends(&actions, ROUND_ROBIN), Some(2));
+    let of_another = answer("smp.bed.web.bed", &[0]);
+    assert_eq!(resolver.told(NAME, of_another, now), [Action::Query(by_name())]);
+}
+
+#[test]
 fn an_instance_here_is_identified_as_soon_as_its_address_is_told() {
     let now = Instant::now();
     let mut resolver = connected(now);
@@ -333,107 +349,4 @@ fn what_the_data_plane_refuses_is_tried_again_until_it_takes_it() {
     assert_eq!(resolver.missed(ROUND_ROBIN, now + RETRY), []);
     assert_eq!(resolver.tick(now + 3 * RETRY), []);
     assert!(resolver.refused(ROUND_ROBIN, now + 3 * RETRY), "a new refusal is news again");
-}
-
-#[derive(Debug, Clone)]
-enum Event {
-    Miss(u8),
-    Answer {
-        by_name: bool,
-        numbers: Vec<u8>,
-    },
-    Nobody(u8),
-    Changed,
-    Attach(u8),
-    Detach(u8),
-    Link(bool),
-    Wait(u16),
-    Sweep,
-    /// From now on the data plane is full, or has room.
-    Full(bool),
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    prop_oneof![
-        (0u8..8).prop_map(Event::Miss),
-        (any::<bool>(), proptest::collection::vec(0u8..6, 0..4))
-            .prop_map(|(by_name, numbers)| Event::Answer { by_name, numbers }),
-        (0u8..8).prop_map(Event::Nobody),
-        Just(Event::Changed),
-        (0u8..4).prop_map(Event::Attach),
-        (0u8..4).prop_map(Event::Detach),
-        any::<bool>().prop_map(Event::Link),
-        (0u16..8000).prop_map(Event::Wait),
-        Just(Event::Sweep),
-        any::<bool>().prop_map(Event::Full),
-    ]
-}
-
-proptest! {
-    /// Replays the actions onto a model of the data plane and of the cluster's view.
-    #[test]
-    fn the_data_plane_always_holds_what_the_resolver_says(events in proptest::collection::vec(event(), 0..80)) {
-        let mut now = Instant::now();
-        let mut resolver = Resolver::default();
-        let mut held = std::collections::BTreeMap::new();
-        let mut refused = std::collections::BTreeSet::new();
-        let (mut up, mut full) = (false, false);
-        for event in events {
-            let actions = match event {
-                Event::Miss(last) => {
-                    let address = v4(0, last);
-                    if held.contains_key(&address) { continue }
-                    resolver.missed(address, now)
-                }
-                Event::Answer { by_name, mut numbers } => {
-                    numbers.dedup();
-                    let key = if by_name { NAME.to_owned() } else { ROUND_ROBIN.to_string() };
-                    resolver.answered(answer(&key, &numbers), now)
-                }
-                Event::Nobody(last) => resolver.answered(nobody(&format!("10.30.0.{last}")), now),
-                Event::Changed => resolver.changed(NAME, now),
-                Event::Attach(number) => resolver.attached(&name(), number.into(), now),
-                Event::Detach(number) => resolver.detached(&name(), number.into(), ns_ip(number), now),
-                Event::Link(true) => { up = true; resolver.connected(now) }
-                Event::Link(false) => { up = false; resolver.disconnected(); Vec::new() }
-                Event::Wait(milliseconds) => {
-                    now += Duration::from_millis(milliseconds.into());
-                    resolver.tick(now)
-                }
-                Event::Sweep => { now += IDLE; resolver.sweep(|_| false, now) }
-                Event::Full(it) => { full = it; Vec::new() }
-            };
-            let mut queries = std::collections::HashSet::new();
-            for action in actions {
-                match action {
-                    Action::Publish(address, _) if full && !held.contains_key(&address) => {
-                        refused.insert(address);
-                        resolver.refused(address, now);
-                    }
-                    Action::Publish(address, entry) => {
-                        refused.remove(&address);
-                        resolver.accepted(address);
-                        held.insert(address, entry);
-                    }
-                    Action::Withdraw(address) => prop_assert!(
-                        held.remove(&address).is_some() || refused.remove(&address),
-                        "{address} is not held"
-                    ),
-                    Action::Query(query) => {
-                        prop_assert!(up, "a question while the session is down");
-                        prop_assert!(queries.insert(query.clone()), "asked twice at once: {query:?}");
-                    }
-                    _ => {}
-                }
-            }
-            let said: std::collections::BTreeMap<_, _> =
-                resolver.published().map(|(address, _, entry)| (address, entry.clone())).collect();
-            prop_assert_eq!(&said, &held);
-            let retried = resolver.deadline().is_some_and(|deadline| deadline <= now + RETRY);
-            prop_assert!(refused.is_empty() || retried, "a refused service is given up");
-            // No black hole: whatever is empty expires.
-            let empty = held.values().any(|entry| entry.backends.is_empty());
-            prop_assert!(!empty || resolver.deadline().is_some_and(|deadline| deadline <= now + NEGATIVE));
-        }
-    }
 }

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use protocol::id::Id;
 use protocol::name::ServiceName;
-use protocol::net::{NetService, TableInstance, TableQuery, TableResult, UpdateKind};
+use protocol::net::{IpType, NetService, TableInstance, TableQuery, TableResult, UpdateKind};
 use protocol::plan::Plan;
 
 use self::interests::Interests;
@@ -27,6 +27,9 @@ use self::question::{Questions, Send};
 pub(super) use self::subject::Subject;
 use super::instance::Address;
 use super::table::Table;
+
+/// Instances of a table that is told to all at each change, some 400 bytes each.
+const TOLD_TO_ALL: usize = 16;
 
 /// The root was not reached, or could not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -375,6 +378,23 @@ impl Directory {
         };
         let result = TableResult { app_name, instance_list, query_key, leaving };
         self.acts.push(Act::Answer { worker, result });
+    }
+
+    /// What all who listen under this name may be told along with the news that the table changed. Nothing if it is not known
+    /// whole, or is long: then each asks once for several changes. Nothing either if each is told something else: how far away
+    /// the instances are.
+    pub(super) fn told_to_all(&self, subject: &Subject) -> Option<TableResult> {
+        let Subject::Name(name) = subject else { return None };
+        let table = &self.tables.get(name)?.table;
+        let (instance_list, leaving) = (table.instances(), table.leaving());
+        let is_long = instance_list.len() + leaving.len() > TOLD_TO_ALL;
+        let is_closest =
+            |told: &TableInstance| told.service_ip.iter().any(|ip| ip.ip_type == IpType::Closest);
+        if table.incomplete() || is_long || instance_list.iter().any(is_closest) {
+            return None;
+        }
+        let app_name = name.to_string();
+        Some(TableResult { query_key: app_name.clone(), app_name, instance_list, leaving })
     }
 
     /// Tells whoever listens, if the table is not what they were told of last. Says whether it did.

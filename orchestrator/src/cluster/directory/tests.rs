@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use protocol::id::Id;
 use protocol::name::ServiceName;
-use protocol::net::{NetService, TableQuery, UpdateKind};
+use protocol::net::{IpType, NetService, TableQuery, UpdateKind};
 use serde_json::json;
 
 use super::interests::INTERESTS_MAX;
 use super::question::{ANSWER_WITHIN, ASK_AGAIN_MAX};
-use super::{Act, Directory, Subject, Unreached};
+use super::{Act, Directory, Subject, TOLD_TO_ALL, Unreached};
 use crate::cluster::instance::Address;
 use crate::cluster::table::ELSEWHERE_LEAVES_WITHIN;
 
@@ -88,6 +88,38 @@ fn what_is_not_known_is_asked_once_for_all_who_wait() {
     assert_eq!(answers(&acts), [(WORKER, 1), (OTHER, 1)]);
     directory.query(WORKER, &query("smp.bed.srv.bed"), now);
     assert_eq!(answers(&directory.take_acts()), [(WORKER, 1)], "known by name too, without asking");
+}
+
+#[test]
+fn a_small_table_is_told_to_all_once_it_is_whole_and_if_it_is_the_same_for_all() {
+    let now = Instant::now();
+    let mut directory = Directory::default();
+    directory.set_local(&name(), 0, Some(address()));
+    assert_eq!(directory.told_to_all(&by_name()), None, "the root has not said its address");
+    directory.root_answered(&by_name(), Ok(Some(root(&[(0, true), (1, true)]))), now);
+    let told = directory.told_to_all(&by_name()).unwrap();
+    assert_eq!((told.app_name.as_str(), told.instance_list.len()), ("smp.bed.srv.bed", 2));
+    directory.query(WORKER, &query("smp.bed.srv.bed"), now);
+    let answered = directory.take_acts().into_iter().find_map(|act| match act {
+        Act::Answer { result, .. } => Some(result),
+        _ => None,
+    });
+    assert_eq!(answered, Some(told), "as if it were asked");
+    assert_eq!(directory.told_to_all(&by_address()), None, "who listens there may ask for its service");
+
+    let learn = |directory: &mut Directory, root: NetService| {
+        directory.root_changed(&name(), None, UpdateKind::Deployment, now);
+        directory.root_answered(&by_name(), Ok(Some(root)), now);
+    };
+    let many: Vec<_> = (0..=u32::try_from(TOLD_TO_ALL).unwrap()).map(|number| (number, true)).collect();
+    learn(&mut directory, root(&many[..TOLD_TO_ALL]));
+    assert!(directory.told_to_all(&by_name()).is_some());
+    learn(&mut directory, root(&many));
+    assert_eq!(directory.told_to_all(&by_name()), None, "a long one");
+    let mut closest = root(&[(0, true)]);
+    closest.service_ip_list[0].ip_type = IpType::Closest;
+    learn(&mut directory, closest);
+    assert_eq!(directory.told_to_all(&by_name()), None, "each has other distances");
 }
 
 #[test]

@@ -272,7 +272,8 @@ impl State {
     }
 
     fn notify(&mut self, subject: &Subject, kind: UpdateKind) {
-        let payload = encode(&UpdateAvailable { kind }).to_string().into_bytes();
+        let table = self.directory.told_to_all(subject).map(Box::new);
+        let payload = encode(&UpdateAvailable { kind, table }).to_string().into_bytes();
         self.effects.publish.push((updates_available(subject), payload));
     }
 }
