@@ -27,6 +27,11 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// A cluster with a worker of 2 CPUs and 1000 MB, known to the root.
     pub(crate) fn join(root: &Root) -> Self {
+        Self::join_with(root, &[])
+    }
+
+    /// As [`Self::join`], with this in its environment.
+    pub(crate) fn join_with(root: &Root, environment: &[(&str, String)]) -> Self {
         let data = tempfile::tempdir().expect("make a data directory");
         let folder = data.path().join("cluster").display().to_string();
         let (api, _) = root.daemon.field("api").rsplit_once(':').expect("an address");
@@ -36,7 +41,8 @@ impl Cluster {
         let own = ["--bind", "127.0.0.1", "--port", "0", "--net-port", "0", "--mqtt-port", "0"];
         let names =
             ["cluster", "--cluster-name", "home", "--cluster-location", "attic", "--data-dir", &folder];
-        let daemon = Daemon::start(&[&names[..], &of_root, &of_root_too, &own].concat());
+        let arguments = [&names[..], &of_root, &of_root_too, &own].concat();
+        let daemon = Daemon::start_with(&arguments, environment);
         let (api, mqtt) =
             (format!("http://{}", daemon.field("api")), daemon.port("mqtt").parse().expect("a port"));
         let worker = Runtime::new().expect("threads for the worker");

@@ -18,9 +18,15 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 impl Daemon {
     /// Starts `orchestrator` and waits until it says on which addresses it listens.
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    /// As [`Self::start`], with this in its environment.
+    pub(crate) fn start_with(arguments: &[&str], environment: &[(&str, String)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_orchestrator"))
             .args(arguments)
             .env("RUST_LOG", "info")
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -13,7 +13,12 @@ pub(crate) struct Root {
 
 impl Root {
     pub(crate) fn start() -> Self {
-        Self::open(tempfile::tempdir().expect("make a data directory"), ["0"; 3])
+        Self::start_with(&[])
+    }
+
+    /// As [`Self::start`], with this in its environment.
+    pub(crate) fn start_with(environment: &[(&str, String)]) -> Self {
+        Self::open(tempfile::tempdir().expect("make a data directory"), ["0"; 3], environment)
     }
 
     /// The same root anew, on the same ports.
@@ -21,14 +26,14 @@ impl Root {
         let Self { daemon, data, .. } = self;
         let ports = ["api", "grpc", "net"].map(|name| daemon.port(name).to_owned());
         drop(daemon);
-        Self::open(data, ports.each_ref().map(String::as_str))
+        Self::open(data, ports.each_ref().map(String::as_str), &[])
     }
 
-    fn open(data: TempDir, [api, grpc, net]: [&str; 3]) -> Self {
+    fn open(data: TempDir, [api, grpc, net]: [&str; 3], environment: &[(&str, String)]) -> Self {
         let folder = data.path().join("root").display().to_string();
         let ports = ["--port", api, "--grpc-port", grpc, "--net-port", net];
-        let daemon =
-            Daemon::start(&[&["root", "--bind", "127.0.0.1", "--data-dir", &folder], &ports[..]].concat());
+        let arguments = [&["root", "--bind", "127.0.0.1", "--data-dir", &folder], &ports[..]].concat();
+        let daemon = Daemon::start_with(&arguments, environment);
         let url = format!("http://{}", daemon.field("api"));
         Self { daemon, data, url }
     }

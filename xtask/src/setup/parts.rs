@@ -80,7 +80,10 @@ const DAEMONS: [Part; 1] = [Part {
     source: Source::Apt(&["protobuf-compiler", "libprotobuf-dev"]),
 }];
 
-const UNIT: [Part; 1] = [program("etcd", "keeps the state where there are several roots", &["etcd-server"])];
+const UNIT: [Part; 2] = [
+    program("etcd", "keeps the state where there are several roots", &["etcd-server"]),
+    program("faketime", "sets the clock of daemons under test", &["faketime"]),
+];
 
 const CHECK: [Part; 3] = [
     Part {
