@@ -41,8 +41,9 @@ use self::uplink::{Link, Uplink};
 use crate::broker::Broker;
 use crate::broker::access::Roster;
 use crate::data_dir::{DataDir, DataDirError};
-use crate::http::{self, BindError};
+use crate::http::{self, BindError, Service, Version};
 use crate::reach::{self, Passing};
+use crate::relay::{Door, Greeting};
 use crate::store::etcd::lost;
 use crate::store::{Store, StoreError};
 
@@ -112,8 +113,21 @@ pub async fn run_and_tell(
 ) -> Result<(), ClusterError> {
     let data_dir = DataDir::open(&config.data_dir)?;
     let prefix = format!("hypha/cluster/{}", config.name);
+    let state = data_dir.state(config.store.as_ref(), &prefix).await?;
+    let door = |address, purpose, option| Door::try_open(address, purpose, option, Greeting::Announced);
+    let api = door(config.api, "the cluster's API", "--port, in standalone --cluster-port").await?;
+    let net = "--net-port, in standalone --cluster-net-port";
+    let net = door(config.net, "table updates of the root", net).await?;
+    // Without others there is nobody to pass anything on to, and the broker takes its port itself.
+    let mqtt = match config.store {
+        Some(_) => {
+            Some(Door::try_open(config.mqtt, "the workers' MQTT", "--mqtt-port", Greeting::Silent).await?)
+        }
+        None => None,
+    };
+    let doors: Vec<_> = [&api, &net].into_iter().chain(&mqtt).collect();
     let (store, leadership) = tokio::select! {
-        state = data_dir.state(config.store.as_ref(), &prefix) => state?,
+        led = state.lead(&doors) => led?,
         // It may wait for another one to be gone.
         () = shutdown.cancelled() => return Ok(()),
     };
@@ -129,10 +143,12 @@ pub async fn run_and_tell(
     let roster = Roster::default();
     state.workers().for_each(|worker| roster.admit(worker));
 
-    let api = http::bind(config.api, "the cluster's API", "--port, in standalone --cluster-port").await?;
-    let net =
-        http::bind(config.net, "table updates of the root", "--net-port, in standalone --cluster-net-port")
-            .await?;
+    let (api, net) = (api.open().await?, net.open().await?);
+    let mqtt_at = match mqtt {
+        // It is free again for the broker when this is over.
+        Some(door) => door.address().map_err(ClusterError::LocalAddress)?,
+        None => config.mqtt,
+    };
     let (link, link_seen) = watch::channel(Link { id, connected: false });
     let root = RootClient::new(&config, link_seen.clone()).map_err(ClusterError::HttpClient)?;
     let tasks = TaskTracker::new();
@@ -141,7 +157,7 @@ pub async fn run_and_tell(
     let _stop_at_the_end = stop.clone().drop_guard();
 
     let (event_sender, events) = mpsc::channel(QUEUE);
-    let broker = Broker::start(config.mqtt, roster.clone(), event_sender, &tasks, stop.clone()).await?;
+    let broker = Broker::start(mqtt_at, roster.clone(), event_sender, &tasks, stop.clone()).await?;
     let local =
         |listener: &tokio::net::TcpListener| listener.local_addr().map_err(ClusterError::LocalAddress);
     let addresses = Addresses { api: local(&api)?, net: local(&net)?, mqtt: broker.address() };
@@ -159,8 +175,10 @@ pub async fn run_and_tell(
         mqtt_port: addresses.mqtt.port(),
         alive_every: worker::alive_every(config.worker_timeout),
     };
-    tasks.spawn(http::serve(api, api::router(api_state), stop.clone()));
-    tasks.spawn(http::serve(net, net_api::router(commands.clone()), stop.clone()));
+    let relays = leadership.as_ref().map(|leadership| leadership.secret().clone());
+    let service = |router| Service { router, version: Version::Http1, relays: relays.clone() };
+    tasks.spawn(http::serve(api, service(api::router(api_state)), stop.clone()));
+    tasks.spawn(http::serve(net, service(net_api::router(commands.clone())), stop.clone()));
     let uplink = Uplink {
         root: root.clone(),
         introduction: Introduction {

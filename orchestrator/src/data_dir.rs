@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use tokio::sync::watch;
 
-use crate::store::etcd::{Etcd, Leadership, Location};
+use crate::relay::{self, Door};
+use crate::store::etcd::{Etcd, Leader, Leadership, Location, Secret};
 use crate::store::{Store, StoreError};
 
 /// An open data directory. The lock is held as long as this lives; the kernel drops it when the process ends, however
@@ -34,6 +36,8 @@ pub enum DataDirError {
     Lock { path: PathBuf, source: Errno },
     #[error("open the store")]
     Store(#[from] StoreError),
+    #[error("find out which port was given")]
+    OwnAddress(#[source] io::Error),
 }
 
 /// The file of the store in a data directory.
@@ -73,20 +77,64 @@ impl DataDir {
         &self.path
     }
 
-    /// The store of this directory, or `elsewhere`: then it waits until no other daemon leads there. `prefix` is that of the
-    /// keys there if nothing else is said.
+    /// The store of this directory, or `elsewhere`, as far as it is to be had without being the one that leads. `prefix` is that of
+    /// the keys there if nothing else is said.
     ///
     /// # Errors
     /// When the file cannot be opened or is no store, or etcd is out of reach.
-    pub async fn state(
+    pub(crate) async fn state(
         &self,
         elsewhere: Option<&Location>,
         prefix: &str,
-    ) -> Result<(Store, Option<Leadership>), DataDirError> {
-        let Some(location) = elsewhere else { return Ok((Store::open(&store_in(&self.path))?, None)) };
+    ) -> Result<State, DataDirError> {
+        match elsewhere {
+            None => Ok(State::Own(Store::open(&store_in(&self.path))?)),
+            Some(location) => {
+                let etcd = Box::new(Etcd::open(location, prefix).await?);
+                Ok(State::Shared { etcd, location: location.clone() })
+            }
+        }
+    }
+}
+
+/// Where the state of a daemon is.
+pub(crate) enum State {
+    /// In its data directory: nobody else has it.
+    Own(Store),
+    /// In an etcd, where other daemons may have the same.
+    Shared { etcd: Box<Etcd>, location: Location },
+}
+
+impl State {
+    /// Waits until no other daemon leads, and passes on to the one that does what comes to these doors.
+    ///
+    /// # Errors
+    /// When etcd is out of reach.
+    pub(crate) async fn lead(self, doors: &[&Door]) -> Result<(Store, Option<Leadership>), DataDirError> {
+        let (etcd, location) = match self {
+            Self::Own(store) => return Ok((store, None)),
+            Self::Shared { etcd, location } => (etcd, location),
+        };
         let host = nix::unistd::gethostname().unwrap_or_default();
         let name = format!("{}, process {}", host.to_string_lossy(), std::process::id());
-        let (store, leadership) = Etcd::open(location, prefix).await?.lead(&name).await?;
+        let reached = location.own_address().await;
+        let at = doors.iter().map(|door| door.reached_at(reached)).collect::<io::Result<_>>();
+        let at = at.map_err(DataDirError::OwnAddress)?;
+        let own = Leader { name, at, secret: Secret::random() };
+        if own.at.iter().any(|at| at.ip().is_loopback() || at.ip().is_unspecified()) {
+            let at = &own.at;
+            tracing::warn!(
+                ?at,
+                "others with the same store on other machines cannot reach this one there (--advertise)"
+            );
+        }
+        let (tell, told) = watch::channel(None);
+        let (store, leadership) = tokio::select! {
+            led = etcd.lead(&own, &tell) => led?,
+            never = relay::pass_on(doors, &told) => match never {},
+        };
+        // Whoever still waits is passed on to this one itself.
+        tell.send_replace(Some(own));
         Ok((store, Some(leadership)))
     }
 }

@@ -9,6 +9,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -16,17 +17,26 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::relay;
+use crate::store::etcd::Secret;
 
 /// The longest wait for the head of a request; also how long an idle connection is kept.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest wait for the rest of a request and for what is done about it.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Over HTTP/2 a connection may stay; whoever does not answer for so long is gone.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+/// Requests of one connection over HTTP/2 at a time, and those that are carried out for all of them.
+const STREAMS: u32 = 16;
+const HANDLERS: usize = 64;
 /// The longest body that is read.
 pub const BODY_MAX: usize = 1 << 20;
 /// What requests in hand are given when the daemon stops.
@@ -71,9 +81,38 @@ pub async fn bind(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
-/// Serves `router` until `shutdown`, then lets the requests in hand end.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    let router = router.layer(DefaultBodyLimit::max(BODY_MAX)).layer(middleware::from_fn(within_time));
+/// What is served.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    pub(crate) router: Router,
+    pub(crate) version: Version,
+    /// Who knows it may pass connections of others on: see [`relay`].
+    pub(crate) relays: Option<Secret>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    Http1,
+    /// As gRPC has it: without TLS, and without anything before.
+    Http2,
+}
+
+impl From<Router> for Service {
+    fn from(router: Router) -> Self {
+        Self { router, version: Version::Http1, relays: None }
+    }
+}
+
+/// Serves until `shutdown`, then lets the requests in hand end.
+pub(crate) async fn serve(listener: TcpListener, service: impl Into<Service>, shutdown: CancellationToken) {
+    let service: Service = service.into();
+    let room = Arc::new(Semaphore::new(match service.version {
+        Version::Http1 => Semaphore::MAX_PERMITS,
+        Version::Http2 => HANDLERS,
+    }));
+    let limit = move |request, next| within_time(Arc::clone(&room), request, next);
+    let router = service.router.layer(DefaultBodyLimit::max(BODY_MAX)).layer(middleware::from_fn(limit));
+    let service = Service { router, ..service };
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -82,7 +121,12 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
         };
         match accepted {
             Ok((stream, peer)) => {
-                connections.spawn(connection(stream, Peer(peer), router.clone(), shutdown.clone()));
+                let (service, shutdown) = (service.clone(), shutdown.clone());
+                connections.spawn(async move {
+                    if let Err(error) = connection(stream, peer, service, shutdown).await {
+                        tracing::debug!(%peer, error, "connection ended");
+                    }
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "connection could not be accepted");
@@ -97,35 +141,82 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
     }
 }
 
-async fn connection(stream: TcpStream, peer: Peer, router: Router, shutdown: CancellationToken) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY could not be set");
-    }
-    let router = router.layer(axum::Extension(peer));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = std::pin::pin!(connection);
-    let outcome = tokio::select! {
-        outcome = connection.as_mut() => outcome,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+async fn connection(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    service: Service,
+    shutdown: CancellationToken,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    stream.set_nodelay(true)?;
+    let whose = relay::accept(&mut stream, peer, service.relays.as_ref());
+    let peer = tokio::select! {
+        peer = tokio::time::timeout(HEAD_TIMEOUT, whose) => peer??,
+        () = shutdown.cancelled() => return Ok(()),
     };
-    if let Err(error) = outcome {
-        tracing::debug!(peer = %peer.0, %error, "connection ended");
+    let stream = TokioIo::new(stream);
+    match service.version {
+        Version::Http1 => {
+            let router = TowerToHyperService::new(service.router.layer(axum::Extension(Peer(peer))));
+            let mut connection = std::pin::pin!(
+                http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEAD_TIMEOUT)
+                    .serve_connection(stream, router)
+            );
+            tokio::select! {
+                outcome = connection.as_mut() => return Ok(outcome?),
+                () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+            }
+            Ok(connection.await?)
+        }
+        Version::Http2 => {
+            let asked = Arc::new(Notify::new());
+            let router =
+                service.router.layer(axum::Extension(Peer(peer))).layer(axum::Extension(asked.clone()));
+            let mut connection = std::pin::pin!(
+                http2::Builder::new(TokioExecutor::new())
+                    .timer(TokioTimer::new())
+                    .keep_alive_interval(KEEPALIVE)
+                    .max_concurrent_streams(STREAMS)
+                    .serve_connection(stream, TowerToHyperService::new(router))
+            );
+            tokio::select! {
+                outcome = connection.as_mut() => return Ok(outcome?),
+                () = idle(&asked) => {}
+                () = shutdown.cancelled() => {}
+            }
+            connection.as_mut().graceful_shutdown();
+            // One that has not even begun waits for its beginning.
+            tokio::time::timeout(REQUEST_TIMEOUT, connection).await??;
+            Ok(())
+        }
     }
 }
 
+/// Waits until nothing was asked for [`HEAD_TIMEOUT`].
+async fn idle(asked: &Notify) {
+    while tokio::time::timeout(HEAD_TIMEOUT, asked.notified()).await.is_ok() {}
+}
+
 /// The handler is a task of its own, since hyper drops what belongs to a connection as soon as its client is gone.
-/// One that waits for the rest of a body ends too, then: with the connection.
-async fn within_time(request: Request, next: Next) -> Response {
+/// One that waits for the rest of a body ends too, then: with the connection. Over HTTP/2 a client can leave requests as fast
+/// as it makes them, so only so many are carried out at a time.
+async fn within_time(room: Arc<Semaphore>, request: Request, next: Next) -> Response {
+    if let Some(asked) = request.extensions().get::<Arc<Notify>>() {
+        asked.notify_one();
+    }
     let sorry = |status: StatusCode, message: &str| {
         (status, axum::Json(serde_json::json!({ "message": message }))).into_response()
     };
-    match tokio::time::timeout(REQUEST_TIMEOUT, tokio::spawn(next.run(request))).await {
+    let carried_out = async {
+        let place = room.acquire_owned().await;
+        tokio::spawn(async move {
+            let _place = place;
+            next.run(request).await
+        })
+        .await
+    };
+    match tokio::time::timeout(REQUEST_TIMEOUT, carried_out).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => {
             tracing::error!(%error, "request was not carried out");

@@ -5,9 +5,9 @@
 //! - [`standalone`]: both in one process. [`archive`]: the state of either is put away, and put back.
 //! - [`schedule`]: which worker an instance runs on; [`broker`]: MQTT between a cluster and its workers.
 //!
-//! What both stand on: [`data_dir`] and [`store`] (what must not be lost), [`http`] (serving), [`standing`] (states in words),
-//! [`registration`] (the wire of a cluster that makes itself known), [`object_id`], [`clock`]
-//! and [`error`].
+//! What both stand on: [`data_dir`] and [`store`] (what must not be lost), [`http`] (serving), `relay` (of several, one leads), [`standing`] (states in words),
+//! [`registration`] (the wire of a cluster that makes itself known), [`object_id`], [`clock`],
+//! [`open_files`] and [`error`].
 #![forbid(unsafe_code)]
 
 pub mod archive;
@@ -21,8 +21,10 @@ pub mod data_dir;
 pub mod error;
 pub mod http;
 pub mod object_id;
+pub mod open_files;
 mod reach;
 pub mod registration;
+mod relay;
 pub mod schedule;
 pub mod sla;
 pub mod standing;

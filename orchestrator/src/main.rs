@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use orchestrator::{archive, cluster, root, standalone};
+use orchestrator::{archive, cluster, open_files, root, standalone};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -77,6 +77,7 @@ where
         Ok(config) => config,
         Err(error) => return fail(&error.into(), EXIT_CONFIG),
     };
+    open_files::allow_all();
     let shutdown = CancellationToken::new();
     match serve(run(config, shutdown.clone()), shutdown) {
         Ok(()) => ExitCode::SUCCESS,

@@ -87,8 +87,9 @@ use self::streams::Streams;
 use self::token::Tokens;
 use crate::clock;
 use crate::data_dir::{DataDir, DataDirError};
-use crate::http::{self, BindError};
+use crate::http::{self, BindError, Service, Version};
 use crate::reach::{self, Passing};
+use crate::relay::{Door, Greeting};
 use crate::store::etcd::{Leadership, lost};
 use crate::store::{Store, StoreError};
 
@@ -203,18 +204,21 @@ impl Passing for RootError {
 }
 
 impl Bound {
-    /// Takes the data directory, the state and with it the lead if there may be others, and the ports, in this order: a second
-    /// root must not get as far as making a password, and one that only waits is not to be taken for one that serves.
+    /// Takes the data directory, the state, the ports, and the lead if there may be others: while another one leads, what comes
+    /// to the ports is passed on to that one. A second root on the same ports or directory must not get as far as making a
+    /// password.
     ///
     /// # Errors
     /// When one of them is not to be had.
     pub async fn open(config: Config) -> Result<Self, RootError> {
         let data_dir = DataDir::open(&config.data_dir)?;
-        let (store, leadership) = data_dir.state(config.store.as_ref(), "hypha/root").await?;
-        let api = http::bind(config.api, "the root's API", "--port, in standalone --root-port").await?;
-        let net =
-            http::bind(config.net, "service addresses", "--net-port, in standalone --root-net-port").await?;
-        let grpc = http::bind(config.grpc, "registration of clusters", "--grpc-port").await?;
+        let state = data_dir.state(config.store.as_ref(), "hypha/root").await?;
+        let door = |address, purpose, option| Door::try_open(address, purpose, option, Greeting::Announced);
+        let api = door(config.api, "the root's API", "--port, in standalone --root-port").await?;
+        let net = door(config.net, "service addresses", "--net-port, in standalone --root-net-port").await?;
+        let grpc = door(config.grpc, "registration of clusters", "--grpc-port").await?;
+        let (store, leadership) = state.lead(&[&api, &net, &grpc]).await?;
+        let (api, net, grpc) = (api.open().await?, net.open().await?, grpc.open().await?);
         let root_organization =
             admin::ensure(&store, data_dir.path(), config.insecure_admin_password.as_deref()).await?;
         let root = Arc::new(Root::new(store, root_organization, config).await?);
@@ -269,11 +273,13 @@ impl Bound {
             streams.cancel();
             is_deposed
         };
+        let relays = leadership.as_ref().map(|leadership| leadership.secret().clone());
+        let service = |version, router| Service { router, version, relays: relays.clone() };
         let (is_deposed, ..) = tokio::join!(
             end_streams,
-            http::serve(api, api::router(root.clone()), shutdown.clone()),
-            http::serve(net, net::router(root.clone()), shutdown.clone()),
-            grpc::serve(grpc, root, shutdown.clone()),
+            http::serve(api, service(Version::Http1, api::router(root.clone())), shutdown.clone()),
+            http::serve(net, service(Version::Http1, net::router(root.clone())), shutdown.clone()),
+            http::serve(grpc, service(Version::Http2, grpc::router(root)), shutdown.clone()),
         );
         background.cancel();
         tasks.close();

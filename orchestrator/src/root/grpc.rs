@@ -1,39 +1,24 @@
 //! Registration of clusters (gRPC, port 50052).
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use axum::Router;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use super::Root;
 use super::cluster::Registration;
 use crate::error::chain;
+use crate::http::Peer;
 use crate::registration::register_cluster_server::{RegisterCluster, RegisterClusterServer};
 use crate::registration::{Cs1Message, Cs2Message, Sc1Message, Sc2Message};
 
-/// A cluster stays connected for one call; whoever stays longer must show that it is there.
-const KEEPALIVE: Duration = Duration::from_secs(20);
-const TIMEOUT: Duration = Duration::from_secs(30);
 /// Names and locations go into every answer about clusters.
 const TEXT_MAX: usize = 256;
 
-pub(super) async fn serve(listener: TcpListener, root: Arc<Root>, shutdown: CancellationToken) {
-    let served = Server::builder()
-        .timeout(TIMEOUT)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .add_service(RegisterClusterServer::new(Registrar(root)))
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            shutdown.cancelled_owned(),
-        )
-        .await;
-    if let Err(error) = served {
-        tracing::error!(%error, "registration of clusters ended");
-    }
+/// To be served over HTTP/2.
+pub(super) fn router(root: Arc<Root>) -> Router {
+    Routes::new(RegisterClusterServer::new(Registrar(root))).into_axum_router()
 }
 
 struct Registrar(Arc<Root>);
@@ -48,7 +33,8 @@ impl RegisterCluster for Registrar {
     }
 
     async fn handle_init_final(&self, request: Request<Cs2Message>) -> Result<Response<Sc2Message>, Status> {
-        let peer = request.remote_addr().ok_or_else(|| Status::internal("the caller has no address"))?;
+        let peer = request.extensions().get::<Peer>().copied();
+        let Peer(peer) = peer.ok_or_else(|| Status::internal("the caller has no address"))?;
         let message = request.into_inner();
         let registration = Registration {
             ip: peer.ip().to_canonical().to_string(),

@@ -2,9 +2,11 @@
 //! last change (`mod_revision`).
 //!
 //! Several daemons may be started with the same prefix. One of them leads, as long as its lease lives ([`Leadership`]), and each
-//! of its transactions asks for that: one that was paused and has been replaced meanwhile writes nothing any more.
+//! of its transactions asks for that: one that was paused and has been replaced meanwhile writes nothing any more. The others are
+//! told where it is ([`Leader`]).
 
 mod args;
+mod leader;
 mod leadership;
 mod location;
 
@@ -22,6 +24,7 @@ use super::file::{Answer, Raw, Request};
 use super::transaction::{Revision, Step};
 
 pub use self::args::StoreArgs;
+pub use self::leader::{Leader, Secret};
 pub use self::leadership::{Leadership, lost};
 pub use self::location::{InvalidLocation, Location, Tls};
 
@@ -91,7 +94,7 @@ impl Etcd {
         }
     }
 
-    /// Where the name of the one who leads is.
+    /// Where it says who leads.
     fn leader(&self) -> String {
         format!("{}leader", self.prefix)
     }

@@ -8,10 +8,11 @@ use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
+use tokio::sync::watch;
 
 use self::contract::keeps_the_contract;
 use self::etcd::Server;
-use super::etcd::{Etcd, StoreArgs};
+use super::etcd::{Etcd, Leader, Leadership, Secret, StoreArgs};
 use super::{Store, StoreError};
 
 fn scratch() -> (tempfile::TempDir, Store) {
@@ -44,7 +45,7 @@ async fn etcd_keeps_the_contract() {
         let etcd = Etcd::open(&server.location(&format!("contract/{}", all.len())).parse().unwrap(), "no")
             .await
             .unwrap();
-        let (store, leadership) = etcd.lead("the test").await.unwrap();
+        let (store, leadership) = lead(&etcd, "the test").await.unwrap();
         all.push(leadership);
         leaderships.set(all);
         store
@@ -52,14 +53,19 @@ async fn etcd_keeps_the_contract() {
     .await;
 }
 
+async fn lead(etcd: &Etcd, name: &str) -> Result<(Store, Leadership), StoreError> {
+    let own = Leader { name: name.to_owned(), at: Vec::new(), secret: Secret::random() };
+    etcd.lead(&own, &watch::Sender::new(None)).await
+}
+
 #[tokio::test]
 async fn who_leads_no_more_writes_nothing() {
     let server = Server::start(&["--max-txn-ops=2048"]);
     let etcd = Etcd::open(&server.location("lead").parse().unwrap(), "no").await.unwrap();
-    let (first, leadership) = etcd.lead("first").await.unwrap();
+    let (first, leadership) = lead(&etcd, "first").await.unwrap();
     first.put("a", &1_u32).await.unwrap();
     let other = etcd.clone();
-    let waiting = tokio::spawn(async move { other.lead("second").await });
+    let waiting = tokio::spawn(async move { lead(&other, "second").await });
     assert!(!waiting.is_finished());
     leadership.give_up().await;
     let (second, leadership) = waiting.await.unwrap().unwrap();
@@ -88,7 +94,8 @@ async fn an_etcd_with_a_certificate_is_believed_only_if_it_is_the_right_one() {
         let args = StoreArgs { store: Some(location.parse().unwrap()), store_ca: ca, ..StoreArgs::default() };
         Etcd::open(&args.location().unwrap().unwrap(), "no").await
     };
-    let (store, leadership) = open(Some(certificate.into())).await.unwrap().lead("the test").await.unwrap();
+    let etcd = open(Some(certificate.into())).await.unwrap();
+    let (store, leadership) = lead(&etcd, "the test").await.unwrap();
     store.put("a", &1_u32).await.unwrap();
     assert_eq!(all(&store, "").await, [("a".to_owned(), 1)]);
     leadership.give_up().await;

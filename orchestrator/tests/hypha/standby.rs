@@ -63,14 +63,60 @@ fn a_root_that_is_killed_is_replaced_by_one_that_knows_all_it_knew() {
 }
 
 #[test]
+fn a_root_that_waits_passes_on_what_it_is_asked_also_while_nobody_leads() {
+    let server = Server::start(&["--max-txn-ops=1024"]);
+    let etcd = server.location("roots");
+    let folder = tempfile::tempdir().expect("make a data directory");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let first = root(&etcd, &at("first"), ["0"; 3]);
+    let password =
+        std::fs::read_to_string(folder.path().join("first/admin-password")).expect("read a password");
+    let ports = free_ports();
+    let second = {
+        let (etcd, folder, ports) = (etcd.clone(), at("second"), ports.clone());
+        std::thread::spawn(move || root(&etcd, &folder, ports.each_ref().map(String::as_str)))
+    };
+    let [api, grpc, net] = ports.each_ref().map(String::as_str);
+    let url = format!("http://127.0.0.1:{api}");
+    until(|| TcpStream::connect(url.trim_start_matches("http://")).ok());
+    let admin = Person::new();
+    admin.hypha_with(&["login", &url, "--password-stdin"], &password).exits(0);
+    create(&admin, "hello");
+
+    let of_root = ["--system-manager-url", "127.0.0.1", "--system-manager-port", api];
+    let of_root_too = ["--system-manager-grpc-port", grpc, "--root-net-port", net];
+    let place = ["--bind", "127.0.0.1", "--data-dir", &at("cluster"), "--cluster-name", "home"];
+    let own = ["--cluster-location", "attic", "--port", "0", "--net-port", "0", "--mqtt-port", "0"];
+    let cluster = Daemon::start(&[&["cluster"], &place[..], &own, &of_root, &of_root_too].concat());
+    let is_there = || {
+        let clusters = admin.hypha(&["get", "clusters", "-o", "json"]).exits(0).json();
+        (clusters[0]["cluster_name"] == "home" && clusters[0]["active"] == true).then_some(())
+    };
+    until(is_there);
+
+    drop(first);
+    // Asked while nobody leads: it is answered by the one that takes over.
+    assert_eq!(admin.hypha(&["get", "apps", "-o", "name"]).exits(0).answer, "app/hello\n");
+    let second = second.join().expect("a root that takes over");
+    assert_eq!(second.port("api"), api, "on the port that it has had");
+    create(&admin, "shop");
+    until(is_there);
+    drop((cluster, second));
+}
+
+/// Nobody's, a moment ago.
+fn free_ports() -> [String; 3] {
+    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    listeners.each_ref().map(|one| one.local_addr().expect("its address").port().to_string())
+}
+
+#[test]
 fn a_root_whose_etcd_was_away_serves_again_by_itself() {
     let server = Server::start(&["--max-txn-ops=1024"]);
     let etcd = server.location("roots");
     let folder = tempfile::tempdir().expect("make a data directory");
     // It takes them again.
-    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    let ports = listeners.each_ref().map(|one| one.local_addr().expect("its address").port().to_string());
-    drop(listeners);
+    let ports = free_ports();
     let place = folder.path().join("only").display().to_string();
     let only = root(&etcd, &place, ports.each_ref().map(String::as_str));
     let url = format!("http://{}", only.field("api"));

@@ -5,10 +5,11 @@ use std::time::Duration;
 use etcd_client::{
     Compare, CompareOp, Error, LeaseClient, LeaseKeepAliveStream, LeaseKeeper, PutOptions, Txn, TxnOp,
 };
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Etcd, Led};
+use super::{Etcd, Leader, Led, Secret};
 use crate::store::{Store, StoreError};
 
 /// How long one leads who is not heard of. The least that etcd gives is 2 s.
@@ -24,28 +25,41 @@ pub struct Leadership {
     lost: CancellationToken,
     _hold: DropGuard,
     keeping: tokio::task::JoinHandle<()>,
+    secret: Secret,
 }
 
 impl Etcd {
-    /// Waits until nobody else leads, then leads. `name` is what others are told of it.
+    /// Waits until nobody else leads, then leads. `own` is what others are told of it; `told`, who leads meanwhile.
     ///
     /// # Errors
     /// When etcd is out of reach, or does not take it.
-    pub async fn lead(&self, name: &str) -> Result<(Store, Leadership), StoreError> {
+    pub async fn lead(
+        &self,
+        own: &Leader,
+        told: &watch::Sender<Option<Leader>>,
+    ) -> Result<(Store, Leadership), StoreError> {
         let failed = |source| StoreError::Etcd { what: "ask etcd for the lead".to_owned(), source };
         let mut waits_for = None;
         loop {
-            match self.get(self.leader()).await.map_err(failed)? {
-                Some(leads) => {
-                    let other = leads.value_str().unwrap_or_default().to_owned();
+            let found = self.get(self.leader()).await.map_err(failed)?;
+            let leads = found.as_ref().map(|leads| Leader::read(leads.value_str().unwrap_or_default()));
+            // One where this one is itself has ended, and its lease has not: nobody serves there.
+            let passed_to = leads.clone().filter(|leads| leads.at != own.at);
+            told.send_if_modified(|known| {
+                let is_another = *known != passed_to;
+                *known = passed_to;
+                is_another
+            });
+            match leads {
+                Some(other) => {
                     if waits_for.as_ref() != Some(&other) {
-                        tracing::info!(leads = %other, "another one leads; this one takes over when that is gone");
+                        tracing::info!(leads = %other.name, "another one leads; this one takes over when that is gone");
                         waits_for = Some(other);
                     }
                     tokio::time::sleep(LOOK).await;
                 }
                 None => {
-                    if let Some(led) = self.try_to_lead(name).await.map_err(failed)? {
+                    if let Some(led) = self.try_to_lead(own).await.map_err(failed)? {
                         return Ok(led);
                     }
                 }
@@ -54,13 +68,14 @@ impl Etcd {
     }
 
     /// Nothing: somebody else was faster.
-    async fn try_to_lead(&self, name: &str) -> Result<Option<(Store, Leadership)>, Error> {
+    async fn try_to_lead(&self, own: &Leader) -> Result<Option<(Store, Leadership)>, Error> {
         let mut lease = self.lease.clone();
         let granted = Instant::now();
         let seconds = i64::try_from(LEASE.as_secs()).unwrap_or(i64::MAX);
         let id = lease.grant(seconds, None).await?.id();
         let nobody = Compare::create_revision(self.leader(), CompareOp::Equal, 0);
-        let put = TxnOp::put(self.leader(), name, Some(PutOptions::new().with_lease(id)));
+        let value = serde_json::to_string(own).unwrap_or_else(|_never| own.name.clone());
+        let put = TxnOp::put(self.leader(), value, Some(PutOptions::new().with_lease(id)));
         let mut answer = self.kv.clone().txn(Txn::new().when([nobody]).and_then([put])).await?;
         if !answer.succeeded() {
             lease.revoke(id).await?;
@@ -69,7 +84,8 @@ impl Etcd {
         let since = answer.take_header().map_or(0, |header| header.revision());
         let (lost, held) = (CancellationToken::new(), CancellationToken::new());
         let keeping = tokio::spawn(keep(lease, id, granted, lost.clone(), held.clone()));
-        let leadership = Leadership { lost, _hold: held.drop_guard(), keeping };
+        let secret = own.secret.clone();
+        let leadership = Leadership { lost, _hold: held.drop_guard(), keeping, secret };
         Ok(Some((Store::led(Led { etcd: self.clone(), since }), leadership)))
     }
 }
@@ -83,6 +99,12 @@ pub async fn lost(leadership: Option<&Leadership>) {
 }
 
 impl Leadership {
+    /// Which those know who pass connections on to this one.
+    #[must_use]
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
     /// Waits until somebody else may lead.
     pub async fn lost(&self) {
         self.lost.cancelled().await;

@@ -15,6 +15,8 @@ pub struct Location {
     pub(super) user: Option<(String, String)>,
     /// Of all keys, without slashes around it.
     pub(super) prefix: Option<String>,
+    /// Address under which others with the same store reach this daemon, if it was told.
+    own: Option<IpAddr>,
 }
 
 /// Whom to trust, and who one is: PEM files.
@@ -63,11 +65,33 @@ impl FromStr for Location {
         }
         let prefix = prefix.trim_matches('/');
         let prefix = Some(prefix.to_owned()).filter(|prefix| !prefix.is_empty());
-        Ok(Self { endpoints, tls, user, prefix })
+        Ok(Self { endpoints, tls, user, prefix, own: None })
     }
 }
 
 impl Location {
+    pub(super) fn seen_at(self, own: Option<IpAddr>) -> Self {
+        Self { own, ..self }
+    }
+
+    /// Address under which others with the same store reach this daemon: as it was told, or the one that it has towards etcd.
+    /// Nothing while there is no way to there.
+    pub async fn own_address(&self) -> Option<IpAddr> {
+        if self.own.is_some() {
+            return self.own;
+        }
+        let (_, host) = self.endpoints.first()?.split_once("://")?;
+        for etcd in tokio::net::lookup_host(host).await.ok()? {
+            let any = if etcd.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0_u16; 8]) };
+            // Nothing is sent: the kernel only looks for a way.
+            let socket = tokio::net::UdpSocket::bind((any, 0)).await.ok()?;
+            if socket.connect(etcd).await.is_ok() {
+                return socket.local_addr().ok().map(|own| own.ip());
+            }
+        }
+        None
+    }
+
     /// # Errors
     /// There are files, and nothing is encrypted.
     pub(super) fn with(self, files: Tls) -> Result<Self, InvalidLocation> {
@@ -124,7 +148,13 @@ mod tests {
         let one = read("etcd://127.0.0.1:2379").unwrap();
         assert_eq!(
             one,
-            Location { endpoints: vec!["http://127.0.0.1:2379".into()], tls: None, user: None, prefix: None }
+            Location {
+                endpoints: vec!["http://127.0.0.1:2379".into()],
+                tls: None,
+                user: None,
+                prefix: None,
+                own: None
+            }
         );
         let several = read("etcd://root:p@ss:word@a:1,[::1]:2/deep/er/").unwrap();
         assert_eq!(several.endpoints, ["http://a:1", "http://[::1]:2"]);
