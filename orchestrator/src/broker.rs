@@ -17,6 +17,7 @@
 //! the cluster sees of a broker ([`Broker`], [`Event`], the rules) names nothing of rmqtt's.
 
 pub mod access;
+pub mod acl;
 mod hooks;
 
 use std::io;

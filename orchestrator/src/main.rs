@@ -1,4 +1,5 @@
-//! `orchestrator root`, `orchestrator cluster`, `orchestrator standalone`; `orchestrator backup` and `restore`.
+//! `orchestrator root`, `orchestrator cluster`, `orchestrator standalone`; `orchestrator backup` and `restore`;
+//! `orchestrator broker-acl`.
 #![forbid(unsafe_code)]
 
 use std::future::Future;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use orchestrator::broker::acl;
 use orchestrator::{archive, cluster, open_files, root, standalone};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +39,8 @@ enum Command {
     Backup(archive::BackupArgs),
     /// Put a backup in place of the state of a root or a cluster, which must not be running.
     Restore(archive::RestoreArgs),
+    /// Print who may say and hear what at a cluster's broker, as an ACL file of Mosquitto: for `cluster --broker`.
+    BrokerAcl(acl::AclArgs),
 }
 
 fn main() -> ExitCode {
@@ -52,11 +56,12 @@ fn main() -> ExitCode {
         Command::Standalone(args) => start(args, standalone::run),
         Command::Backup(args) => tell(archive::backup(&args)),
         Command::Restore(args) => tell(archive::restore(&args)),
+        Command::BrokerAcl(args) => tell(acl::broker_acl(&args)),
     }
 }
 
-/// What was done, in one line, or why not.
-fn tell(outcome: Result<String, archive::ArchiveError>) -> ExitCode {
+/// What was done or asked for, or why not.
+fn tell<E: std::error::Error + Send + Sync + 'static>(outcome: Result<String, E>) -> ExitCode {
     match outcome {
         Ok(done) => match writeln!(std::io::stdout(), "{done}") {
             Ok(()) => ExitCode::SUCCESS,

@@ -61,6 +61,11 @@ impl NodeTopic {
         (Self::NodeItself, "net/host"),
     ];
 
+    /// Each of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().map(|(topic, _)| topic)
+    }
+
     /// The part after `nodes/{id}/`.
     #[must_use]
     pub fn suffix(self) -> &'static str {

@@ -2,7 +2,8 @@
 //!
 //! A worker has two clients, its node-engine (`{id}-ne`) and its netmanager (`{id}`); both stand for the node. A node
 //! speaks and listens below its own `nodes/{id}/`, and listens to table updates of services. What goes *to* a node
-//! (`control/…`, results) is published by the orchestrator alone, inside the process and not through these rules.
+//! (`control/…`, results) is published by the orchestrator alone; where the broker is embedded, inside the process and
+//! not through these rules. For another broker the same rules are written down by [`super::acl`].
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -35,11 +36,17 @@ impl Client {
     }
 }
 
-/// Which topic of its own this is, when `node` may publish to it.
+/// The two ends of a node's topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Node,
+    Cluster,
+}
+
+/// Who speaks on a node's topic. The other one listens, and nobody else does either.
 #[must_use]
-pub fn may_publish(node: Id, topic: &str) -> Option<NodeTopic> {
-    let (owner, kind) = NodeTopic::parse(topic)?;
-    let from_node = match kind {
+pub fn speaker(topic: NodeTopic) -> Side {
+    match topic {
         NodeTopic::Information
         | NodeTopic::Job
         | NodeTopic::Resources
@@ -50,14 +57,23 @@ pub fn may_publish(node: Id, topic: &str) -> Option<NodeTopic> {
         | NodeTopic::ServiceUndeployed
         | NodeTopic::AddressChanged
         | NodeTopic::InterestRemove
-        | NodeTopic::NodeItself => true,
+        | NodeTopic::NodeItself => Side::Node,
         NodeTopic::ControlDeploy
         | NodeTopic::ControlDelete
         | NodeTopic::ControlError
         | NodeTopic::SubnetResult
-        | NodeTopic::TableResult => false,
-    };
-    (owner == node && from_node).then_some(kind)
+        | NodeTopic::TableResult => Side::Cluster,
+    }
+}
+
+/// Below which parts of its own topics a node may listen, at whatever depth.
+pub const HEARD_BELOW: [&str; 2] = ["control", "net"];
+
+/// Which topic of its own this is, when `node` may publish to it.
+#[must_use]
+pub fn may_publish(node: Id, topic: &str) -> Option<NodeTopic> {
+    let (owner, kind) = NodeTopic::parse(topic)?;
+    (owner == node && speaker(kind) == Side::Node).then_some(kind)
 }
 
 /// Whether `node` may listen to `filter`: anything below its own `control` and `net`, and updates of services. The
@@ -71,7 +87,7 @@ pub fn may_subscribe(node: Id, filter: &str) -> bool {
     filter
         .strip_prefix(&own)
         .and_then(|rest| rest.split_once('/'))
-        .is_some_and(|(area, below)| matches!(area, "control" | "net") && !below.is_empty())
+        .is_some_and(|(area, below)| HEARD_BELOW.contains(&area) && !below.is_empty())
 }
 
 /// The nodes that have registered: the only ones that are let in. Shared between the broker and the cluster, which
