@@ -169,6 +169,8 @@ impl Driver {
         let Target { node, host, port } = &self.target;
         let mut options = MqttOptions::new(node.to_string(), host.clone(), *port);
         options.set_keep_alive(KEEP_ALIVE).set_max_packet_size(LARGEST_PACKET, LARGEST_PACKET);
+        // By which a broker that knows nothing of nodes can tell their topics apart: node-engine has the same.
+        options.set_credentials(node.to_string(), "");
         let (client, mut eventloop) = AsyncClient::new(options, 64);
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
@@ -247,6 +249,10 @@ impl Incoming<'_> {
                     let first = !std::mem::replace(&mut self.up, true);
                     first.then_some(Event::Up)
                 }
+                Packet::Publish(publish) if publish.topic == NodeTopic::ControlError.of(&self.node) => {
+                    let reason = "the cluster may have missed something, and asks the node to begin anew".to_owned();
+                    return End::Lost { reason, was_up: self.up };
+                }
                 Packet::Publish(publish) => self.read(&publish),
                 Packet::Disconnect => {
                     let reason = "the broker ended the connection".to_owned();
@@ -276,7 +282,7 @@ impl Incoming<'_> {
     }
 
     fn listen(&self) -> Result<(), rumqttc::ClientError> {
-        let topics = [NodeTopic::SubnetResult, NodeTopic::TableResult];
+        let topics = [NodeTopic::SubnetResult, NodeTopic::TableResult, NodeTopic::ControlError];
         let filters =
             topics.map(|topic| rumqttc::SubscribeFilter::new(topic.of(&self.node), QoS::AtLeastOnce));
         self.client.try_subscribe_many(filters)

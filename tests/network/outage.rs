@@ -71,6 +71,24 @@ fn a_warm_service_is_known_at_every_moment_of_an_outage_and_after_it() -> Result
     Ok(())
 }
 
+#[test]
+fn a_node_that_is_asked_to_begin_anew_says_and_asks_everything_again() -> Result<()> {
+    let bed = Bed::registered()?;
+    let (client, server) = (Container::new("client")?, Container::new("server")?);
+    bed.attached(&client, 0)?;
+    bed.attached(&server, 1)?;
+    let _listeners = [listen(&client)?, listen(&server)?];
+    eventually(PATIENCE, "the service to be warm", || expect_answers(&client))?;
+    let topics = ["net/service/deployed", "net/tablequery/request"];
+    let before = topics.map(|topic| bed.cluster.heard(topic, |_| true));
+    bed.cluster.say(&format!("nodes/{NODE}/control/error"), r#"{"message":"who are you?"}"#)?;
+    for (topic, before) in topics.into_iter().zip(before) {
+        bed.cluster.wait_to_hear(topic, before, |_| true)?;
+    }
+    wait_for_session(&bed, "up")?;
+    expect_answers(&client)
+}
+
 /// No packet gets through to another machine, and neither end is told.
 const CUT: &str = "table inet cut {
     chain arriving { type filter hook input priority 0; iif != lo drop; }

@@ -43,6 +43,8 @@ impl Link {
         // The client joins the two with a colon.
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         let mut options = MqttOptions::new(format!("{node}-ne"), host, port);
+        // By which a broker that knows nothing of nodes can tell their topics apart; the client id is not the node's.
+        options.set_credentials(node.to_string(), "");
         options.set_keep_alive(KEEP_ALIVE);
         options.set_clean_session(true);
         options.set_max_packet_size(INCOMING_MAX, OUTGOING_MAX);
