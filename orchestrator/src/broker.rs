@@ -1,50 +1,31 @@
-//! The cluster's MQTT 3.1.1 broker, embedded, with a rule for every topic.
+//! MQTT between the cluster and its workers: by a broker in this process ([`embedded`]), or through another one
+//! ([`external`]). The rest of the cluster sees [`Broker`] and [`Event`], and does not know which it is.
 //!
-//! Oakestra runs Mosquitto beside the cluster, open to everybody who reaches the port. Here the broker is part of the
-//! process: a client is let in when it is one of the two daemons of a registered node, it may publish and hear only
-//! what [`access`] allows, and what it publishes is handed to the cluster inside the hook that judged it, with no
-//! loopback connection in between. What the cluster says goes straight into the sessions' queues.
-//!
-//! # Why rmqtt
-//! rmqtt asks before it lets a client in, before each publish and before each subscription. rumqttd, the other broker
-//! written as a library, authenticates but knows no rule for topics, so any node could command any other. A last will
-//! is the one thing that rmqtt publishes without asking; it is judged when the client connects.
-//!
-//! What it costs (0.24, no default features, Linux): 113 of the orchestrator's 300 crates come with it alone, among
-//! them rustls and quinn, which are not used; a release build of nothing but a broker takes 2 min 20 s on two cores.
-//! The cluster with all its parts idles at 16 MB, a process with nothing but this broker at 4 MB. A query and its
-//! answer take 0.2 ms over loopback, with `TCP_NODELAY` (without it Oakestra's take 44 ms and more). What the rest of
-//! the cluster sees of a broker ([`Broker`], [`Event`], the rules) names nothing of rmqtt's.
+//! Oakestra runs Mosquitto beside the cluster, open to everybody who reaches the port. Here a rule says for each topic who
+//! may use it ([`access`]): the embedded broker judges by it, and for Mosquitto it is written down ([`acl`]).
 
 pub mod access;
 pub mod acl;
-mod hooks;
+mod complaints;
+pub mod embedded;
+pub mod external;
 
-use std::io;
+use std::fmt;
 use std::net::SocketAddr;
-use std::num::{NonZeroU16, NonZeroU32};
-use std::time::Duration;
 
 use protocol::id::Id;
 use protocol::topic::NodeTopic;
-use rmqtt::codec::types::{Publish, QoS};
-use rmqtt::context::ServerContext;
-use rmqtt::net::Builder;
-use rmqtt::server::MqttServer;
-use rmqtt::session::SessionState;
-use rmqtt::types::From as Sender;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::access::{Client, Roster};
+use self::embedded::Embedded;
+use self::external::External;
 use crate::http::BindError;
 
 /// The largest packet taken. Oakestra's largest is a deployment with the histories of 50 instances, 20 KB.
 pub const PACKET_MAX: u32 = 256 * 1024;
-const CONNECTIONS_MAX: usize = 20_480;
-/// Messages that wait for a slow client; when there are more, the oldest goes, and what it said is said again.
-const QUEUE_MAX: usize = 256;
 
 /// What happened at the broker.
 #[derive(Debug)]
@@ -53,6 +34,10 @@ pub enum Event {
     Subscribed { client: Client, filter: String },
     Unsubscribed { client: Client, filter: String },
     Disconnected { client: Client },
+    /// Nothing is heard of anybody for now: an external broker is out of reach.
+    Away,
+    /// It is there, or there again. What it was told before may be lost.
+    Back,
 }
 
 /// Something a node said, on a topic that it may use.
@@ -63,116 +48,107 @@ pub struct Message {
     pub payload: Vec<u8>,
 }
 
-/// A running broker.
-#[derive(Clone)]
-pub struct Broker {
-    context: ServerContext,
-    sender: Sender,
-    address: SocketAddr,
+/// Which broker it is to be.
+#[derive(Debug, Clone)]
+pub enum Settings {
+    /// One that listens here (port 0: any).
+    Embedded(SocketAddr),
+    External(external::Settings),
 }
 
-impl std::fmt::Debug for Broker {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Broker").field("address", &self.address).finish_non_exhaustive()
-    }
+/// Why there is no broker.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("speak to the broker {0} (--broker)")]
+    Credentials(String, #[source] external::CredentialsError),
+}
+
+/// The cluster's end of MQTT.
+#[derive(Debug, Clone)]
+pub enum Broker {
+    Embedded(Embedded),
+    External(External),
 }
 
 impl Broker {
-    /// Listens on `address` (port 0: any) until `shutdown`; what happens is told through `events`.
+    /// Listens, or begins to look for the other broker, until `shutdown`; what happens is told through `events`. The nodes
+    /// of `roster` are known already.
     ///
     /// # Errors
-    /// When the address cannot be bound.
+    /// When the address cannot be bound, or the files for an external broker cannot be read.
     pub async fn start(
-        address: SocketAddr,
+        settings: Settings,
         roster: Roster,
         events: mpsc::Sender<Event>,
         tasks: &TaskTracker,
         shutdown: CancellationToken,
-    ) -> Result<Self, BindError> {
-        let failed = |error: rmqtt::Error| BindError {
-            address,
-            purpose: "the workers' MQTT",
-            option: "--mqtt-port",
-            source: error.downcast::<io::Error>().unwrap_or_else(|other| io::Error::other(other.to_string())),
-        };
-        let listener = limits(Builder::new()).laddr(address).bind().and_then(rmqtt::net::Listener::tcp);
-        let listener = listener.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-
-        // The load check reads /proc every few seconds and turns clients away on a busy machine, which an edge
-        // machine often is; the limits above bound what clients can take.
-        let context = ServerContext::new().busy_check_enable(false).task_exec_workers(64).build().await;
-        hooks::Hooks::new(roster, events).install(&context).await;
-
-        let node_id = context.node.id();
-        let own_id = rmqtt::types::Id::new(node_id, address.port(), None, None, "orchestrator".into(), None);
-        let broker = Self { context: context.clone(), sender: Sender::from_system(own_id), address };
-        let server = MqttServer::new(context).listener_by_id(listener, address.port()).build();
-        let stopping = broker.clone();
-        tasks.spawn(async move {
-            tokio::select! {
-                () = shutdown.cancelled() => stopping.disconnect_all().await,
-                _ = server.run() => {}
+    ) -> Result<Self, BrokerError> {
+        match settings {
+            Settings::Embedded(address) => {
+                Ok(Self::Embedded(Embedded::start(address, roster, events, tasks, shutdown).await?))
             }
-        });
-        Ok(broker)
-    }
-
-    /// Where it listens.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Says `payload` on `topic` to all who listen there now, with QoS 1: a connected client gets it at least once.
-    /// Nothing is kept for a client that is not connected.
-    pub async fn publish(&self, topic: String, payload: Vec<u8>) {
-        let publish = Publish {
-            dup: false,
-            retain: false,
-            qos: QoS::AtLeastOnce,
-            topic: topic.into(),
-            packet_id: None,
-            payload: payload.into(),
-            properties: None,
-        };
-        if let Err(error) =
-            SessionState::forwards(&self.context, self.sender.clone(), publish.into(), false, None).await
-        {
-            tracing::warn!(%error, "mqtt message not passed on");
+            Settings::External(settings) => {
+                let location = settings.location.to_string();
+                External::start(settings, roster, events, tasks, shutdown)
+                    .await
+                    .map(Self::External)
+                    .map_err(|source| BrokerError::Credentials(location, source))
+            }
         }
     }
 
-    async fn disconnect_all(&self) {
-        let shared = self.context.extends.shared().await;
-        let mut entries: Vec<_> = shared.iter().collect();
-        drop(shared);
-        for entry in &mut entries {
-            if let Err(error) = entry.kick(true, true, true).await {
-                tracing::debug!(%error, client = %entry.id().client_id, "mqtt client not disconnected");
-            }
+    /// Says `payload` on `topic` to all who listen there now, with QoS 1. Nothing is kept for whoever is not there, and
+    /// nothing is said while the broker is away: what matters is said again.
+    pub async fn publish(&self, topic: String, payload: Vec<u8>) {
+        match self {
+            Self::Embedded(broker) => broker.publish(topic, payload).await,
+            Self::External(broker) => broker.publish(topic, payload),
+        }
+    }
+
+    /// A node has registered, for the first time or again.
+    pub fn admit(&self, node: Id) {
+        match self {
+            Self::Embedded(broker) => broker.roster().admit(node),
+            Self::External(broker) => broker.admit(node),
+        }
+    }
+
+    /// A node is not known any more.
+    pub fn dismiss(&self, node: Id) {
+        match self {
+            Self::Embedded(broker) => broker.roster().dismiss(node),
+            Self::External(broker) => broker.dismiss(node),
+        }
+    }
+
+    /// The port that workers are told.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Embedded(broker) => broker.address().port(),
+            Self::External(broker) => broker.port(),
+        }
+    }
+
+    /// Whether workers can be spoken to and heard. Nothing: the broker is embedded, and always there.
+    #[must_use]
+    pub fn is_connected(&self) -> Option<bool> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::External(broker) => Some(broker.is_connected()),
         }
     }
 }
 
-/// What a client may ask of us. No anonymous client: `false` sends each one, with or without a user name, through our
-/// hook. SO_REUSEADDR, so that a restart does not wait for the old connections' TIME_WAIT.
-fn limits(builder: Builder) -> Builder {
-    builder
-        .name("cluster")
-        .nodelay(true)
-        .reuseaddr(Some(true))
-        .allow_anonymous(false)
-        .max_connections(CONNECTIONS_MAX)
-        .max_packet_size(PACKET_MAX)
-        .max_clientid_len(32)
-        .max_topic_levels(8)
-        .max_subscriptions(4096)
-        .max_qos_allowed(QoS::AtLeastOnce)
-        .max_inflight(NonZeroU16::new(64).unwrap_or(NonZeroU16::MIN))
-        .max_mqueue_len(QUEUE_MAX)
-        .mqueue_rate_limit(NonZeroU32::MAX, Duration::from_secs(1))
-        .handshake_timeout(Duration::from_secs(10))
-        .session_expiry_interval(Duration::from_secs(60))
-        .message_expiry_interval(Duration::from_secs(60))
+/// Where it is.
+impl fmt::Display for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded(broker) => broker.address().fmt(f),
+            Self::External(broker) => broker.location().fmt(f),
+        }
+    }
 }

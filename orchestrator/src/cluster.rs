@@ -7,7 +7,6 @@
 
 mod announcer;
 mod api;
-mod backoff;
 pub mod config;
 mod control;
 mod decisions;
@@ -38,17 +37,19 @@ use self::control::Control;
 use self::root_client::{Introduction, RootClient};
 use self::state::{INSTANCES, Kept, OWN_ID, RETURNS, Rules, SERVICES, State, TABLES, WORKERS};
 use self::uplink::{Link, Uplink};
-use crate::broker::Broker;
 use crate::broker::access::Roster;
+use crate::broker::{self, Broker, BrokerError};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::http::{self, BindError, Service, Version};
 use crate::reach::{self, Passing};
 use crate::relay::{Door, Greeting};
 use crate::store::etcd::lost;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Transaction};
 
 /// Events that wait for the one task that takes them. A full queue slows down the connections they come from.
 const QUEUE: usize = 4096;
+/// Where the name is kept under which an external broker knows the cluster.
+const SESSION: &str = "session";
 
 /// Why the cluster could not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,8 @@ pub enum ClusterError {
     Data(#[from] DataDirError),
     #[error(transparent)]
     Bind(#[from] BindError),
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
     #[error("read the cluster's state")]
     Read(#[source] StoreError),
     #[error("the cluster stops, since its state could not be made durable")]
@@ -70,12 +73,13 @@ pub enum ClusterError {
     LocalAddress(#[source] std::io::Error),
 }
 
-/// Where a started cluster listens.
+/// Where a started cluster is found.
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {
     pub api: SocketAddr,
     pub net: SocketAddr,
-    pub mqtt: SocketAddr,
+    /// The port of the broker that workers are told.
+    pub mqtt_port: u16,
 }
 
 /// Runs the cluster until `shutdown`.
@@ -119,11 +123,11 @@ pub async fn run_and_tell(
     let net = "--net-port, in standalone --cluster-net-port";
     let net = door(config.net, "table updates of the root", net).await?;
     // Without others there is nobody to pass anything on to, and the broker takes its port itself.
-    let mqtt = match config.store {
-        Some(_) => {
-            Some(Door::try_open(config.mqtt, "the workers' MQTT", "--mqtt-port", Greeting::Silent).await?)
+    let mqtt = match (&config.store, &config.broker) {
+        (Some(_), broker::Settings::Embedded(address)) => {
+            Some(Door::try_open(*address, "the workers' MQTT", "--mqtt-port", Greeting::Silent).await?)
         }
-        None => None,
+        _ => None,
     };
     let doors: Vec<_> = [&api, &net].into_iter().chain(&mqtt).collect();
     let (store, leadership) = tokio::select! {
@@ -144,10 +148,10 @@ pub async fn run_and_tell(
     state.workers().for_each(|worker| roster.admit(worker));
 
     let (api, net) = (api.open().await?, net.open().await?);
-    let mqtt_at = match mqtt {
+    let settings = match mqtt {
         // It is free again for the broker when this is over.
-        Some(door) => door.address().map_err(ClusterError::LocalAddress)?,
-        None => config.mqtt,
+        Some(door) => broker::Settings::Embedded(door.address().map_err(ClusterError::LocalAddress)?),
+        None => config.broker.clone(),
     };
     let (link, link_seen) = watch::channel(Link { id, connected: false });
     let root = RootClient::new(&config, link_seen.clone()).map_err(ClusterError::HttpClient)?;
@@ -157,11 +161,12 @@ pub async fn run_and_tell(
     let _stop_at_the_end = stop.clone().drop_guard();
 
     let (event_sender, events) = mpsc::channel(QUEUE);
-    let broker = Broker::start(mqtt_at, roster.clone(), event_sender, &tasks, stop.clone()).await?;
+    let settings = known_again(settings, &store).await?;
+    let broker = Broker::start(settings, roster, event_sender, &tasks, stop.clone()).await?;
     let local =
         |listener: &tokio::net::TcpListener| listener.local_addr().map_err(ClusterError::LocalAddress);
-    let addresses = Addresses { api: local(&api)?, net: local(&net)?, mqtt: broker.address() };
-    tracing::info!(name = %config.name, api = %addresses.api, net = %addresses.net, mqtt = %addresses.mqtt, "cluster listens");
+    let addresses = Addresses { api: local(&api)?, net: local(&net)?, mqtt_port: broker.port() };
+    tracing::info!(name = %config.name, api = %addresses.api, net = %addresses.net, mqtt = %broker, "cluster listens");
     tell(addresses);
 
     let (commands, inbox) = mpsc::channel(QUEUE);
@@ -172,7 +177,7 @@ pub async fn run_and_tell(
         commands: commands.clone(),
         link: link_seen,
         cluster_name: config.name.clone(),
-        mqtt_port: addresses.mqtt.port(),
+        broker: broker.clone(),
         alive_every: worker::alive_every(config.worker_timeout),
     };
     let relays = leadership.as_ref().map(|leadership| leadership.secret().clone());
@@ -195,7 +200,7 @@ pub async fn run_and_tell(
     tasks.spawn(announcer::Announcer { root: root.clone(), announcements }.run(stop.clone()));
 
     let control =
-        Control { state, store, broker, roster, root, announcer, news, tasks: tasks.clone(), commands };
+        Control { state, store, broker, root, announcer, news, tasks: tasks.clone(), commands };
     let outcome = tokio::select! {
         outcome = control.run(events, inbox, stop.clone()) => outcome.map_err(ClusterError::Keep),
         () = lost(leadership.as_ref()) => Err(ClusterError::Deposed),
@@ -207,6 +212,22 @@ pub async fn run_and_tell(
         leadership.give_up().await;
     }
     outcome
+}
+
+/// An external broker knows the cluster again by a name that is made once, and kept: in a store that several processes of
+/// the cluster share, by all of them.
+async fn known_again(settings: broker::Settings, store: &Store) -> Result<broker::Settings, ClusterError> {
+    let broker::Settings::External(mut settings) = settings else { return Ok(settings) };
+    let kept: Option<String> = store.get(SESSION).await.map_err(ClusterError::Read)?.map(|entry| entry.value);
+    settings.session = match kept {
+        Some(session) => Some(session),
+        None => {
+            let session = broker::external::new_session();
+            store.commit(Transaction::new().put(SESSION, &session)).await.map_err(ClusterError::Keep)?;
+            Some(session)
+        }
+    };
+    Ok(broker::Settings::External(settings))
 }
 
 async fn read(store: &Store) -> Result<Kept, StoreError> {

@@ -7,7 +7,7 @@
 //!
 //! What both stand on: [`data_dir`] and [`store`] (what must not be lost), [`http`] (serving), `relay` (of several, one leads), [`standing`] (states in words),
 //! [`registration`] (the wire of a cluster that makes itself known), [`object_id`], [`clock`],
-//! [`open_files`] and [`error`].
+//! [`open_files`], `backoff` (pauses between tries) and [`error`].
 #![forbid(unsafe_code)]
 
 pub mod archive;
@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod root;
 pub mod standalone;
 
+mod backoff;
 pub mod broker;
 pub mod clock;
 pub mod data_dir;

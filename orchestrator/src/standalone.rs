@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use protocol::port;
 use tokio_util::sync::CancellationToken;
 
+use crate::broker::external::BrokerArgs;
 use crate::schedule::Placement;
 use crate::store::etcd::StoreArgs;
 use crate::{cluster, root};
@@ -44,6 +45,8 @@ pub struct Args {
     /// Port of the MQTT broker for the workers.
     #[arg(long, env = "HYPHA_CLUSTER_MQTT_PORT", default_value_t = port::CLUSTER_MQTT)]
     pub mqtt_port: u16,
+    #[command(flatten)]
+    pub broker: BrokerArgs,
     /// Port between root and cluster (on loopback, or on `--bind`): registration.
     #[arg(long, env = "HYPHA_ROOT_GRPC_PORT", default_value_t = port::ROOT_GRPC)]
     pub grpc_port: u16,
@@ -121,6 +124,7 @@ impl TryFrom<Args> for Config {
             port: args.cluster_port,
             net_port: args.cluster_net_port,
             mqtt_port: args.mqtt_port,
+            broker: args.broker,
             worker_timeout: args.worker_timeout,
             forget_workers: cluster::config::FORGET_WORKERS,
             placement: args.placement,

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use orchestrator::broker::Event;
 use orchestrator::broker::access::Roster;
-use orchestrator::broker::{Broker, Event};
+use orchestrator::broker::embedded::Embedded;
 use protocol::id::Id;
 use protocol::topic::{NodeTopic, updates_available};
 use rumqttc::{
@@ -22,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_millis(300);
 
 struct Bed {
-    broker: Broker,
+    broker: Embedded,
     events: mpsc::Receiver<Event>,
     shutdown: CancellationToken,
 }
@@ -40,7 +41,7 @@ async fn bed() -> Bed {
     let (sender, events) = mpsc::channel(64);
     let shutdown = CancellationToken::new();
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let broker = Broker::start(address, roster, sender, &TaskTracker::new(), shutdown.clone())
+    let broker = Embedded::start(address, roster, sender, &TaskTracker::new(), shutdown.clone())
         .await
         .expect("a broker on a free port");
     Bed { broker, events, shutdown }
@@ -229,7 +230,7 @@ async fn a_taken_port_is_named() {
     let (sender, _events) = mpsc::channel(1);
     let address = bed.broker.address();
     let second =
-        Broker::start(address, Roster::default(), sender, &TaskTracker::new(), CancellationToken::new())
+        Embedded::start(address, Roster::default(), sender, &TaskTracker::new(), CancellationToken::new())
             .await;
     assert!(second.unwrap_err().to_string().contains(&address.to_string()));
 }

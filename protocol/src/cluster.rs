@@ -45,6 +45,10 @@ pub struct Report {
     /// workers there is only what has changed since then. Nothing: there is everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<u32>,
+    /// Of Hypha's clusters whose broker is another program: for how many seconds it has been out of reach, so that nobody there
+    /// is heard or can be told anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broker_away: Option<u64>,
     /// Workers that a report before has told of, and that the cluster does not know any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forgotten: Vec<Id>,
@@ -171,6 +175,9 @@ pub struct ClusterStatus {
     /// Empty before the first registration.
     pub cluster_id: String,
     pub connected_to_root: bool,
+    /// Of Hypha's clusters whose broker is another program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connected_to_broker: Option<bool>,
 }
 
 /// A cluster as clients read it. Two generations of clients read it, hence each thing under two names.
@@ -183,6 +190,9 @@ pub struct Cluster {
     /// It is given nothing new, by the will of an operator; a key of our own.
     #[serde(default)]
     pub cordoned: bool,
+    /// Since when its broker is out of reach, if it is: seconds since the epoch. A key of our own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broker_away_since: Option<f64>,
     pub active_nodes: u32,
     pub candidate_name: String,
     pub cluster_name: String,

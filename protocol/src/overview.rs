@@ -72,6 +72,8 @@ pub enum Severity {
 pub enum Code {
     /// Nothing is heard of a cluster.
     ClusterLost,
+    /// A cluster is heard of, and its workers are not: its MQTT broker is out of reach.
+    BrokerAway,
     /// A worker has missed reports.
     WorkerUnreachable,
     /// A worker is given up.
@@ -90,6 +92,7 @@ impl Code {
     pub const fn word(self) -> &'static str {
         match self {
             Self::ClusterLost => "lost",
+            Self::BrokerAway => "without its broker",
             Self::WorkerUnreachable => "unreachable",
             Self::WorkerDead => "dead",
             Self::NoWorkers => "no workers",
@@ -101,7 +104,7 @@ impl Code {
     #[must_use]
     pub const fn severity(self) -> Severity {
         match self {
-            Self::ClusterLost | Self::WorkerDead | Self::ServiceFailed => Severity::Error,
+            Self::ClusterLost | Self::BrokerAway | Self::WorkerDead | Self::ServiceFailed => Severity::Error,
             Self::WorkerUnreachable | Self::NoWorkers | Self::ServiceWaiting => Severity::Warning,
         }
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use integration::fuzz::campaign;
+use orchestrator::broker;
 use orchestrator::cluster::{Addresses, Config, run_and_tell};
 use orchestrator::schedule::Placement;
 use protocol::id::Id;
@@ -40,7 +41,7 @@ impl Cluster {
             location: "bed".to_owned(),
             api: free,
             net: free,
-            mqtt: free,
+            broker: broker::Settings::Embedded(free),
             worker_timeout: PATIENCE,
             forget_workers: Duration::from_secs(3600),
             placement: Placement::default(),
@@ -60,7 +61,7 @@ impl Cluster {
         let url = format!("http://{}/api/node/register", at.api);
         let joined: Value = client.post(url).json(&node).send().await.unwrap().json().await.unwrap();
         let id = joined["id"].as_str().expect("an id").parse().unwrap();
-        let worker = Worker::connect(at.mqtt.port(), id).await;
+        let worker = Worker::connect(at.mqtt_port, id).await;
         Self { at, client, worker, _stop: stop.drop_guard(), _data: data }
     }
 

@@ -106,6 +106,11 @@ impl Roster {
     }
 
     #[must_use]
+    pub fn all(&self) -> Vec<Id> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    #[must_use]
     pub fn contains(&self, node: Id) -> bool {
         self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&node)
     }

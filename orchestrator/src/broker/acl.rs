@@ -146,12 +146,24 @@ const HEAD: &str = "\
 # - Say which client id is whose: one who connects with another's ends that one's connection.
 # - Refuse a subscription. Mosquitto grants it, and delivers only what may be read.
 # The cluster believes the broker: whose a message is, its topic says.
-# Also set `message_size_limit 262144` in mosquitto.conf: the cluster ignores what is longer.
+#
+# With two listeners nobody can claim to be the cluster where workers come in. In mosquitto.conf:
+#   per_listener_settings true
+#   message_size_limit 262144     the cluster ignores what is longer
+#   persistence true              what is said while the cluster is away survives a restart of Mosquitto
+#   listener 10003                where workers look for it: --mqtt-port of the cluster, under the cluster's address
+#   allow_anonymous true
+#   acl_file FILE                 of `orchestrator broker-acl --for workers`
+#   listener 8883                 --broker of the cluster, with cafile, certfile and keyfile
+#   allow_anonymous false
+#   password_file FILE            or require_certificate true, use_identity_as_username true
+#   acl_file FILE                 of `orchestrator broker-acl --for cluster`
 ";
 
 const NAMELESS: &str = "
 # Workers without a user name. The client id of NetManager is the id of its node; that of NodeEngine is it with -ne behind,
-# which Mosquitto cannot take apart. So any client without a user name may do this at any node:
+# which Mosquitto cannot take apart: any client without a user name may do this at any node. Of what is NetManager's, any
+# client may do what is that node's of which it has the id as client id.
 ";
 
 const WORKERS: &str = "

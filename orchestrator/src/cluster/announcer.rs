@@ -7,8 +7,8 @@ use protocol::net::{NetDeployStatus, NetInstance};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
 use super::root_client::{RootClient, RootError};
+use crate::backoff::Backoff;
 use crate::error::chain;
 
 #[derive(Debug)]

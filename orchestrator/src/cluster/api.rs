@@ -19,6 +19,7 @@ use super::control::Command;
 use super::problem::Problem;
 use super::state::Wish;
 use super::uplink::Link;
+use crate::broker::Broker;
 use crate::http::Peer;
 
 /// The longest name that a host can have on Linux is 64 bytes, with its domain 255. It is logged, and goes up the tree.
@@ -30,7 +31,7 @@ pub(super) struct Api {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) link: watch::Receiver<Link>,
     pub(super) cluster_name: String,
-    pub(super) mqtt_port: u16,
+    pub(super) broker: Broker,
     /// Milliseconds: see [`Registered`].
     pub(super) alive_every: NonZeroU32,
 }
@@ -81,7 +82,7 @@ async fn register(
     }
     let id = api.ask(|reply| Command::Register { node: Box::new(node), reply }).await?;
     let alive_every = Some(api.alive_every);
-    Ok(Json(Registered { id, mqtt_broker_port: api.mqtt_port.to_string(), alive_every }))
+    Ok(Json(Registered { id, mqtt_broker_port: api.broker.port().to_string(), alive_every }))
 }
 
 async fn deploy(
@@ -158,6 +159,7 @@ async fn status(State(api): State<Api>) -> Json<ClusterStatus> {
         cluster_name: api.cluster_name,
         cluster_id: link.id.map(|id| id.to_string()).unwrap_or_default(),
         connected_to_root: link.connected,
+        connected_to_broker: api.broker.is_connected(),
     })
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use protocol::port;
 
+use crate::broker;
+use crate::broker::external::{BrokerArgs, InvalidBroker};
 use crate::schedule::Placement;
 use crate::store::etcd::{InvalidLocation, Location, StoreArgs};
 
@@ -54,6 +56,8 @@ pub struct Args {
     /// Port of the MQTT broker for the workers.
     #[arg(long, env = "HYPHA_CLUSTER_MQTT_PORT", default_value_t = port::CLUSTER_MQTT)]
     pub mqtt_port: u16,
+    #[command(flatten)]
+    pub broker: BrokerArgs,
     /// Seconds of silence after which a worker's instances are placed elsewhere. At least 2.
     #[arg(long, env = "HYPHA_WORKER_TIMEOUT", value_name = "SECONDS", default_value_t = WORKER_TIMEOUT)]
     pub worker_timeout: u64,
@@ -78,7 +82,7 @@ pub struct Config {
     pub api: SocketAddr,
     /// Table updates from the root.
     pub net: SocketAddr,
-    pub mqtt: SocketAddr,
+    pub broker: broker::Settings,
     /// The silence after which a worker's instances are placed elsewhere.
     pub worker_timeout: Duration,
     /// The silence after which a worker is not expected any more.
@@ -95,6 +99,8 @@ pub struct Config {
 pub enum ConfigError {
     #[error("--store: {0}")]
     Store(#[from] InvalidLocation),
+    #[error(transparent)]
+    Broker(#[from] InvalidBroker),
     #[error("--{0}: empty text is no value")]
     Empty(&'static str),
     #[error("--system-manager-url: {0:?} is no bare host name or address: leave out scheme, port and path")]
@@ -129,6 +135,8 @@ impl TryFrom<Args> for Config {
         if args.forget_workers == 0 {
             return Err(ConfigError::ForgetWorkers);
         }
+        let embedded = broker::Settings::Embedded(SocketAddr::new(args.bind, args.mqtt_port));
+        let external = args.broker.settings(args.mqtt_port)?;
         Ok(Self {
             data_dir: args.data_dir,
             store: args.store.location()?,
@@ -136,7 +144,7 @@ impl TryFrom<Args> for Config {
             location: args.cluster_location,
             api: SocketAddr::new(args.bind, args.port),
             net: SocketAddr::new(args.bind, args.net_port),
-            mqtt: SocketAddr::new(args.bind, args.mqtt_port),
+            broker: external.map_or(embedded, broker::Settings::External),
             worker_timeout: Duration::from_secs(args.worker_timeout),
             forget_workers: Duration::from_secs(3600) * args.forget_workers,
             placement: args.placement,

@@ -18,12 +18,11 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::backoff::Backoff;
 use super::directory::{Subject, Unreached};
 use super::intake::Intake;
 use super::root_client::{RootClient, RootError};
 use super::state::{Ask, Effects, Refused, Scope, State, Summary, Wish};
-use crate::broker::access::Roster;
+use crate::backoff::Backoff;
 use crate::broker::{self, Broker};
 use crate::error::chain;
 use crate::store::{Store, StoreError, Transaction};
@@ -94,7 +93,6 @@ pub(super) struct Control {
     pub(super) state: State,
     pub(super) store: Store,
     pub(super) broker: Broker,
-    pub(super) roster: Roster,
     pub(super) root: RootClient,
     pub(super) announcer: mpsc::UnboundedSender<(Id, NetInstance)>,
     pub(super) news: Arc<Notify>,
@@ -152,9 +150,9 @@ impl Control {
         match command {
             Command::Register { node, reply } => {
                 let id = self.state.register(*node, crate::object_id::new, now);
-                let roster = self.roster.clone();
+                let broker = self.broker.clone();
                 afterwards.push(Box::new(move || {
-                    roster.admit(id);
+                    broker.admit(id);
                     answer(reply, id);
                 }));
             }
@@ -187,7 +185,7 @@ impl Control {
         if !keep.is_empty() {
             self.store.commit(transaction(&keep)).await?;
         }
-        dismiss.into_iter().for_each(|worker| self.roster.dismiss(worker));
+        dismiss.into_iter().for_each(|worker| self.broker.dismiss(worker));
         for (topic, payload) in publish {
             self.broker.publish(topic, payload).await;
         }

@@ -30,6 +30,8 @@ impl Intake {
             }
             // A worker that lost its connection may be back in a moment; one that is not heard is given up by time.
             Event::Disconnected { .. } => {}
+            Event::Away => state.hears_nobody(now),
+            Event::Back => state.hears_again(now),
         }
     }
 

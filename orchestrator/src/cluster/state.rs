@@ -3,6 +3,7 @@
 //!
 //! - [`demand`]: what is asked of the cluster: workers that join, instances to run and to remove.
 //! - [`draining`]: what operators want of workers.
+//! - [`hearing`]: whether workers can be heard at all.
 //! - [`reports`]: what workers say of themselves and their instances.
 //! - [`placing`]: which waiting instance gets which worker.
 //! - [`overlay`]: addresses and tables.
@@ -12,6 +13,7 @@
 mod demand;
 mod draining;
 mod forgetting;
+mod hearing;
 mod overlay;
 mod placing;
 mod reports;
@@ -43,7 +45,7 @@ use super::places::Places;
 use super::worker::{self, Worker};
 use crate::schedule::Placement;
 
-/// What workers are given at least to come back after a restart of the cluster, before their silence counts.
+/// What workers are given at least to come back after a restart of the cluster or its broker, before they are given up.
 const GRACE: Duration = Duration::from_secs(40);
 
 #[derive(Debug)]
@@ -52,6 +54,8 @@ pub(super) struct State {
     id: Option<Id>,
     rules: Rules,
     workers: BTreeMap<Id, Worker>,
+    /// The broker is out of reach, so that nobody's silence says anything of him.
+    hears_nobody_since: Option<Instant>,
     by_host: HashMap<String, Id>,
     services: BTreeMap<Id, Service>,
     /// Two services bear one name while the older is being removed.
@@ -88,6 +92,13 @@ pub(super) struct Rules {
     pub(super) placement: Placement,
     /// Where its workers are that do not say so themselves.
     pub(super) location: Option<Location>,
+}
+
+impl Rules {
+    /// What workers are given in which to come back, before their silence counts.
+    fn grace(&self) -> Duration {
+        GRACE.saturating_sub(self.worker_timeout)
+    }
 }
 
 #[derive(Debug)]
@@ -144,6 +155,7 @@ impl State {
             id: kept.id,
             rules,
             workers: BTreeMap::new(),
+            hears_nobody_since: None,
             by_host: HashMap::new(),
             services: BTreeMap::new(),
             by_name: HashMap::new(),
@@ -169,8 +181,7 @@ impl State {
                 state.directory.set_plan(subnet.plan);
             }
             state.by_host.insert(record.node.host.clone(), record.id);
-            let grace = GRACE.saturating_sub(rules.worker_timeout);
-            state.workers.insert(record.id, Worker::new(record, now + grace));
+            state.workers.insert(record.id, Worker::new(record, now + rules.grace()));
         }
         for document in kept.services {
             state.by_name.entry(document.job_name.clone()).or_default().insert(document.id);

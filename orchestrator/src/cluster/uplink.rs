@@ -12,10 +12,10 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
 use super::control::Command;
 use super::root_client::{Introduction, RootClient, RootError};
 use super::state::Scope;
+use crate::backoff::Backoff;
 use crate::error::chain;
 
 /// Without news. Oakestra's own.

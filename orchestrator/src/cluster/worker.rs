@@ -140,6 +140,11 @@ impl Worker {
         now.saturating_duration_since(self.last_heard)
     }
 
+    /// So much of its silence does not count; but what comes after `latest` does.
+    pub(super) fn excuse(&mut self, silence: Duration, latest: Instant) {
+        self.last_heard = (self.last_heard + silence).min(latest.max(self.last_heard));
+    }
+
     pub(super) fn standing(&self) -> Standing {
         self.standing
     }

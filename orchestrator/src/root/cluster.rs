@@ -179,6 +179,7 @@ impl Root {
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "shown to the second")]
 fn document(cluster: &Cluster, view: &ClusterView, active: bool) -> Document {
     let (cpu_history, memory_history) = view.histories();
     let last_modified_timestamp = view.last_heard();
@@ -188,6 +189,7 @@ fn document(cluster: &Cluster, view: &ClusterView, active: bool) -> Document {
         id: cluster.id,
         active,
         cordoned: cluster.cordoned,
+        broker_away_since: report.broker_away.map(|seconds| last_modified_timestamp - seconds as f64),
         active_nodes: report.active_nodes,
         candidate_name: cluster.name.clone(),
         cluster_name: cluster.name.clone(),

@@ -36,6 +36,7 @@ fn overview(
     let active = || clusters.iter().filter(|cluster| cluster.active);
     // Those of a lost cluster are told of with it.
     let told = || workers.iter().filter(|of| of.cluster_active);
+    let is_deaf = |id| active().any(|cluster| cluster.id == id && cluster.broker_away_since.is_some());
     let mut overview = Overview {
         clusters: ClusterTotals { active: active().count(), total: clusters.len() },
         workers: WorkerTotals {
@@ -52,7 +53,9 @@ fn overview(
     };
     let problems = &mut overview.problems;
     problems.extend(clusters.iter().filter(|cluster| !cluster.active).map(lost));
-    problems.extend(told().filter_map(silent));
+    problems.extend(active().filter_map(deaf));
+    // That they are silent says nothing of them then.
+    problems.extend(told().filter(|of| !is_deaf(of.cluster_id)).filter_map(silent));
     if overview.clusters.active > 0 && overview.workers.active == 0 {
         problems.push(problem(Code::NoWorkers, None, None, "none has joined"));
     }
@@ -78,6 +81,14 @@ fn lost(cluster: &Cluster) -> Problem {
     let subject = Subject { kind: Kind::Cluster, id: cluster.id, name: cluster.cluster_name.clone() };
     let since = Some(cluster.last_modified_timestamp).filter(|since| *since > 0.0);
     problem(Code::ClusterLost, Some(subject), since, "its services run on as last seen")
+}
+
+/// A cluster that hears nothing of its workers.
+fn deaf(cluster: &Cluster) -> Option<Problem> {
+    let since = cluster.broker_away_since?;
+    let subject = Subject { kind: Kind::Cluster, id: cluster.id, name: cluster.cluster_name.clone() };
+    let message = "its services run on as last seen, nothing is moved and nothing begun";
+    Some(problem(Code::BrokerAway, Some(subject), Some(since), message))
 }
 
 /// A worker that is not heard of.

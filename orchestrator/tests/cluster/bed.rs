@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use orchestrator::broker;
 use orchestrator::cluster::{Addresses, ClusterError, Config, run_and_tell};
 use orchestrator::schedule::Placement;
 use serde_json::{Value, json};
@@ -44,16 +45,21 @@ pub(crate) struct Bed {
 
 impl Bed {
     pub(crate) async fn new() -> Self {
+        Self::with(broker::Settings::Embedded(([127, 0, 0, 1], 0).into())).await
+    }
+
+    pub(crate) async fn with(broker: broker::Settings) -> Self {
         let root = Root::start().await;
         let data = tempfile::tempdir().expect("a directory");
-        let cluster = Cluster::start(config(&root, data.path().into(), 0)).await;
+        let config = Config { broker, ..config(&root, data.path().into(), 0) };
+        let cluster = Cluster::start(config).await;
         eventually("a first report", || (root.memory().report.is_some(), String::new())).await;
         Self { root, data, cluster }
     }
 
     /// Ends the cluster and starts it again, on the same broker port so that workers find it.
     pub(crate) async fn restart(&mut self) {
-        let port = self.cluster.addresses.mqtt.port();
+        let port = self.cluster.addresses.mqtt_port;
         self.cluster.shutdown.cancel();
         let outcome = (&mut self.cluster.task).await.expect("no panic");
         outcome.expect("a clean stop");
@@ -62,7 +68,7 @@ impl Bed {
 
     pub(crate) async fn worker(&self, host: &str) -> Worker {
         let worker =
-            Worker::connect(self.cluster.addresses.mqtt.port(), self.cluster.register(host).await, host)
+            Worker::connect(self.cluster.addresses.mqtt_port, self.cluster.register(host).await, host)
                 .await;
         worker.say_information().await;
         worker
@@ -94,7 +100,7 @@ pub(crate) fn config(root: &Root, data_dir: PathBuf, mqtt: u16) -> Config {
         location: "bed".to_owned(),
         api: loopback(0),
         net: loopback(0),
-        mqtt: loopback(mqtt),
+        broker: broker::Settings::Embedded(loopback(mqtt)),
         worker_timeout: Duration::from_secs(2),
         forget_workers: Duration::from_secs(3600),
         placement: Placement::default(),
@@ -141,7 +147,7 @@ impl Cluster {
             "virtualization":["docker","unikernel"],"supported_addons":[],"csi_drivers":[]});
         let (status, body) = self.send(self.http.post(self.url("/api/node/register")).json(&node)).await;
         assert_eq!(status, 200, "{body}");
-        assert_eq!(body["MQTT_BROKER_PORT"], self.addresses.mqtt.port().to_string(), "a number as text");
+        assert_eq!(body["MQTT_BROKER_PORT"], self.addresses.mqtt_port.to_string(), "a number as text");
         body["id"].as_str().expect("an id").parse().expect("an id")
     }
 

@@ -1,6 +1,8 @@
 //! A cluster in this process, on ports of its own, between a stand-in for the root and workers that speak as Oakestra's.
 
 mod bed;
+mod external;
+mod mosquitto;
 mod root;
 mod worker;
 
@@ -146,7 +148,7 @@ async fn a_silent_worker_s_instance_moves_and_only_one_survives_its_return() {
     assert_eq!(table["instance_list"][0]["namespace_ip"], "10.18.0.66");
     second.say_status(NAME, 0, "CREATED", "").await;
 
-    let mut first = Worker::connect(bed.cluster.addresses.mqtt.port(), first_id, "pi1").await;
+    let mut first = Worker::connect(bed.cluster.addresses.mqtt_port, first_id, "pi1").await;
     first.say_resources(&[(NAME, 0)]).await;
     let (kind, delete) = first.command().await;
     assert_eq!((kind.as_str(), &delete["instance_number"]), ("delete", &json!(0)));
@@ -168,7 +170,7 @@ async fn a_worker_that_returns_keeps_what_nobody_else_could_take() {
     let detail = bed.root.reported(0).and_then(|instance| instance.status_detail).unwrap_or_default();
     assert_eq!(detail, "no worker fits (1 known): 1 silent (pi1)");
 
-    let mut worker = Worker::connect(bed.cluster.addresses.mqtt.port(), id, "pi1").await;
+    let mut worker = Worker::connect(bed.cluster.addresses.mqtt_port, id, "pi1").await;
     worker.say_resources(&[(NAME, 0)]).await;
     is_reported(&bed.root, 0, "RUNNING").await;
     worker.sees_instances(NAME, 1).await;
@@ -244,7 +246,7 @@ async fn a_restart_of_the_cluster_loses_nothing_and_repeats_nothing() {
     bed.restart().await;
     is_reported(&bed.root, 0, "RUNNING").await;
     assert_eq!(bed.cluster.register("pi1").await, id);
-    let mut worker = Worker::connect(bed.cluster.addresses.mqtt.port(), id, "pi1").await;
+    let mut worker = Worker::connect(bed.cluster.addresses.mqtt_port, id, "pi1").await;
     worker.say_net(NodeTopic::Subnet, &json!({"METHOD": "GET"})).await;
     assert_eq!(worker.net_message().await, subnet);
     worker.say_resources(&[(NAME, 0)]).await;
@@ -259,7 +261,7 @@ async fn a_worker_that_missed_a_deployment_gets_it_when_it_listens() {
     let id = bed.cluster.register("pi1").await;
     bed.deploy(0).await;
     is_reported(&bed.root, 0, "NODE_SCHEDULED").await;
-    let mut worker = Worker::connect(bed.cluster.addresses.mqtt.port(), id, "pi1").await;
+    let mut worker = Worker::connect(bed.cluster.addresses.mqtt_port, id, "pi1").await;
     bed.run_on(&mut worker, 0, "10.18.0.2").await;
 }
 

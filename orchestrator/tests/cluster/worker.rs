@@ -30,9 +30,12 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    async fn open(port: u16, client_id: &str, filters: &[String]) -> Self {
+    async fn open(port: u16, client_id: &str, user: Option<&str>, filters: &[String]) -> Self {
         let mut options = MqttOptions::new(client_id, "127.0.0.1", port);
         options.set_keep_alive(Duration::from_secs(5));
+        if let Some(user) = user {
+            options.set_credentials(user, "");
+        }
         let (client, mut events) = AsyncClient::new(options, 64);
         events.network_options.set_tcp_nodelay(true);
         for filter in filters {
@@ -86,9 +89,20 @@ async fn forward(mut events: EventLoop, sender: mpsc::UnboundedSender<(String, V
 
 impl Worker {
     pub(crate) async fn connect(mqtt: u16, id: protocol::id::Id, host: &str) -> Self {
-        let engine = Connection::open(mqtt, &format!("{id}-ne"), &[format!("nodes/{id}/control/+")]).await;
+        Self::connect_as(mqtt, id, host, None).await
+    }
+
+    /// With a user name, as Hypha's workers have one.
+    pub(crate) async fn connect_as(
+        mqtt: u16,
+        id: protocol::id::Id,
+        host: &str,
+        user: Option<&str>,
+    ) -> Self {
+        let commands = [format!("nodes/{id}/control/+")];
+        let engine = Connection::open(mqtt, &format!("{id}-ne"), user, &commands).await;
         let topics = [NodeTopic::SubnetResult.of(&id), NodeTopic::TableResult.of(&id)];
-        let net = Connection::open(mqtt, &id.to_string(), &topics).await;
+        let net = Connection::open(mqtt, &id.to_string(), user, &topics).await;
         Self { id, host: host.to_owned(), engine, net }
     }
 

@@ -41,13 +41,13 @@ pub(crate) fn needed_for(purpose: Purpose) -> Vec<Part> {
     let groups: &[&[Part]] = match purpose {
         Purpose::Object => &[&OBJECT],
         Purpose::Daemons => &[&OBJECT, &DAEMONS],
-        Purpose::Unit => &[&OBJECT, &DAEMONS, &UNIT],
+        Purpose::Unit => &[&OBJECT, &DAEMONS, &UNIT, &BROKER],
         Purpose::Check => &[&OBJECT, &DAEMONS, &CHECK],
         Purpose::Lab => &[&OBJECT, &DAEMONS, &LAB],
         Purpose::Bench => &[&OBJECT, &DAEMONS, &LAB, &BENCH],
-        Purpose::Tests => &[&OBJECT, &DAEMONS, &LAB, &TESTS],
-        Purpose::Vm => &[&OBJECT, &DAEMONS, &LAB, &TESTS, &VM],
-        Purpose::Everything => &[&OBJECT, &DAEMONS, &UNIT, &CHECK, &LAB, &TESTS],
+        Purpose::Tests => &[&OBJECT, &DAEMONS, &LAB, &BROKER, &TESTS],
+        Purpose::Vm => &[&OBJECT, &DAEMONS, &LAB, &BROKER, &TESTS, &VM],
+        Purpose::Everything => &[&OBJECT, &DAEMONS, &UNIT, &CHECK, &LAB, &BROKER, &TESTS],
     };
     groups.concat()
 }
@@ -84,6 +84,9 @@ const UNIT: [Part; 2] = [
     program("etcd", "keeps the state where there are several roots", &["etcd-server"]),
     program("faketime", "sets the clock of daemons under test", &["faketime"]),
 ];
+
+const BROKER: [Part; 1] =
+    [program("mosquitto", "a broker that is not ours: Oakestra's, and one for our clusters", &["mosquitto"])];
 
 const CHECK: [Part; 3] = [
     Part {
@@ -127,10 +130,9 @@ const BENCH: [Part; 1] = [ETHTOOL];
 
 const ETHTOOL: Part = program("ethtool", "links with and without offloads", &["ethtool"]);
 
-const TESTS: [Part; 5] = [
+const TESTS: [Part; 4] = [
     ETHTOOL,
     program("bpftool", "an independent view of what is attached", &["bpftool"]),
-    program("mosquitto", "a broker that is not ours, as Oakestra uses it", &["mosquitto"]),
     program("docker-registry", "a registry to pull images from, with no internet", &["docker-registry"]),
     Part {
         name: "python3 with venv",

@@ -10,6 +10,9 @@ use crate::cluster::worker::{Standing, Worker};
 impl State {
     /// One that runs something still, as far as is known, or about which an operator has said something, is never forgotten.
     pub(super) fn forget_workers(&mut self, now: Instant) {
+        if self.hears_nobody_since.is_some() {
+            return;
+        }
         let forget_after = self.rules.forget_after;
         let forgotten = self.workers.values().filter(|worker| {
             let id = worker.id();

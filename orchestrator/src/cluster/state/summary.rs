@@ -81,6 +81,7 @@ impl State {
                 Scope::Since(number) => Some(number),
             },
             forgotten,
+            broker_away: self.hears_nobody_since.map(|since| now.saturating_duration_since(since).as_secs()),
             extra: if scope == Scope::All { other_keys() } else { Map::new() },
         };
         Summary { report, departed: self.departed.len() }

@@ -3,6 +3,7 @@
 mod convergence;
 mod draining;
 mod forgetting;
+mod hearing;
 mod outage;
 mod placing;
 mod terse;

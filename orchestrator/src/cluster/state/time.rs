@@ -46,9 +46,10 @@ impl State {
 
     fn look_for_silence(&mut self, now: Instant) {
         let timeout = self.rules.worker_timeout;
+        let patience = if self.hears_nobody_since.is_some() { Duration::MAX } else { timeout };
         let mut lost = Vec::new();
         for worker in self.workers.values_mut() {
-            while let Some(standing) = worker.falls_silent(now, timeout) {
+            while let Some(standing) = worker.falls_silent(now, patience) {
                 self.effects.report = true;
                 let (id, host) = (worker.id(), worker.host());
                 if standing == Standing::Dead {
@@ -125,6 +126,9 @@ impl State {
 
     /// Whether a worker has been silent for longer than a service bears it.
     fn is_given_up(&self, worker: Id, service: &Service, now: Instant) -> bool {
+        if self.hears_nobody_since.is_some() {
+            return false;
+        }
         let Some(worker) = self.workers.get(&worker).filter(|it| it.standing() != Standing::Reachable) else {
             return false;
         };

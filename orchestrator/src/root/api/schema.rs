@@ -88,6 +88,8 @@ pub(super) struct Cluster {
     active: bool,
     /// It is given nothing new.
     cordoned: bool,
+    /// Since when it hears nothing of its workers, seconds since the epoch; missing while it does.
+    broker_away_since: Option<f64>,
     active_nodes: u32,
     candidate_name: String,
     cluster_name: String,

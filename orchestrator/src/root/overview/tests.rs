@@ -114,6 +114,17 @@ fn what_is_most_serious_comes_first() {
 }
 
 #[test]
+fn of_a_cluster_without_its_broker_no_worker_is_blamed() {
+    let mut deaf = cluster(4, "home", true);
+    deaf.broker_away_since = Some(TOLD - 7.0);
+    let workers = [worker("pi-2", WorkerState::Unreachable, 9), worker("pi-3", WorkerState::Dead, 60)];
+    assert_eq!(
+        told(&overview(&[deaf], &workers, &[], &[])),
+        ["home without its broker since -7: its services run on as last seen, nothing is moved and nothing begun"]
+    );
+}
+
+#[test]
 fn a_name_carries_its_namespace_where_another_one_is_called_the_same() {
     let apps = [app(1, "shop", "dev"), app(2, "shop", "prod")];
     let services = [service(&apps[0], 11, &[Status::Requested]), service(&apps[1], 12, &[Status::Running])];

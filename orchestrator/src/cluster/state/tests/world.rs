@@ -113,6 +113,10 @@ impl World {
         world
     }
 
+    pub(super) fn now(&self) -> Instant {
+        self.now
+    }
+
     /// As a root that has just heard of the cluster is told.
     pub(super) fn all_told(&mut self) -> Report {
         self.summary().report

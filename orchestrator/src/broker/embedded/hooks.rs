@@ -1,8 +1,6 @@
-//! The questions that rmqtt asks, answered by the rules of [`super::access`].
+//! The questions that rmqtt asks, answered by the rules of [`access`](super::super::access).
 
-use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use protocol::id::Id;
@@ -14,8 +12,9 @@ use rmqtt::types::{
 };
 use tokio::sync::mpsc;
 
-use super::access::{Client, Roster, may_publish, may_subscribe};
-use super::{Event, Message};
+use crate::broker::access::{Client, Roster, may_publish, may_subscribe};
+use crate::broker::complaints::Complained;
+use crate::broker::{Event, Message};
 
 /// One handler for every hook; rmqtt calls it from the task of the connection concerned. Waiting for room in
 /// `events` therefore slows down that one connection, which is the flow control that a worker gets.
@@ -24,26 +23,6 @@ pub(super) struct Hooks {
     roster: Roster,
     events: mpsc::Sender<Event>,
     complained: Complained,
-}
-
-/// What was refused and logged, so that a client which tries again every second does not fill the log. Kept as hashes:
-/// the texts are a stranger's, and long if he likes.
-#[derive(Debug, Default)]
-struct Complained(Mutex<HashSet<u64>>);
-
-impl Complained {
-    const MAX: usize = 1024;
-
-    /// Whether this is the first time. When there have been very many, the list begins anew.
-    fn first(&self, client: &str, what: &str) -> bool {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= Self::MAX {
-            known.clear();
-        }
-        let mut hasher = DefaultHasher::new();
-        (client, what).hash(&mut hasher);
-        known.insert(hasher.finish())
-    }
 }
 
 const HOOKS: [Type; 6] = [
