@@ -250,7 +250,8 @@ impl Incoming<'_> {
                     first.then_some(Event::Up)
                 }
                 Packet::Publish(publish) if publish.topic == NodeTopic::ControlError.of(&self.node) => {
-                    let reason = "the cluster may have missed something, and asks the node to begin anew".to_owned();
+                    let reason =
+                        "the cluster may have missed something, and asks the node to begin anew".to_owned();
                     return End::Lost { reason, was_up: self.up };
                 }
                 Packet::Publish(publish) => self.read(&publish),

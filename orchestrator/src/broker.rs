@@ -31,9 +31,17 @@ pub const PACKET_MAX: u32 = 256 * 1024;
 #[derive(Debug)]
 pub enum Event {
     Message(Message),
-    Subscribed { client: Client, filter: String },
-    Unsubscribed { client: Client, filter: String },
-    Disconnected { client: Client },
+    Subscribed {
+        client: Client,
+        filter: String,
+    },
+    Unsubscribed {
+        client: Client,
+        filter: String,
+    },
+    Disconnected {
+        client: Client,
+    },
     /// Nothing is heard of anybody for now: an external broker is out of reach.
     Away,
     /// It is there, or there again. What it was told before may be lost.

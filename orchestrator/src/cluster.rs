@@ -199,8 +199,7 @@ pub async fn run_and_tell(
     tasks.spawn(uplink.run(stop.clone()));
     tasks.spawn(announcer::Announcer { root: root.clone(), announcements }.run(stop.clone()));
 
-    let control =
-        Control { state, store, broker, root, announcer, news, tasks: tasks.clone(), commands };
+    let control = Control { state, store, broker, root, announcer, news, tasks: tasks.clone(), commands };
     let outcome = tokio::select! {
         outcome = control.run(events, inbox, stop.clone()) => outcome.map_err(ClusterError::Keep),
         () = lost(leadership.as_ref()) => Err(ClusterError::Deposed),

@@ -15,6 +15,7 @@ mod bad_input;
 mod chaos;
 mod clusters;
 mod deploy;
+mod mosquitto;
 mod oak;
 mod ranges;
 mod restart;
@@ -45,7 +46,7 @@ fn main() {
         let bed = Arc::clone(&bed);
         Trial::test(name, move || bed.lock().unwrap_or_else(PoisonError::into_inner).check(claim))
     });
-    let alone = ranges::CLAIMS.iter().map(|&(name, claim)| {
+    let alone = ranges::CLAIMS.iter().chain(mosquitto::CLAIMS).map(|&(name, claim)| {
         let bed = Arc::clone(&bed);
         Trial::test(name, move || bed.lock().unwrap_or_else(PoisonError::into_inner).check_alone(claim))
     });

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use integration::application::Application;
 use integration::netns::connect;
-use integration::{Lab, Machine, Netns, System, Topology};
+use integration::{Broker, Lab, Machine, Netns, System, Topology};
 use protocol::plan::Plan;
 
 use crate::deploy::fetch;
@@ -28,7 +28,7 @@ fn with_other_addresses_for_the_overlay_containers_reach_services_and_a_lan_that
     machine: &Machine,
 ) -> Result<()> {
     let plan = Plan::new("172.20.0.0/16".parse()?, "172.24.32.0/20".parse()?)?;
-    let mut lab = Lab::start_with(machine, 2, Topology::Split, plan, |_| {})?;
+    let mut lab = Lab::start_with(machine, 2, Topology::Split, plan, Broker::Embedded, |_| {})?;
     use_it(&mut lab, plan).map_err(|error| anyhow!("{error:#}\n{}", lab.log_tails()))
 }
 

@@ -23,6 +23,7 @@ use crate::wait::eventually;
 
 mod control;
 mod machine;
+mod mosquitto;
 mod underlay;
 mod worker;
 
@@ -40,6 +41,15 @@ pub enum Topology {
     Standalone,
     /// A process and a node each.
     Split,
+}
+
+/// Where the cluster and its workers meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broker {
+    /// In the cluster's process.
+    Embedded,
+    /// In one of its own.
+    Mosquitto,
 }
 
 /// Root, cluster, workers and what joins them. Stopped and removed when it is dropped.
@@ -60,20 +70,21 @@ impl Lab {
         topology: Topology,
         progress: impl FnMut(&str),
     ) -> Result<Self> {
-        Self::start_with(machine, workers, topology, Plan::default(), progress)
+        Self::start_with(machine, workers, topology, Plan::default(), Broker::Embedded, progress)
     }
 
-    /// As [`Self::start`], with these addresses for the overlay.
+    /// As [`Self::start`], with these addresses for the overlay, and this broker.
     pub fn start_with(
         _machine: &Machine,
         workers: u8,
         topology: Topology,
         plan: Plan,
+        broker: Broker,
         mut progress: impl FnMut(&str),
     ) -> Result<Self> {
         let folder = Folder::make()?;
         let underlay = Underlay::make()?;
-        let mut control = Control::start(&underlay, folder.path(), topology, plan)?;
+        let mut control = Control::start(&underlay, folder.path(), topology, plan, broker)?;
         control.wait_until_ready()?;
         progress(&format!("{} at {}", control.description(), control.root_address()));
         let cluster = control.cluster_address();

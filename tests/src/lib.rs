@@ -28,7 +28,7 @@ pub mod system;
 pub mod throughput;
 pub mod wait;
 
-pub use lab::{Lab, Machine, Topology, Worker};
+pub use lab::{Broker, Lab, Machine, Topology, Worker};
 pub use netns::Netns;
 pub use system::System;
 pub use wait::eventually;

@@ -57,7 +57,8 @@ pub fn broker_acl(args: &AclArgs) -> Result<String, AclError> {
 
 /// What Mosquitto can read at the end of a line, and what is no node's name.
 fn user_name(text: &str) -> Result<String, &'static str> {
-    if text.is_empty() || text != text.trim() || text.contains(|c: char| c.is_control() || "+#/".contains(c)) {
+    if text.is_empty() || text != text.trim() || text.contains(|c: char| c.is_control() || "+#/".contains(c))
+    {
         return Err("expected a name without blanks around it, control characters, and + # /");
     }
     if text.parse::<protocol::id::Id>().is_ok() {

@@ -68,8 +68,7 @@ impl Bed {
 
     pub(crate) async fn worker(&self, host: &str) -> Worker {
         let worker =
-            Worker::connect(self.cluster.addresses.mqtt_port, self.cluster.register(host).await, host)
-                .await;
+            Worker::connect(self.cluster.addresses.mqtt_port, self.cluster.register(host).await, host).await;
         worker.say_information().await;
         worker
     }

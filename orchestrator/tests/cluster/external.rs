@@ -101,9 +101,13 @@ async fn files_that_cannot_be_read_are_named_at_the_start() {
         ..config(&root, data.path().into(), 0)
     };
     let stop = tokio_util::sync::CancellationToken::new();
-    let error = orchestrator::cluster::run_and_tell(config, stop, |_| panic!("it started")).await.unwrap_err();
+    let error =
+        orchestrator::cluster::run_and_tell(config, stop, |_| panic!("it started")).await.unwrap_err();
     let error = orchestrator::error::chain(&error);
-    assert!(error.contains(&missing.display().to_string()) && error.contains("--broker-password-file"), "{error}");
+    assert!(
+        error.contains(&missing.display().to_string()) && error.contains("--broker-password-file"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,7 +206,12 @@ struct Hostile {
 }
 
 impl Hostile {
-    async fn connect(port: u16, client_id: &str, user: &str, password: &str) -> Result<Self, ConnectionError> {
+    async fn connect(
+        port: u16,
+        client_id: &str,
+        user: &str,
+        password: &str,
+    ) -> Result<Self, ConnectionError> {
         let mut options = MqttOptions::new(client_id, "127.0.0.1", port);
         options.set_credentials(user, password).set_max_packet_size(4 << 20, 4 << 20);
         let (client, mut events) = AsyncClient::new(options, 64);
@@ -264,7 +273,8 @@ async fn a_hostile_client_neither_speaks_as_another_nor_hears_it() {
             hostile.subscribe(&filter).await;
         }
         hostile.say(&NodeTopic::ControlDelete.of(&victim), "{}").await;
-        let forged = json!({"sname":NAME,"status":"FAILED","status_detail":"forged","instance":0,"publicip":""});
+        let forged =
+            json!({"sname":NAME,"status":"FAILED","status_detail":"forged","instance":0,"publicip":""});
         hostile.say(&NodeTopic::Job.of(&victim), &forged.to_string()).await;
         hostile.say(&updates_available(NAME), "{}").await;
         if user == USER {
@@ -321,8 +331,7 @@ async fn a_message_that_is_too_long_is_ignored_and_one_that_breaks_the_connectio
     let bed = bed(&server, Known::ByPassword).await;
     let own = bed.cluster.register("pi2").await.to_string();
     let mut worker = join(&bed.cluster, "pi1").await;
-    let mut hostile =
-        Hostile::connect(server.workers, "hostile", &own, "").await.expect("anybody is let in");
+    let mut hostile = Hostile::connect(server.workers, "hostile", &own, "").await.expect("anybody is let in");
     let topic = format!("nodes/{own}/job");
     hostile.say(&topic, &" ".repeat(300 * 1024)).await;
     bed.cluster.wish(own.parse().expect("an id"), "cordon").await;

@@ -93,12 +93,7 @@ impl Worker {
     }
 
     /// With a user name, as Hypha's workers have one.
-    pub(crate) async fn connect_as(
-        mqtt: u16,
-        id: protocol::id::Id,
-        host: &str,
-        user: Option<&str>,
-    ) -> Self {
+    pub(crate) async fn connect_as(mqtt: u16, id: protocol::id::Id, host: &str, user: Option<&str>) -> Self {
         let commands = [format!("nodes/{id}/control/+")];
         let engine = Connection::open(mqtt, &format!("{id}-ne"), user, &commands).await;
         let topics = [NodeTopic::SubnetResult.of(&id), NodeTopic::TableResult.of(&id)];

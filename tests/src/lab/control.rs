@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use protocol::plan::Plan;
 use serde_json::Value;
 
-use super::{Topology, Underlay};
+use super::{Broker, Topology, Underlay, mosquitto};
 use crate::api::Api;
 use crate::daemon::{Daemon, Recipe, binary};
 use crate::netns::Netns;
@@ -37,30 +37,47 @@ pub struct Control {
     pub root: Daemon,
     /// Only when it is a process of its own.
     pub cluster: Option<Daemon>,
+    /// Where the cluster uses one that is not in it.
+    pub broker: Option<Daemon>,
     /// Beside the first one.
     more_clusters: Vec<Daemon>,
     home: PathBuf,
 }
 
 impl Control {
-    pub(super) fn start(underlay: &Underlay, lab: &Path, topology: Topology, plan: Plan) -> Result<Self> {
+    pub(super) fn start(
+        underlay: &Underlay,
+        lab: &Path,
+        topology: Topology,
+        plan: Plan,
+        broker: Broker,
+    ) -> Result<Self> {
         let netns = underlay.add_node("control", ROOT)?;
-        let (root, cluster, cluster_netns) = match topology {
+        let cluster_netns = match topology {
+            Topology::Standalone => Arc::clone(&netns),
+            Topology::Split => underlay.add_node("cluster", CLUSTER)?,
+        };
+        let mut flags = cluster_flags("lab");
+        let broker = match broker {
+            Broker::Embedded => None,
+            Broker::Mosquitto => {
+                flags.extend(mosquitto::flags(lab));
+                Some(mosquitto::start(lab, &cluster_netns)?)
+            }
+        };
+        let (root, cluster) = match topology {
             Topology::Standalone => {
-                let flags = [cluster_flags("lab"), plan_flags(plan)].concat();
-                let standalone = start(lab, "standalone", "standalone", &netns, flags)?;
-                (standalone, None, Arc::clone(&netns))
+                flags.extend(plan_flags(plan));
+                (start(lab, "standalone", "standalone", &netns, flags)?, None)
             }
             Topology::Split => {
-                let cluster_netns = underlay.add_node("cluster", CLUSTER)?;
                 let root = start(lab, "root", "root", &netns, plan_flags(plan))?;
-                let cluster = start(lab, "cluster", "cluster", &cluster_netns, cluster_flags("lab"))?;
-                (root, Some(cluster), cluster_netns)
+                (root, Some(start(lab, "cluster", "cluster", &cluster_netns, flags)?))
             }
         };
         let home = lab.join("home");
         fs::create_dir(&home).with_context(|| format!("make {}", home.display()))?;
-        Ok(Self { netns, cluster_netns, root, cluster, more_clusters: Vec::new(), home })
+        Ok(Self { netns, cluster_netns, root, cluster, broker, more_clusters: Vec::new(), home })
     }
 
     /// Starts a cluster `name` beside those that there are, and gives its address.
@@ -106,11 +123,15 @@ impl Control {
 
     pub fn expect_running(&mut self) -> Result<()> {
         self.root.expect_running()?;
-        self.cluster.iter_mut().chain(&mut self.more_clusters).try_for_each(Daemon::expect_running)
+        self.cluster
+            .iter_mut()
+            .chain(&mut self.broker)
+            .chain(&mut self.more_clusters)
+            .try_for_each(Daemon::expect_running)
     }
 
     pub fn daemons(&self) -> impl Iterator<Item = &Daemon> {
-        std::iter::once(&self.root).chain(&self.cluster).chain(&self.more_clusters)
+        std::iter::once(&self.root).chain(&self.cluster).chain(&self.broker).chain(&self.more_clusters)
     }
 
     #[must_use]

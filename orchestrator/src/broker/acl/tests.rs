@@ -123,8 +123,25 @@ fn topics() -> impl Strategy<Value = String> {
     let known = (prop::sample::select(kinds), prop::sample::select(vec![NODE, OTHER]))
         .prop_map(|(kind, node)| kind.of(&id(node)));
     let levels = prop::sample::select(vec![
-        "nodes", "jobs", NODE, OTHER, "control", "net", "deploy", "information", "job", "alive", "resources",
-        "tablequery", "request", "result", "updates_available", "a.b.c.d", "", "x", "$SYS",
+        "nodes",
+        "jobs",
+        NODE,
+        OTHER,
+        "control",
+        "net",
+        "deploy",
+        "information",
+        "job",
+        "alive",
+        "resources",
+        "tablequery",
+        "request",
+        "result",
+        "updates_available",
+        "a.b.c.d",
+        "",
+        "x",
+        "$SYS",
     ]);
     let built = prop::collection::vec(levels, 1..6).prop_map(|levels| levels.join("/"));
     prop_oneof![known, built]
@@ -162,13 +179,19 @@ fn each_topic_is_in_the_file_for_both_of_its_sides() {
     for kind in NodeTopic::all() {
         let (own, others) = (kind.of(&id(NODE)), kind.of(&id(OTHER)));
         let from_node = speaker(kind) == Side::Node;
-        assert_eq!((file.lets_say(NODE, &own), file.lets_hear(CLUSTER, &own)), (from_node, from_node), "{own}");
+        assert_eq!(
+            (file.lets_say(NODE, &own), file.lets_hear(CLUSTER, &own)),
+            (from_node, from_node),
+            "{own}"
+        );
         assert_eq!(file.lets_say(CLUSTER, &own), !from_node, "{own}");
         assert!(from_node || file.lets_hear(NODE, &own), "{own}");
         assert!(!file.lets_say(NODE, &others) && !file.lets_hear(NODE, &others), "{others}");
     }
     let updates = updates_available("a.b.c.d");
-    assert!(file.lets_say(CLUSTER, &updates) && file.lets_hear(NODE, &updates) && !file.lets_say(NODE, &updates));
+    assert!(
+        file.lets_say(CLUSTER, &updates) && file.lets_hear(NODE, &updates) && !file.lets_say(NODE, &updates)
+    );
 }
 
 #[test]

@@ -9,10 +9,10 @@ use super::location::{InvalidLocation, Location};
 /// The flags of a cluster whose workers may meet it at another broker.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct BrokerArgs {
-    /// Speak to the workers through this MQTT broker, Mosquitto for example, instead of being one: mqtts://[USER@]HOST[:8883], or
-    /// mqtt://[USER@]HOST[:1883], which is not encrypted. Workers know only the address of their cluster, and are told --mqtt-port:
-    /// they must reach the broker there, by a listener of its own on this machine, or by what forwards to it. The broker needs
-    /// the rules of `orchestrator broker-acl`; each cluster needs a broker of its own.
+    /// Speak to the workers through this MQTT broker, Mosquitto for example, instead of being one: mqtts://USER@HOST:8883, or
+    /// mqtt://USER@HOST:1883, which is not encrypted; user and port may be left out. Workers know only the address of their cluster,
+    /// and are told --mqtt-port: they must reach the broker there, by a listener of its own on this machine, or by what forwards to
+    /// it. The broker needs the rules of `orchestrator broker-acl`; each cluster needs a broker of its own.
     #[arg(long, env = "HYPHA_BROKER", value_name = "URL")]
     pub broker: Option<Location>,
     /// File with the password of USER at the broker, in one line. Read anew for each connection, as the next ones are.
@@ -38,7 +38,9 @@ pub enum InvalidBroker {
     NotEncrypted,
     #[error("--broker-password-file: of which user? name it in --broker as mqtts://USER@HOST")]
     Nobody,
-    #[error("--mqtt-port: with --broker this is the port at which workers find the broker, so it cannot be 0")]
+    #[error(
+        "--mqtt-port: with --broker this is the port at which workers find the broker, so it cannot be 0"
+    )]
     NoPort,
 }
 

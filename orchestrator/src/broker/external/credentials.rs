@@ -62,8 +62,8 @@ impl fmt::Debug for Credentials {
 }
 
 fn password(file: &Path) -> Result<String, CredentialsError> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| CredentialsError::Password(file.to_owned(), error))?;
+    let text =
+        std::fs::read_to_string(file).map_err(|error| CredentialsError::Password(file.to_owned(), error))?;
     let password = text.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
         return Err(CredentialsError::NoPassword(file.to_owned()));
@@ -106,10 +106,7 @@ fn trusted(ca: Option<&Path>) -> Result<RootCertStore, CredentialsError> {
     if roots.is_empty() { Err(CredentialsError::NobodyTrusted) } else { Ok(roots) }
 }
 
-fn certificates(
-    file: &Path,
-    flag: &'static str,
-) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
+fn certificates(file: &Path, flag: &'static str) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
     let unreadable = |error| CredentialsError::Pem(file.to_owned(), flag, error);
     let all = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)

@@ -136,7 +136,9 @@ impl Driver {
             Stop::Lost(reason) => End::Lost { reason, up_since },
             Stop::Unreadable => {
                 *forget_session = true;
-                let reason = format!("a message of more than {INCOMING_MAX} bytes; what the broker kept is thrown away");
+                let reason = format!(
+                    "a message of more than {INCOMING_MAX} bytes; what the broker kept is thrown away"
+                );
                 End::Lost { reason, up_since }
             }
         }
@@ -280,9 +282,8 @@ impl Incoming<'_> {
     async fn hear(&self, publish: &Publish) -> Result<(), Stop> {
         let Ok(text) = std::str::from_utf8(&publish.topic) else { return Ok(()) };
         // An id may be written in capitals, too, for which the broker's rules are not made.
-        let is_ours = |(node, topic): &(Id, NodeTopic)| {
-            speaker(*topic) == Side::Node && topic.of(node) == text
-        };
+        let is_ours =
+            |(node, topic): &(Id, NodeTopic)| speaker(*topic) == Side::Node && topic.of(node) == text;
         let Some((node, topic)) = NodeTopic::parse(text).filter(is_ours) else { return Ok(()) };
         let refused = if publish.retain {
             Some("it was kept by the broker, and may be old")
@@ -293,7 +294,11 @@ impl Incoming<'_> {
         };
         if let Some(reason) = refused {
             if self.complained.first(text, reason) {
-                tracing::warn!(topic = text, reason, "mqtt message ignored; more of the kind are ignored in silence");
+                tracing::warn!(
+                    topic = text,
+                    reason,
+                    "mqtt message ignored; more of the kind are ignored in silence"
+                );
             }
             return Ok(());
         }

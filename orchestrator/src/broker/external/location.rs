@@ -43,7 +43,10 @@ impl FromStr for Location {
             Some(rest) => rest.split_once(']').ok_or(InvalidLocation("a bracket is missing"))?,
             None => place.split_at(place.find(':').unwrap_or(place.len())),
         };
-        if host.is_empty() || host.contains(['/', '?', '#', '[', ']', '@']) || host.contains(char::is_whitespace) {
+        if host.is_empty()
+            || host.contains(['/', '?', '#', '[', ']', '@'])
+            || host.contains(char::is_whitespace)
+        {
             return Err(InvalidLocation("the host is none"));
         }
         let port = match port.strip_prefix(':') {
@@ -117,8 +120,18 @@ mod tests {
     #[test]
     fn what_names_no_place_is_refused_and_a_password_never_shown() {
         for text in [
-            "tcp://a", "a:1883", "mqtt://", "mqtt://:1", "mqtt://a:0", "mqtt://a:x", "mqtt://a/topic", "mqtt://@a",
-            "mqtt://[::1", "mqtt://[::1]x", "mqtt://::1", "mqtt://a b",
+            "tcp://a",
+            "a:1883",
+            "mqtt://",
+            "mqtt://:1",
+            "mqtt://a:0",
+            "mqtt://a:x",
+            "mqtt://a/topic",
+            "mqtt://@a",
+            "mqtt://[::1",
+            "mqtt://[::1]x",
+            "mqtt://::1",
+            "mqtt://a b",
         ] {
             assert!(text.parse::<Location>().is_err(), "{text} was taken");
         }

@@ -120,7 +120,9 @@ fn of_a_cluster_without_its_broker_no_worker_is_blamed() {
     let workers = [worker("pi-2", WorkerState::Unreachable, 9), worker("pi-3", WorkerState::Dead, 60)];
     assert_eq!(
         told(&overview(&[deaf], &workers, &[], &[])),
-        ["home without its broker since -7: its services run on as last seen, nothing is moved and nothing begun"]
+        [
+            "home without its broker since -7: its services run on as last seen, nothing is moved and nothing begun"
+        ]
     );
 }
 
