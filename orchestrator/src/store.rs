@@ -5,7 +5,8 @@
 //! [`Revision`] of its last change, so a decision made from values that somebody changed meanwhile is refused as a
 //! [`StoreError::Conflict`] and made again: see [`Store::update`].
 //!
-//! One thread owns the file. Transactions that arrive while it writes are made durable together with one sync.
+//! One thread writes the file: transactions that arrive while it writes are made durable together with one sync. Another one
+//! reads it, and waits for no sync.
 //! A larger installation has several daemons over one [`etcd`], of which one leads.
 
 pub mod backup;
@@ -22,7 +23,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 use self::etcd::Led;
-use self::file::{Answer, File, Raw, Request};
+use self::file::{Change, Question, Raw, Read, Reader, Writer};
+use self::transaction::Step;
 pub use self::transaction::{Revision, Transaction};
 
 /// A handle on the store; clones share it.
@@ -33,8 +35,11 @@ pub struct Store {
 
 #[derive(Debug, Clone)]
 enum Place {
-    /// The thread that owns the file.
-    File(mpsc::Sender<(Request, oneshot::Sender<Result<Answer, StoreError>>)>),
+    /// The threads that write and read the file.
+    File {
+        changes: mpsc::Sender<Change>,
+        questions: mpsc::Sender<Question>,
+    },
     Etcd(Box<Led>),
 }
 
@@ -114,13 +119,16 @@ impl Store {
     /// # Errors
     /// When the file cannot be opened, is damaged or no SQLite file, or was written by a newer version.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let file = File::open(path)?;
-        let (requests, inbox) = mpsc::channel();
-        std::thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(move || file.serve(&inbox))
-            .map_err(|source| StoreError::Create { path: path.to_owned(), source })?;
-        Ok(Self { place: Place::File(requests) })
+        let (writer, reader) = (Writer::open(path)?, Reader::open(path)?);
+        let (changes, to_write) = mpsc::channel();
+        let (questions, to_read) = mpsc::channel();
+        let start = |name: &str, serve: Box<dyn FnOnce() + Send>| {
+            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(serve);
+            thread.map_err(|source| StoreError::Create { path: path.to_owned(), source })
+        };
+        start("store", Box::new(move || writer.serve(&to_write)))?;
+        start("store-reads", Box::new(move || reader.serve(&to_read)))?;
+        Ok(Self { place: Place::File { changes, questions } })
     }
 
     fn led(by: Led) -> Self {
@@ -130,10 +138,8 @@ impl Store {
     /// # Errors
     /// When it cannot be read, or the value is not of this type.
     pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<Entry<T>>, StoreError> {
-        match self.ask(Request::Get { key: key.to_owned() }).await? {
-            Answer::Values(mut values) => values.pop().map(|raw| Ok(raw.decode()?.1)).transpose(),
-            Answer::Done => Err(StoreError::Closed),
-        }
+        let found = self.read(Read::Get { key: key.to_owned() }).await?.pop();
+        found.map(|raw| Ok(raw.decode()?.1)).transpose()
     }
 
     /// All values whose key begins with `prefix`, by key.
@@ -144,10 +150,8 @@ impl Store {
         &self,
         prefix: &str,
     ) -> Result<Vec<(String, Entry<T>)>, StoreError> {
-        match self.ask(Request::List { prefix: prefix.to_owned() }).await? {
-            Answer::Values(values) => values.into_iter().map(Raw::decode).collect(),
-            Answer::Done => Err(StoreError::Closed),
-        }
+        let found = self.read(Read::List { prefix: prefix.to_owned() }).await?;
+        found.into_iter().map(Raw::decode).collect()
     }
 
     /// What stands between `prefix`, which ends with a slash, and the next slash in the keys that begin with it, each once and
@@ -158,10 +162,7 @@ impl Store {
     pub async fn branches(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
         let (mut branches, mut from) = (Vec::new(), prefix.to_owned());
         loop {
-            let found = match self.ask(Request::First { prefix: prefix.to_owned(), from }).await? {
-                Answer::Values(mut values) => values.pop(),
-                Answer::Done => return Err(StoreError::Closed),
-            };
+            let found = self.read(Read::First { prefix: prefix.to_owned(), from }).await?.pop();
             let Some(raw) = found else { return Ok(branches) };
             let below = raw.key.strip_prefix(prefix).unwrap_or_default();
             let branch = below.split('/').next().unwrap_or_default();
@@ -196,7 +197,15 @@ impl Store {
         if steps.is_empty() {
             return Ok(());
         }
-        self.ask(Request::Commit { steps }).await.map(|_done| ())
+        self.write(steps).await.map(|_revision| ())
+    }
+
+    /// As [`Self::commit`], of a transaction that writes something; gives the revision of what it wrote.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub async fn commit_revision(&self, transaction: Transaction) -> Result<Revision, StoreError> {
+        self.write(transaction.into_steps()?).await
     }
 
     /// Reads a value, lets `change` make the next one of it, and writes that; again from the start when somebody else
@@ -233,16 +242,25 @@ impl Store {
         }
     }
 
-    async fn ask(&self, request: Request) -> Result<Answer, StoreError> {
+    async fn read(&self, question: Read) -> Result<Vec<Raw>, StoreError> {
         match &self.place {
-            Place::File(requests) => {
-                let (reply, answer) = oneshot::channel();
-                requests.send((request, reply)).map_err(|_gone| StoreError::Closed)?;
-                answer.await.map_err(|_gone| StoreError::Closed)?
-            }
-            Place::Etcd(led) => led.answer(request).await,
+            Place::File { questions, .. } => asked(questions, question).await,
+            Place::Etcd(led) => led.read(question).await,
         }
     }
+
+    async fn write(&self, steps: Vec<Step>) -> Result<Revision, StoreError> {
+        match &self.place {
+            Place::File { changes, .. } => asked(changes, steps).await,
+            Place::Etcd(led) => led.commit(steps).await,
+        }
+    }
+}
+
+async fn asked<Q, A>(thread: &mpsc::Sender<file::Asked<Q, A>>, question: Q) -> Result<A, StoreError> {
+    let (reply, answer) = oneshot::channel();
+    thread.send((question, reply)).map_err(|_gone| StoreError::Closed)?;
+    answer.await.map_err(|_gone| StoreError::Closed)?
 }
 
 impl Raw {
@@ -255,4 +273,4 @@ impl Raw {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

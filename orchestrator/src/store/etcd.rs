@@ -20,7 +20,7 @@ use etcd_client::{
 };
 
 use super::StoreError;
-use super::file::{Answer, Raw, Request};
+use super::file::{Raw, Read};
 use super::transaction::{Revision, Step};
 
 pub use self::args::StoreArgs;
@@ -137,30 +137,29 @@ impl std::fmt::Debug for Led {
 }
 
 impl Led {
-    pub(super) async fn answer(&self, request: Request) -> Result<Answer, StoreError> {
+    pub(super) async fn read(&self, question: Read) -> Result<Vec<Raw>, StoreError> {
         let failed = |key: &str| {
             let what = format!("read {key} from etcd");
             move |source| StoreError::Etcd { what, source }
         };
-        match request {
-            Request::Get { key } => {
+        match question {
+            Read::Get { key } => {
                 let found = self.etcd.get(self.etcd.key(&key)).await.map_err(failed(&key))?;
-                Ok(Answer::Values(found.into_iter().filter_map(|pair| self.raw(pair)).collect()))
+                Ok(found.into_iter().filter_map(|pair| self.raw(pair)).collect())
             }
-            Request::List { prefix } => self.list(&prefix).await.map_err(failed(&prefix)),
-            Request::First { prefix, from } => {
+            Read::List { prefix } => self.list(&prefix).await.map_err(failed(&prefix)),
+            Read::First { prefix, from } => {
                 let end = self.etcd.key(&format!("{prefix}{BEHIND}"));
                 let options = GetOptions::new().with_range(end).with_limit(1);
                 let found = self.etcd.kv.clone().get(self.etcd.key(&from), Some(options)).await;
                 let found = found.map_err(failed(&prefix))?.take_kvs();
-                Ok(Answer::Values(found.into_iter().filter_map(|pair| self.raw(pair)).collect()))
+                Ok(found.into_iter().filter_map(|pair| self.raw(pair)).collect())
             }
-            Request::Commit { steps } => self.commit(steps).await.map(|()| Answer::Done),
         }
     }
 
     /// All of one moment, a page after the other.
-    async fn list(&self, prefix: &str) -> Result<Answer, Error> {
+    async fn list(&self, prefix: &str) -> Result<Vec<Raw>, Error> {
         let mut kv = self.etcd.kv.clone();
         let (mut from, end) =
             (self.etcd.key(prefix).into_bytes(), self.etcd.key(&format!("{prefix}{BEHIND}")));
@@ -180,7 +179,7 @@ impl Led {
                     last.push(0);
                     from = last;
                 }
-                _ => return Ok(Answer::Values(values)),
+                _ => return Ok(values),
             }
         }
     }
@@ -193,7 +192,7 @@ impl Led {
         Some(Raw { key, value: String::from_utf8(value).ok()?, revision })
     }
 
-    async fn commit(&self, steps: Vec<Step>) -> Result<(), StoreError> {
+    pub(super) async fn commit(&self, steps: Vec<Step>) -> Result<Revision, StoreError> {
         let leads = Compare::create_revision(self.etcd.leader(), CompareOp::Equal, self.since);
         let mut compares = vec![leads];
         let mut expected = Vec::new();
@@ -229,7 +228,7 @@ impl Led {
         let answer =
             answer.map_err(|source| StoreError::Etcd { what: "write to etcd".to_owned(), source })?;
         if answer.succeeded() {
-            return Ok(());
+            return Ok(Revision(answer.header().map_or(0, |header| header.revision())));
         }
         let mut found = answer.op_responses().into_iter().map(|response| match response {
             TxnOpResponse::Get(get) => {

@@ -1,4 +1,4 @@
-//! The SQLite file, and the thread that owns it.
+//! The SQLite file, and the threads that write and read it.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -24,7 +24,7 @@ const GIVEN_BACK: i64 = 512;
 const PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
-pub(super) enum Request {
+pub(super) enum Read {
     Get {
         key: String,
     },
@@ -36,15 +36,6 @@ pub(super) enum Request {
         prefix: String,
         from: String,
     },
-    Commit {
-        steps: Vec<Step>,
-    },
-}
-
-#[derive(Debug)]
-pub(super) enum Answer {
-    Values(Vec<Raw>),
-    Done,
 }
 
 #[derive(Debug)]
@@ -54,17 +45,27 @@ pub(super) struct Raw {
     pub(super) revision: Revision,
 }
 
-type Reply = oneshot::Sender<Result<Answer, StoreError>>;
+/// A request, and where its answer goes.
+pub(super) type Asked<Q, A> = (Q, oneshot::Sender<Result<A, StoreError>>);
+pub(super) type Change = Asked<Vec<Step>, Revision>;
+pub(super) type Question = Asked<Read, Vec<Raw>>;
 
+/// Who changes the file.
 #[derive(Debug)]
-pub(super) struct File {
+pub(super) struct Writer {
     connection: Connection,
     last: Revision,
     /// There is more unused in the file than there should be.
     slack: bool,
 }
 
-impl File {
+/// Who reads it meanwhile: what is durable, and nothing else. A reader does not wait for a writer's sync.
+#[derive(Debug)]
+pub(super) struct Reader {
+    connection: Connection,
+}
+
+impl Writer {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         // SQLite would make the file with the umask's mode; its companions (-wal, -shm) take the mode of this one.
         OpenOptions::new()
@@ -108,7 +109,7 @@ impl File {
     }
 
     /// Serves until every handle on the store is gone.
-    pub(super) fn serve(mut self, inbox: &Receiver<(Request, Reply)>) {
+    pub(super) fn serve(mut self, inbox: &Receiver<Change>) {
         loop {
             let first = match self.slack {
                 false => inbox.recv().map_err(|_gone| RecvTimeoutError::Disconnected),
@@ -123,9 +124,8 @@ impl File {
                 }
             };
             let batch = std::iter::once(first).chain(inbox.try_iter().take(BATCH_MAX - 1));
-            let (requests, replies): (Vec<_>, Vec<_>) = batch.unzip();
-            let answers = self.run(requests);
-            for (reply, answer) in replies.into_iter().zip(answers) {
+            let (changes, replies): (Vec<_>, Vec<_>) = batch.unzip();
+            for (reply, answer) in replies.into_iter().zip(self.run(changes)) {
                 let _caller_gone = reply.send(answer);
             }
         }
@@ -151,43 +151,55 @@ impl File {
         count("freelist_count") > SLACK.max(count("page_count") / 4)
     }
 
-    /// The answers to a batch, once what it wrote is durable: a reader in it may have seen a write of it.
-    fn run(&mut self, requests: Vec<Request>) -> Vec<Result<Answer, StoreError>> {
-        if !requests.iter().any(|request| matches!(request, Request::Commit { .. })) {
-            return requests.into_iter().map(|request| read(&self.connection, request)).collect();
-        }
-        let count = requests.len();
-        self.write(requests).unwrap_or_else(|error| {
+    /// The answers to a batch, once what it wrote is durable.
+    fn run(&mut self, changes: Vec<Vec<Step>>) -> Vec<Result<Revision, StoreError>> {
+        let count = changes.len();
+        self.write(changes).unwrap_or_else(|error| {
             tracing::error!(%error, "store could not be written");
             (0..count).map(|_| Err(StoreError::Write(repeat(&error)))).collect()
         })
     }
 
-    fn write(&mut self, requests: Vec<Request>) -> Result<Vec<Result<Answer, StoreError>>, rusqlite::Error> {
+    fn write(
+        &mut self,
+        changes: Vec<Vec<Step>>,
+    ) -> Result<Vec<Result<Revision, StoreError>>, rusqlite::Error> {
         let mut outer = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut last = self.last;
-        let mut answers = Vec::with_capacity(requests.len());
-        for request in requests {
-            answers.push(match request {
-                Request::Commit { steps } => {
-                    let revision = Revision(last.0 + 1);
-                    let inner = outer.savepoint()?;
-                    let outcome = apply(&inner, steps, revision);
-                    if outcome.is_ok() {
-                        inner.commit()?;
-                        last = revision;
-                    } else {
-                        inner.finish()?;
-                    }
-                    outcome.map(|()| Answer::Done)
-                }
-                read_only => read(&outer, read_only),
-            });
+        let mut answers = Vec::with_capacity(changes.len());
+        for steps in changes {
+            let revision = Revision(last.0 + 1);
+            let inner = outer.savepoint()?;
+            let outcome = apply(&inner, steps, revision);
+            if outcome.is_ok() {
+                inner.commit()?;
+                last = revision;
+            } else {
+                inner.finish()?;
+            }
+            answers.push(outcome.map(|()| revision));
         }
         outer.commit()?;
         self.last = last;
         self.slack = self.has_slack();
         Ok(answers)
+    }
+}
+
+impl Reader {
+    /// Of a file that there is, since its writer has opened it.
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let open = |source| StoreError::Open { path: path.to_owned(), source };
+        let connection = Connection::open(path).map_err(open)?;
+        connection.pragma_update(None, "query_only", true).map_err(open)?;
+        Ok(Self { connection })
+    }
+
+    /// Serves until every handle on the store is gone.
+    pub(super) fn serve(self, inbox: &Receiver<Question>) {
+        while let Ok((question, reply)) = inbox.recv() {
+            let _caller_gone = reply.send(read(&self.connection, question));
+        }
     }
 }
 
@@ -260,19 +272,19 @@ fn apply(connection: &Connection, steps: Vec<Step>, revision: Revision) -> Resul
     Ok(())
 }
 
-fn read(connection: &Connection, request: Request) -> Result<Answer, StoreError> {
+fn read(connection: &Connection, question: Read) -> Result<Vec<Raw>, StoreError> {
     let raw = |row: &rusqlite::Row<'_>| {
         Ok(Raw { key: row.get(0)?, value: row.get(1)?, revision: Revision(row.get(2)?) })
     };
-    let (outcome, key) = match request {
-        Request::Get { key } => {
+    let (outcome, key) = match question {
+        Read::Get { key } => {
             let outcome = connection
                 .prepare_cached("SELECT key, value, revision FROM entry WHERE key = ?1")
                 .and_then(|mut query| query.query_map([&key], raw)?.collect());
             (outcome, key)
         }
         // What is listed has ASCII keys, so what begins with the prefix lies below the prefix followed by DEL.
-        Request::List { prefix } => {
+        Read::List { prefix } => {
             let outcome = connection
                 .prepare_cached(
                     "SELECT key, value, revision FROM entry WHERE key >= ?1 AND key < ?1 || char(127) ORDER BY key",
@@ -280,7 +292,7 @@ fn read(connection: &Connection, request: Request) -> Result<Answer, StoreError>
                 .and_then(|mut query| query.query_map([&prefix], raw)?.collect());
             (outcome, prefix)
         }
-        Request::First { prefix, from } => {
+        Read::First { prefix, from } => {
             let outcome = connection
                 .prepare_cached(
                     "SELECT key, value, revision FROM entry
@@ -289,7 +301,6 @@ fn read(connection: &Connection, request: Request) -> Result<Answer, StoreError>
                 .and_then(|mut query| query.query_map([&prefix, &from], raw)?.collect());
             (outcome, prefix)
         }
-        Request::Commit { .. } => return Ok(Answer::Done),
     };
-    outcome.map(Answer::Values).map_err(|source| StoreError::Read { key, source })
+    outcome.map_err(|source| StoreError::Read { key, source })
 }
