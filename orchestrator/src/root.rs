@@ -11,7 +11,8 @@
 //!
 //! - Pure: [`record`] (a service and its instances), [`place`] (which cluster), [`pool`] and [`subnet`] (addresses),
 //!   [`token`], [`access`] (who may do what), [`limit`] (how often).
-//! - The store's users: [`application`], [`change`], [`instance`], [`cluster`], [`account`] and [`organization`] (users),
+//! - The store's users: [`services`] (all of them, in memory as they are stored; [`layout`] reads older stores),
+//!   [`application`], [`change`], [`instance`], [`cluster`], [`account`] and [`organization`] (users),
 //!   [`session`] (logins), [`reset`]; the keys are in [`key`].
 //! - In the background: [`placement`], [`dispatch`], [`outage`] (clusters that fall silent), [`expiry`]. From clusters: [`report`], [`grpc`], [`net`].
 //! - Only observed, never stored: [`live`].
@@ -33,6 +34,7 @@ mod failure;
 mod grpc;
 mod instance;
 mod key;
+mod layout;
 pub mod limit;
 pub mod live;
 pub mod mail;
@@ -49,6 +51,7 @@ pub mod record;
 mod report;
 mod reset;
 pub mod role;
+mod services;
 mod session;
 pub mod signing_key;
 mod stream;
@@ -76,11 +79,13 @@ pub use self::config::{AccountArgs, Args, Config, ConfigError, PlanArgs};
 pub use self::mail::{MailConfig, MailError};
 
 use self::admin::AdminError;
+use self::instance::Wanted;
 use self::live::Live;
 use self::mail::Mailer;
 use self::password::Gate;
 use self::plan::PlanError;
 use self::pool::{Given, Pool};
+use self::services::Services;
 use self::session::Attempts;
 use self::signing_key::KeyError;
 use self::streams::Streams;
@@ -142,6 +147,10 @@ struct Root {
     plan: Plan,
     /// What goes on after a request was answered.
     tasks: TaskTracker,
+    /// All services: what the store has of them.
+    services: Arc<Services>,
+    /// Who waits for one more instance.
+    wanted: Wanted,
     /// Always what the store says of addresses, plus those of transactions in hand.
     pool: Mutex<Pool>,
     live: Mutex<Live>,
@@ -320,6 +329,8 @@ impl Root {
             root_organization,
             plan: config.plan,
             tasks: TaskTracker::new(),
+            services: Arc::new(Services::load(&store).await?),
+            wanted: Wanted::default(),
             store,
             pool: Mutex::new(pool),
             live: Mutex::new(Live::new(clock::moment(), config.cluster_timeout.as_secs_f64())),

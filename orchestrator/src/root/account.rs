@@ -92,7 +92,7 @@ impl Root {
             Err(StoreError::Conflict { .. }) => {
                 Err(Failure::Conflict(format!("A user named {} exists already.", user.name)))
             }
-            other => other.map(|()| user).map_err(Failure::Store),
+            other => other.map(|()| user).map_err(Failure::from),
         }
     }
 

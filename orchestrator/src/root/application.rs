@@ -13,6 +13,7 @@ use super::failure::Failure;
 use super::instance::{after_removal, notify};
 use super::pool::PoolError;
 use super::record::{Parent, Record, Removed};
+use super::services::{Change, Version, write_new};
 use super::{Root, key};
 use crate::object_id;
 use crate::sla::Violation;
@@ -123,7 +124,7 @@ impl Root {
         document: sla::Document,
     ) -> Result<(), Failure> {
         let mut taken = Taken { root: self, addresses: Vec::new() };
-        let mut transaction = Transaction::new();
+        let (mut transaction, mut made) = (Transaction::new(), Vec::new());
         for (index, described) in document.applications.into_iter().enumerate() {
             let mut extra = described.extra;
             extra.retain(|key, _| !OWN_KEYS.contains(&key.as_str()));
@@ -144,10 +145,11 @@ impl Root {
                 let record = self.new_service(&application.parent(), service, &path, &mut taken)?;
                 application.services.push(record.service.id);
                 transaction = store_service(&record, transaction);
+                made.push(Change::new(record));
             }
             transaction = transaction.put(&key::application(application.id), &application);
         }
-        self.commit_new(transaction).await?;
+        self.commit_new(made, transaction).await?;
         taken.keep();
         Ok(())
     }
@@ -171,7 +173,8 @@ impl Root {
             transaction = store_service(&record, transaction);
             made.push(record);
         }
-        self.commit_new(transaction.put(&application_key, &application)).await?;
+        let new = made.iter().cloned().map(Change::new).collect();
+        self.commit_new(new, transaction.put(&application_key, &application)).await?;
         taken.keep();
         Ok(made)
     }
@@ -226,8 +229,8 @@ impl Root {
     }
 
     /// Commits what must not be there yet, and says what was.
-    async fn commit_new(&self, transaction: Transaction) -> Result<(), Failure> {
-        match self.store.commit(transaction).await {
+    async fn commit_new(&self, made: Vec<Change>, transaction: Transaction) -> Result<(), Failure> {
+        match self.commit(made, transaction).await {
             Err(StoreError::Conflict { key }) => Err(Failure::Conflict(match key.split_once('/') {
                 Some(("application-name", name)) => format!("An application named {name} exists already."),
                 Some(("service-name", name)) => format!("A service named {name} exists already."),
@@ -251,34 +254,30 @@ impl Root {
         Ok(listed.into_iter().map(|(_, entry)| entry.value).collect())
     }
 
-    pub(super) async fn service(&self, id: Id) -> Result<Option<Record>, StoreError> {
-        Ok(self.store.get::<Record>(&key::service(id)).await?.map(|entry| entry.value))
-    }
-
-    pub(super) async fn services(&self) -> Result<Vec<Record>, StoreError> {
-        let listed = self.store.list::<Record>(key::SERVICES).await?;
-        Ok(listed.into_iter().map(|(_, entry)| entry.value).collect())
-    }
-
-    /// Deletes an application with all of its services and their instances.
+    /// Deletes an application with all of its services and their instances. Of many instances, most go before the rest does.
     pub(super) async fn delete_application(&self, id: Id) -> Result<(), Failure> {
         loop {
             let entry = self.application_entry(id).await?.ok_or_else(|| Failure::no_application(id))?;
-            let application = entry.value;
+            let mut application = entry.value;
+            // In this order everybody takes several turns.
+            application.services.sort_unstable();
+            self.remove_most(&application.services).await?;
             let application_key = key::application(id);
             let mut transaction = Transaction::new()
                 .expect(&application_key, Some(entry.revision))
                 .delete(&application_key)
                 .delete(&key::application_name(&application.name, &application.namespace));
-            let mut gone = Vec::new();
+            let (mut gone, mut changes) = (Vec::new(), Vec::new());
             for service in &application.services {
-                if let Some(entry) = self.store.get::<Record>(&key::service(*service)).await? {
+                let Some(turn) = self.services.turn(*service).await else { continue };
+                if let Some(version) = self.version(&turn).await? {
                     let deleted;
-                    (transaction, deleted) = delete_record(entry, transaction);
+                    (transaction, deleted) = delete_service(&version, transaction);
                     gone.push(deleted);
+                    changes.push(Change::deleted(turn));
                 }
             }
-            if self.committed(transaction).await? {
+            if self.committed(changes, transaction).await? {
                 gone.iter().for_each(|deleted| self.deleted(deleted));
                 return Ok(());
             }
@@ -288,17 +287,18 @@ impl Root {
     /// Deletes a service with all of its instances.
     pub(super) async fn delete_service(&self, id: Id) -> Result<(), Failure> {
         loop {
-            let entry =
-                self.store.get::<Record>(&key::service(id)).await?.ok_or_else(|| Failure::no_service(id))?;
-            let parent = entry.value.service.application_id;
-            let (mut transaction, deleted) = delete_record(entry, Transaction::new());
+            self.remove_most(&[id]).await?;
+            let turn = self.services.turn(id).await.ok_or_else(|| Failure::no_service(id))?;
+            let version = self.version(&turn).await?.ok_or_else(|| Failure::no_service(id))?;
+            let parent = version.record.service.application_id;
+            let (mut transaction, deleted) = delete_service(&version, Transaction::new());
             if let Some(Entry { value: mut application, revision }) = self.application_entry(parent).await? {
                 application.services.retain(|service| *service != id);
                 let application_key = key::application(parent);
                 transaction =
                     transaction.expect(&application_key, Some(revision)).put(&application_key, &application);
             }
-            if self.committed(transaction).await? {
+            if self.committed(vec![Change::deleted(turn)], transaction).await? {
                 self.deleted(&deleted);
                 return Ok(());
             }
@@ -315,8 +315,8 @@ impl Root {
     }
 
     /// Whether the transaction went through; not, when somebody else was faster.
-    async fn committed(&self, transaction: Transaction) -> Result<bool, StoreError> {
-        match self.store.commit(transaction).await {
+    async fn committed(&self, changes: Vec<Change>, transaction: Transaction) -> Result<bool, StoreError> {
+        match self.commit(changes, transaction).await {
             Ok(()) => Ok(true),
             Err(StoreError::Conflict { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -331,7 +331,7 @@ fn store_service(record: &Record, mut transaction: Transaction) -> Transaction {
         let address_key = key::address(address);
         transaction = transaction.expect_absent(&address_key).put(&address_key, &service.id);
     }
-    transaction.expect_absent(&name_key).put(&name_key, &service.id).put(&key::service(service.id), record)
+    write_new(record, transaction.expect_absent(&name_key).put(&name_key, &service.id))
 }
 
 /// A service that was deleted: what it had.
@@ -341,18 +341,17 @@ struct Deleted {
     addresses: Vec<IpAddr>,
 }
 
-fn delete_record(entry: Entry<Record>, transaction: Transaction) -> (Transaction, Deleted) {
-    let Entry { value: mut record, revision } = entry;
-    let service_key = key::service(record.service.id);
-    let instances = record.remove_instances(None);
-    let mut transaction =
-        after_removal(&record, &instances, transaction.expect(&service_key, Some(revision)));
+fn delete_service(version: &Version, transaction: Transaction) -> (Transaction, Deleted) {
+    let mut record = Record::clone(&version.record);
+    let numbers: Vec<_> = record.instances().map(|instance| instance.number).collect();
+    let instances = record.remove_instances(numbers);
+    let mut transaction = after_removal(&record, &instances, version.delete(transaction));
     transaction = notify(&record, -1, UpdateKind::Undeployment, transaction);
     let addresses: Vec<_> = record.owned().collect();
     for address in &addresses {
         transaction = transaction.delete(&key::address(*address));
     }
-    let transaction = transaction.delete(&key::service_name(&record.service.job_name)).delete(&service_key);
+    let transaction = transaction.delete(&key::service_name(&record.service.job_name));
     (transaction, Deleted { service: record.service.id, instances, addresses })
 }
 

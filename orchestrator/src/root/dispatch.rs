@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use protocol::id::Id;
 use protocol::net::JobUpdate;
-use protocol::service::{Instance, Service};
+use protocol::service::Service;
 use protocol::status::Status;
 use reqwest::StatusCode;
 use serde::de::DeserializeOwned;
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster::Cluster;
 use super::command::{Command, CommandKind};
+use super::record::Record;
 use super::{Root, key};
 use crate::error::chain;
 use crate::store::{Entry, StoreError, Transaction};
@@ -168,10 +169,9 @@ impl Root {
     ) -> Result<(), DispatchError> {
         let deploys = commands.iter().any(|(_, entry)| matches!(entry.value.kind, CommandKind::Deploy(_)));
         let record = if deploys { self.service(service).await? } else { None };
-        let described = record.map(|record| Described::of(record.service));
         let sending = commands.into_iter().map(|(key, entry)| async {
             let _slot = slots.acquire().await;
-            self.send_command(cluster, &entry.value, described.as_ref()).await.map(|()| (key, entry))
+            self.send_command(cluster, &entry.value, record.as_deref()).await.map(|()| (key, entry))
         });
         let (mut done, mut outcome) = (Vec::new(), Ok(()));
         for one in futures::future::join_all(sending).await {
@@ -188,7 +188,7 @@ impl Root {
         &self,
         cluster: &Cluster,
         command: &Command,
-        described: Option<&Described>,
+        record: Option<&Record>,
     ) -> Result<(), DispatchError> {
         let Command { service, kind } = command;
         let url = |number: &dyn std::fmt::Display| {
@@ -196,7 +196,7 @@ impl Root {
         };
         let sent = match kind {
             CommandKind::Deploy(number) => {
-                match described.and_then(|service| service.with(*number, cluster.id)) {
+                match record.and_then(|record| for_cluster(record, *number, cluster.id)) {
                     // Removed since: the command would have been replaced, had the cluster been told of it before.
                     None => Ok(()),
                     Some(document) => {
@@ -319,23 +319,8 @@ impl Root {
     }
 }
 
-/// A service, and its instances beside it.
-struct Described {
-    service: Service,
-    instances: Vec<Instance>,
-}
-
-impl Described {
-    fn of(mut service: Service) -> Self {
-        let instances = std::mem::take(&mut service.instance_list);
-        Self { service, instances }
-    }
-
-    /// As a cluster is sent it: with this instance only. `None`: the instance is not this cluster's.
-    fn with(&self, number: u32, cluster: Id) -> Option<Service> {
-        let is_it =
-            |instance: &&Instance| instance.instance_number == number && instance.cluster_id == Some(cluster);
-        let instance = self.instances.iter().find(is_it)?.clone();
-        Some(Service { instance_list: vec![instance], ..self.service.clone() })
-    }
+/// A service as a cluster is sent it: with this instance only. `None`: the instance is not this cluster's.
+fn for_cluster(record: &Record, number: u32, cluster: Id) -> Option<Service> {
+    let instance = record.instance(number).filter(|instance| instance.cluster_id == Some(cluster))?;
+    Some(record.document_with(vec![instance.document()]))
 }

@@ -7,10 +7,10 @@ use std::collections::HashMap;
 
 use protocol::cluster::ReportedService;
 use protocol::id::Id;
-use protocol::service::Instance;
 
 use super::command::{Command, CommandKind};
 use super::place::{Candidate, choose};
+use super::record::Instance;
 use super::{Root, key};
 use crate::clock::{self, Moment};
 use crate::store::StoreError;

@@ -1,5 +1,6 @@
 //! Why the root does not do what it was asked.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::id::Id;
@@ -51,8 +52,15 @@ pub(super) enum Failure {
     NoSubnet,
     #[error("Too many listen to what changes already.")]
     Listeners,
+    /// Shared by all whose changes were to be made together.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(Arc<StoreError>),
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Arc::new(error))
+    }
 }
 
 /// Whole seconds after which the wait is over, as `Retry-After` says it.
@@ -67,7 +75,7 @@ impl Failure {
             StoreError::Conflict { .. } => {
                 Self::Conflict("It was changed by somebody else meanwhile: try again.".to_owned())
             }
-            other => Self::Store(other),
+            other => other.into(),
         }
     }
 

@@ -1,60 +1,169 @@
 //! Instances: asked for and taken back by people, with their addresses and with what the clusters must be told.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::{StreamExt, TryStreamExt};
 use protocol::id::Id;
 use protocol::net::{JobUpdate, UpdateKind};
+use tokio::sync::oneshot;
 
 use super::command::{Command, CommandKind};
 use super::failure::Failure;
 use super::record::{Record, Removed};
 use super::{Root, key};
-use crate::store::{Entry, StoreError, Transaction};
+use crate::store::{StoreError, Transaction};
+
+/// Instances of one service that are added, or removed, in one transaction: etcd takes so many operations and no more.
+const TOGETHER: usize = 32;
+/// Services whose instances are removed at the same time.
+const AT_ONCE: usize = 16;
+
+/// Who has asked for one more instance and waits for its number.
+type Waiting = oneshot::Sender<Result<u32, Failure>>;
+
+/// All of them, by service.
+#[derive(Debug, Default)]
+pub(super) struct Wanted(Mutex<BTreeMap<Id, Vec<Waiting>>>);
+
+impl Wanted {
+    /// Whether this is the first who waits.
+    fn add(&self, service: Id, reply: Waiting) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = all.entry(service).or_default();
+        waiting.push(reply);
+        waiting.len() == 1
+    }
+
+    fn take(&self, service: Id) -> Vec<Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&service).unwrap_or_default()
+    }
+}
 
 impl Root {
-    /// Asks for one more instance. It is placed in the background.
-    pub(super) async fn add_instance(&self, service: Id) -> Result<u32, Failure> {
-        let free = self.pool().take();
+    /// Asks for one more instance. It is placed in the background. What is asked for while others are being added is added
+    /// together.
+    pub(super) async fn add_instance(self: &Arc<Self>, service: Id) -> Result<u32, Failure> {
+        let (reply, number) = oneshot::channel();
+        if self.wanted.add(service, reply) {
+            let root = Arc::clone(self);
+            self.tasks.spawn(async move { root.add_wanted(service).await });
+        }
+        number.await.map_err(|_panicked| Failure::from(StoreError::Closed))?
+    }
+
+    async fn add_wanted(&self, service: Id) {
+        // Whoever asks until it is this one's turn is served with it.
+        let turn = self.services.turn(service).await;
+        let waiting = self.wanted.take(service);
+        drop(turn);
+        let mut waiting = waiting.into_iter().filter(|reply| !reply.is_closed());
+        loop {
+            let some: Vec<_> = waiting.by_ref().take(TOGETHER).collect();
+            if some.is_empty() {
+                break;
+            }
+            self.add_some(service, some).await;
+        }
+        self.placement.notify_one();
+    }
+
+    /// Adds an instance for each of these, as far as there are addresses, and tells them.
+    async fn add_some(&self, service: Id, waiting: Vec<Waiting>) {
+        let free: Vec<_> = waiting.iter().map(|_| self.pool().take()).collect();
         let added = self
-            .change_service(service, |record, transaction| {
-                if let Some(address) = record.chosen_for_next() {
-                    // The service has had it since it was made.
+            .change_service(service, |record, mut transaction| {
+                let (mut numbers, mut unused) = (Vec::with_capacity(free.len()), Vec::new());
+                for free in &free {
+                    // The service has one that its author chose since it was made.
+                    let chosen = record.chosen_for_next();
+                    let address = match chosen.map_or(*free, Ok) {
+                        Ok(address) => address,
+                        Err(error) => {
+                            numbers.push(Err(error));
+                            continue;
+                        }
+                    };
                     let number = record.add_instance(address);
-                    return (transaction.put(&key::unplaced(service, number), &()), Ok((number, false)));
+                    transaction = transaction.put(&key::unplaced(service, number), &());
+                    if chosen.is_none() {
+                        let address_key = key::address(address.into());
+                        transaction = transaction.expect_absent(&address_key).put(&address_key, &service);
+                    } else {
+                        unused.push(*free);
+                    }
+                    numbers.push(Ok(number));
                 }
-                let address = match free {
-                    Ok(address) => address,
-                    Err(error) => return (transaction, Err(error)),
-                };
-                let number = record.add_instance(address);
-                let transaction = transaction
-                    .put(&key::unplaced(service, number), &())
-                    .expect_absent(&key::address(address.into()))
-                    .put(&key::address(address.into()), &service);
-                (transaction, Ok((number, true)))
+                (transaction, (numbers, unused))
             })
             .await;
-        let is_used = matches!(added, Ok(Some(Ok((_, true)))));
-        if let (Ok(address), false) = (free, is_used) {
-            self.pool().release(address.into());
+        let to_all = |failure: &dyn Fn() -> Failure| waiting.iter().map(|_| Err(failure())).collect();
+        let (answers, unused): (Vec<_>, _) = match added {
+            Ok(Some((numbers, unused))) => (numbers.into_iter().map(|number| Ok(number?)).collect(), unused),
+            Ok(None) => (to_all(&|| Failure::no_service(service)), free),
+            Err(error) => {
+                let error = Arc::new(error);
+                (to_all(&|| Failure::Store(Arc::clone(&error))), free)
+            }
+        };
+        {
+            let mut pool = self.pool();
+            unused.into_iter().flatten().for_each(|address| pool.release(address.into()));
         }
-        let (number, _) = added?.ok_or_else(|| Failure::no_service(service))??;
-        self.placement.notify_one();
-        Ok(number)
+        for (reply, answer) in waiting.into_iter().zip(answers) {
+            let _caller_gone = reply.send(answer);
+        }
     }
 
     /// Takes back one instance, or all of the service. Returns how many.
     pub(super) async fn remove_instances(&self, service: Id, number: Option<u32>) -> Result<usize, Failure> {
+        if let Some(number) = number {
+            let removed = self.remove_some(service, |_record| vec![number]).await?;
+            return if removed == 0 { Err(Failure::no_instance(service, number)) } else { Ok(removed) };
+        }
+        let mut count = 0;
+        loop {
+            let removed = self.remove_some(service, some_of).await?;
+            count += removed;
+            if removed < TOGETHER {
+                return Ok(count);
+            }
+        }
+    }
+
+    async fn remove_some(
+        &self,
+        service: Id,
+        which: impl Fn(&Record) -> Vec<u32> + Send + Sync,
+    ) -> Result<usize, Failure> {
         let removed = self
             .change_service(service, |record, transaction| {
-                let removed = record.remove_instances(number);
+                let removed = record.remove_instances(which(record));
                 (after_removal(record, &removed, transaction), removed)
             })
             .await?
             .ok_or_else(|| Failure::no_service(service))?;
-        if let (Some(number), true) = (number, removed.is_empty()) {
-            return Err(Failure::no_instance(service, number));
-        }
         self.removed(service, &removed);
         Ok(removed.len())
+    }
+
+    /// Removes instances of these services until there are so few that the services can be deleted in one transaction.
+    pub(super) async fn remove_most(&self, services: &[Id]) -> Result<(), Failure> {
+        let few = TOGETHER / services.len().max(1);
+        let removing = services.iter().copied().map(|service| self.remove_until(service, few));
+        futures::stream::iter(removing).buffer_unordered(AT_ONCE).try_collect().await
+    }
+
+    /// Removes instances of a service until so many are left, or it is gone.
+    async fn remove_until(&self, service: Id, few: usize) -> Result<(), Failure> {
+        while self.service(service).await?.is_some_and(|record| record.instances().nth(few).is_some()) {
+            match self.remove_some(service, some_of).await {
+                Ok(_) => {}
+                Err(Failure::NotFound { .. }) => break,
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(())
     }
 
     /// What follows from a removal outside of the store.
@@ -71,45 +180,10 @@ impl Root {
         }
         self.wake();
     }
+}
 
-    /// Changes a service and whatever goes with it, in one transaction; again from the start when somebody else
-    /// changed it meanwhile. `None`: there is no such service.
-    pub(super) async fn change_service<R>(
-        &self,
-        id: Id,
-        change: impl FnMut(&mut Record, Transaction) -> (Transaction, R),
-    ) -> Result<Option<R>, StoreError> {
-        match self.store.get::<Record>(&key::service(id)).await? {
-            Some(entry) => self.change_read(entry, change).await,
-            None => Ok(None),
-        }
-    }
-
-    /// As [`Self::change_service`], of one that was just read. A change that changes nothing writes nothing.
-    pub(super) async fn change_read<R>(
-        &self,
-        entry: Entry<Record>,
-        mut change: impl FnMut(&mut Record, Transaction) -> (Transaction, R),
-    ) -> Result<Option<R>, StoreError> {
-        let service_key = key::service(entry.value.service.id);
-        let mut read = Some(entry);
-        while let Some(Entry { value: before, revision }) = read {
-            let mut record = before.clone();
-            let transaction = Transaction::new().expect(&service_key, Some(revision));
-            let (transaction, result) = change(&mut record, transaction);
-            let transaction =
-                if record == before { transaction } else { transaction.put(&service_key, &record) };
-            if !transaction.writes() {
-                return Ok(Some(result));
-            }
-            match self.store.commit(transaction).await {
-                Err(StoreError::Conflict { key }) if key == service_key => {}
-                other => return other.map(|()| Some(result)),
-            }
-            read = self.store.get(&service_key).await?;
-        }
-        Ok(None)
-    }
+fn some_of(record: &Record) -> Vec<u32> {
+    record.instances().map(|instance| instance.number).take(TOGETHER).collect()
 }
 
 /// Frees the addresses, tells the clusters that run the instances to remove them, and those that know their

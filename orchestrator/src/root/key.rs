@@ -10,7 +10,9 @@
 //! | `password-reset/<hash of the token>` | whose password a link sets, and until when |
 //! | `application/<id>` | [`Application`](super::application::Application) |
 //! | `application-name/<name>.<namespace>` | its id |
-//! | `service/<id>` | [`Record`](super::record::Record): the service, its instances and its addresses |
+//! | `service/<id>` | [`Head`](super::record::Head): what belongs to the service itself |
+//! | `instance/<service>/<n>` | [`Instance`](super::record::Instance) |
+//! | `next-instance/<service>` | number of its next instance; written with each change of the service or of an instance, so that its revision is that of the whole |
 //! | `service-name/<app.ns.service.ns>` | its id |
 //! | `address/<ServiceIP>` | id of the service that owns it |
 //! | `unplaced/<service>/<n>` | this instance waits for a cluster |
@@ -27,6 +29,8 @@ use protocol::id::Id;
 use protocol::name::ServiceName;
 
 pub(super) const SERVICES: &str = "service/";
+pub(super) const INSTANCES: &str = "instance/";
+pub(super) const NEXT_INSTANCES: &str = "next-instance/";
 pub(super) const APPLICATIONS: &str = "application/";
 pub(super) const ADDRESSES: &str = "address/";
 pub(super) const UNPLACED: &str = "unplaced/";
@@ -82,6 +86,19 @@ pub(super) fn application_name(name: &str, namespace: &str) -> String {
 
 pub(super) fn service(id: Id) -> String {
     format!("{SERVICES}{id}")
+}
+
+/// Of all instances of a service.
+pub(super) fn instances(service: Id) -> String {
+    format!("{INSTANCES}{service}/")
+}
+
+pub(super) fn instance(service: Id, number: u32) -> String {
+    format!("{INSTANCES}{service}/{number}")
+}
+
+pub(super) fn next_instance(service: Id) -> String {
+    format!("{NEXT_INSTANCES}{service}")
 }
 
 pub(super) fn service_name(name: &ServiceName) -> String {

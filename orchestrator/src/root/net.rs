@@ -221,26 +221,25 @@ impl Root {
     /// A service's table; whoever asks is told of changes from now on.
     async fn table(&self, id: Id, headers: &HeaderMap, peer: Peer) -> Result<Response, Failure> {
         let callers = self.callers(headers, peer).await?;
-        let record = self
+        let table = self
             .change_service(id, |record, transaction| {
                 record.interested.extend(&callers);
-                (transaction, record.clone())
+                (transaction, table(record))
             })
             .await?
             .ok_or_else(|| Failure::no_service(id))?;
-        Ok(Json(table(record)).into_response())
+        Ok(Json(table).into_response())
     }
 }
 
 /// The names of the service stand beside its table, as Oakestra has them.
-fn table(record: Record) -> serde_json::Value {
-    let service_ip_list = record.service_ips();
-    let service = record.service;
+fn table(record: &Record) -> serde_json::Value {
+    let service = &record.service;
     let table = NetService {
         id: service.id,
-        job_name: service.job_name,
-        service_ip_list,
-        instance_list: record.places,
+        job_name: service.job_name.clone(),
+        service_ip_list: record.service_ips(),
+        instance_list: record.instances().map(|instance| instance.place.clone()).collect(),
     };
     let mut table = serde_json::to_value(table).unwrap_or_default();
     table["applicationID"] = json!(service.application_id);

@@ -11,14 +11,14 @@ use std::time::Duration;
 use protocol::id::Id;
 use protocol::net::UpdateKind;
 use protocol::outage::{Outage, Reconcile};
-use protocol::service::Instance;
+use protocol::service::Instance as Document;
 use protocol::status::Status;
 use tokio_util::sync::CancellationToken;
 
 use super::command::{Command, CommandKind};
 use super::instance::notify;
 use super::place::{Candidate, choose};
-use super::record::Record;
+use super::record::{Instance, Record};
 use super::{Root, key};
 use crate::clock;
 use crate::error::chain;
@@ -90,13 +90,13 @@ impl Root {
         for record in self.services().await? {
             let outage = Outage::of(&record.service.sla);
             let Some(patience) = outage.on_disconnect.patience(self.cluster_timeout) else { continue };
-            for instance in &record.service.instance_list {
+            for instance in record.instances() {
                 let Some((id, cluster)) = lost_with(instance, silent) else { continue };
                 if cluster.silence < patience {
                     next = next.min((patience - cluster.silence).as_secs_f64());
                     continue;
                 }
-                let number = instance.instance_number;
+                let number = instance.number;
                 match self.replace(id, &record, number, outage.reconcile, &candidates).await? {
                     Some(chosen) => {
                         tracing::warn!(
@@ -153,11 +153,12 @@ impl Root {
         &self,
         cluster: Id,
         record: &Record,
-        reported: &[Instance],
+        reported: &[Document],
     ) -> Result<(), StoreError> {
         let service = record.service.id;
-        let is_back = |instance: &&Instance| {
-            instance.status == Status::Running && record.is_original(instance.instance_number, cluster)
+        let is_back = |instance: &&Document| {
+            let known = record.instance(instance.instance_number);
+            instance.status == Status::Running && known.is_some_and(|known| known.is_original_of(cluster))
         };
         for instance in reported.iter().filter(is_back) {
             let number = instance.instance_number;

@@ -17,8 +17,10 @@ impl Root {
     pub(super) async fn overview(&self, caller: &Caller) -> Result<Overview, StoreError> {
         let mut apps = self.applications().await?;
         apps.retain(|app| self.may_use(caller, app));
-        let services = self.services().await?.into_iter().map(|record| record.service);
-        let services = services.filter(|service| apps.iter().any(|app| app.id == service.application_id));
+        let services = self.services().await?.into_iter();
+        let services =
+            services.filter(|record| apps.iter().any(|app| app.id == record.service.application_id));
+        let services = services.map(|record| record.document());
         let mut services: Vec<_> = services.collect();
         services.sort_by(|a, b| a.job_name.cmp(&b.job_name));
         let mut clusters = self.cluster_documents().await?;

@@ -1,22 +1,28 @@
 //! A service as the root keeps it: what was asked for, its instances, their addresses. Pure: no store, no clock.
 //!
-//! One record is one value of the store, so that an instance and its address appear and go together. What changes
-//! with every report (load, logs) is not in it: see [`super::live`].
+//! What belongs to the service is one value of the store, and each instance another one, so that what becomes of an instance
+//! costs as much whatever else there is; they appear and go together with their addresses all the same, since transactions
+//! make several changes at once. In memory they are shared, not copied, by those who read them and by the next version.
+//! What changes with every report (load, logs) is in none of them: see [`super::live`].
 
-use std::collections::BTreeSet;
+mod instance;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
-use protocol::address::{CLOSEST6_FIRST, INSTANCE6_FIRST, ROUND_ROBIN6_FIRST};
+use protocol::address::{CLOSEST6_FIRST, ROUND_ROBIN6_FIRST};
 use protocol::balancing::Balancing;
 use protocol::id::Id;
-use protocol::link::LinkOffer;
 use protocol::name::{InvalidServiceName, ServiceName};
 use protocol::net::{IpType, NetInstance, ServiceIp};
-use protocol::service::{CONTAINER, Instance, Service};
+use protocol::service::{CONTAINER, Instance as Document, Service};
 use protocol::sla::{Addresses, Microservice};
 use protocol::status::Status;
 use serde::{Deserialize, Serialize};
 
+pub use self::instance::Instance;
 use super::pool;
 
 /// What a service and its new instances say until a cluster is chosen.
@@ -42,22 +48,51 @@ const OWN_KEYS: [&str; 15] = [
     "status_detail",
 ];
 
+/// What belongs to the service itself, and stays as it is while instances come and go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct Head {
     /// Name of the user whose application it is.
     pub owner: String,
+    /// Without its instances, and what follows from them: see [`Record::document`].
     pub service: Service,
     pub address: ServiceIp,
     /// The address that leads to the closest instance, if its author asked for one.
     #[serde(default)]
     pub closest: Option<ServiceIp>,
-    /// Addresses of the instances, each beside its entry in `service.instance_list`.
-    pub places: Vec<NetInstance>,
-    /// Where instances were that went to another cluster since theirs was silent, and that may have them back.
-    #[serde(default)]
-    pub originals: Vec<NetInstance>,
     /// Clusters that asked for this service's table, and are told when it changes.
     pub interested: BTreeSet<Id>,
+}
+
+/// A service with its instances.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    head: Arc<Head>,
+    /// How many instances it has ever had: the number of the next one.
+    next: u32,
+    instances: BTreeMap<u32, Arc<Instance>>,
+}
+
+impl Deref for Record {
+    type Target = Head;
+
+    fn deref(&self) -> &Head {
+        &self.head
+    }
+}
+
+impl DerefMut for Record {
+    fn deref_mut(&mut self) -> &mut Head {
+        Arc::make_mut(&mut self.head)
+    }
+}
+
+/// What is different in the next version of a service.
+#[derive(Debug, PartialEq)]
+pub struct Difference<'r> {
+    pub head: Option<&'r Head>,
+    pub instances: Vec<&'r Instance>,
+    /// Numbers of instances that are gone.
+    pub gone: Vec<u32>,
 }
 
 /// Where a service belongs.
@@ -104,7 +139,7 @@ impl Record {
         let closest = closest
             .map(|address| both(IpType::Closest, address, chosen.closest_ip_v6.as_deref(), CLOSEST6_FIRST));
         let sla = as_stored(sla, id);
-        Ok(Self {
+        let head = Head {
             owner: parent.owner.clone(),
             service: Service {
                 id,
@@ -125,49 +160,64 @@ impl Record {
             },
             address,
             closest,
-            places: Vec::new(),
-            originals: Vec::new(),
             interested: BTreeSet::new(),
-        })
+        };
+        Ok(Self::of(head, 0, []))
+    }
+
+    /// One that was kept. `next` is the number of its next instance.
+    pub fn of(head: Head, next: u32, instances: impl IntoIterator<Item = Instance>) -> Self {
+        let instances = instances.into_iter().map(|instance| (instance.number, Arc::new(instance)));
+        Self { head: Arc::new(head), next, instances: instances.collect() }
+    }
+
+    #[must_use]
+    pub fn next(&self) -> u32 {
+        self.next
+    }
+
+    /// What has to be written to make this of `before`, beside the number of the next instance.
+    #[must_use]
+    pub fn since<'r>(&'r self, before: &Self) -> Difference<'r> {
+        let is_new = |(number, instance): &(&u32, &Arc<Instance>)| {
+            let known = before.instances.get(number);
+            known.is_none_or(|known| !Arc::ptr_eq(known, instance) && known != *instance)
+        };
+        let is_same_head = Arc::ptr_eq(&self.head, &before.head) || self.head == before.head;
+        Difference {
+            head: (!is_same_head).then_some(&*self.head),
+            instances: self.instances.iter().filter(is_new).map(|(_, instance)| &**instance).collect(),
+            gone: before
+                .instances
+                .keys()
+                .filter(|number| !self.instances.contains_key(number))
+                .copied()
+                .collect(),
+        }
     }
 
     /// Takes over another description. What instances run with is what they were started with.
     pub fn describe(&mut self, sla: Microservice) {
-        let addresses = std::mem::take(&mut self.service.sla.addresses);
-        let sla = as_stored(sla, self.service.id);
-        self.service.image.clone_from(&sla.code);
-        self.address.balancing = Balancing::of(&sla);
-        self.service.sla = Microservice { addresses, ..sla };
+        let head = &mut **self;
+        let addresses = std::mem::take(&mut head.service.sla.addresses);
+        let sla = as_stored(sla, head.service.id);
+        head.service.image.clone_from(&sla.code);
+        head.address.balancing = Balancing::of(&sla);
+        head.service.sla = Microservice { addresses, ..sla };
     }
 
     /// Adds an instance that waits for a cluster. Its number was never used before in this service.
     pub fn add_instance(&mut self, address: Ipv4Addr) -> u32 {
-        let number = self.service.next_instance_progressive_number;
-        self.service.next_instance_progressive_number += 1;
-        let mut instance = Instance::new(number, Status::Requested);
-        instance.status_detail = Some(WAITING.to_owned());
-        self.service.instance_list.push(instance);
-        self.places.push(NetInstance {
-            instance_number: number,
-            instance_ip: Some(address),
-            instance_ip_v6: Some(beside(address, INSTANCE6_FIRST).to_string()),
-            cluster_id: None,
-            worker_id: None,
-            namespace_ip: None,
-            namespace_ip_v6: None,
-            host_ip: None,
-            host_port: 0,
-            links: LinkOffer::default(),
-            location: None,
-        });
-        self.summarise();
+        let number = self.next;
+        self.next += 1;
+        self.instances.insert(number, Arc::new(Instance::new(number, address)));
         number
     }
 
     /// The ServiceIP that the author chose for the next instance.
     #[must_use]
     pub fn chosen_for_next(&self) -> Option<Ipv4Addr> {
-        chosen_address(&self.service.sla.addresses, self.service.next_instance_progressive_number)
+        chosen_address(&self.service.sla.addresses, self.next)
     }
 
     /// The ServiceIPs of the service itself, as tables name them.
@@ -187,63 +237,45 @@ impl Record {
         texts.chain(chosen_instances(chosen).map(|(_, address)| address.into()))
     }
 
-    /// Removes one instance, or all.
-    pub fn remove_instances(&mut self, number: Option<u32>) -> Vec<Removed> {
-        let goes = |candidate: u32| number.is_none_or(|number| number == candidate);
+    /// Removes these instances, as far as they are there.
+    pub fn remove_instances(&mut self, numbers: impl IntoIterator<Item = u32>) -> Vec<Removed> {
         let mut removed = Vec::new();
-        for instance in self.service.instance_list.extract_if(.., |instance| goes(instance.instance_number)) {
-            let place = self.places.iter().find(|place| place.instance_number == instance.instance_number);
-            let chosen = chosen_address(&self.service.sla.addresses, instance.instance_number);
+        for number in numbers {
+            let Some(instance) = self.instances.remove(&number) else { continue };
+            let chosen = chosen_address(&self.service.sla.addresses, number);
             removed.push(Removed {
-                number: instance.instance_number,
+                number,
                 cluster: instance.cluster_id,
-                address: place.and_then(|place| place.instance_ip).filter(|own| Some(*own) != chosen),
+                address: instance.place.instance_ip.filter(|own| Some(*own) != chosen),
             });
         }
-        self.places.retain(|place| !goes(place.instance_number));
-        self.originals.retain(|place| !goes(place.instance_number));
-        self.summarise();
         removed
     }
 
     /// Gives an instance to a cluster. Its addresses stay.
     pub fn place(&mut self, number: u32, cluster: Id, location: &str) {
         if let Some(instance) = self.instance_mut(number) {
-            instance.cluster_id = Some(cluster);
-            instance.cluster_location = Some(location.to_owned());
-            instance.status = Status::ClusterScheduled;
-            instance.status_detail = Some("Waiting for the cluster to take it".to_owned());
+            instance.give_to(cluster, location);
         }
-        if let Some(place) = self.places.iter_mut().find(|place| place.instance_number == number) {
-            place.cluster_id = Some(cluster);
-        }
-        self.summarise();
     }
 
     /// Notes where an instance is that its cluster may have back later.
     pub fn remember_original(&mut self, number: u32) {
-        self.originals.retain(|place| place.instance_number != number);
-        self.originals.extend(self.places.iter().find(|place| place.instance_number == number).cloned());
-    }
-
-    /// Whether the cluster had this instance, and may have it back.
-    #[must_use]
-    pub fn is_original(&self, number: u32, cluster: Id) -> bool {
-        let mut originals = self.originals.iter();
-        originals.any(|place| place.instance_number == number && place.cluster_id == Some(cluster))
+        if let Some(instance) = self.instance_mut(number) {
+            instance.original = Some(instance.place.clone());
+        }
     }
 
     /// Gives an instance back to the cluster that had it, at the addresses that it had there. Says whether that may be.
     pub fn restore_original(&mut self, number: u32, cluster: Id, location: &str) -> bool {
-        if !self.is_original(number, cluster) {
+        let Some(instance) = self.instance_mut(number).filter(|instance| instance.is_original_of(cluster))
+        else {
             return false;
+        };
+        if let Some(original) = instance.original.take() {
+            instance.place = original;
         }
-        let is_it = |place: &NetInstance| place.instance_number == number;
-        let original = self.originals.extract_if(.., |place| is_it(place)).next();
-        if let (Some(original), Some(place)) = (original, self.places.iter_mut().find(|place| is_it(place))) {
-            *place = original;
-        }
-        self.place(number, cluster, location);
+        instance.give_to(cluster, location);
         true
     }
 
@@ -253,69 +285,66 @@ impl Record {
             instance.status = status;
             instance.status_detail = Some(detail.to_owned());
         }
-        self.summarise();
     }
 
     /// Takes over what a cluster says of one of its instances; of one that is not (or no longer) its own, nothing.
     /// Load, logs and times are not kept here.
-    pub fn observe(&mut self, cluster: Id, reported: &Instance) {
-        if let Some(instance) = self.instance_mut(reported.instance_number)
-            && instance.cluster_id == Some(cluster)
-        {
-            instance.status = reported.status;
-            instance.status_detail.clone_from(&reported.status_detail);
-            instance.worker_id = reported.worker_id;
-            instance.host_ip.clone_from(&reported.host_ip);
-            instance.host_port = reported.host_port;
-            instance.publicip.clone_from(&reported.publicip);
+    pub fn observe(&mut self, cluster: Id, reported: &Document) {
+        let instance = self.instance_mut(reported.instance_number);
+        if let Some(instance) = instance.filter(|instance| instance.cluster_id == Some(cluster)) {
+            instance.observe(reported);
         }
-        self.summarise();
     }
 
     /// Takes over where an instance is reached, from one of these clusters if it is theirs. Says whether it is.
     pub fn settle(&mut self, reported: &NetInstance, from: &[Id]) -> bool {
-        let is_theirs = |place: &NetInstance| {
-            place.instance_number == reported.instance_number
-                && place.cluster_id.is_some_and(|cluster| from.contains(&cluster))
+        let is_theirs = |instance: &&mut Instance| {
+            instance.place.cluster_id.is_some_and(|cluster| from.contains(&cluster))
         };
-        let place = self.places.iter_mut().find(|place| is_theirs(place));
-        let is_known = place.is_some();
-        if let Some(place) = place {
-            place.namespace_ip.clone_from(&reported.namespace_ip);
-            place.namespace_ip_v6.clone_from(&reported.namespace_ip_v6);
-            place.host_ip.clone_from(&reported.host_ip);
-            place.host_port = reported.host_port;
-            place.links = reported.links;
-            place.location = reported.location;
-            if reported.worker_id.is_some() {
-                place.worker_id = reported.worker_id;
-            }
-        }
-        is_known
+        let instance = self.instance_mut(reported.instance_number).filter(is_theirs);
+        instance.map(|instance| instance.settle(reported)).is_some()
     }
 
     #[must_use]
     pub fn instance(&self, number: u32) -> Option<&Instance> {
-        self.service.instance_list.iter().find(|instance| instance.instance_number == number)
+        self.instances.get(&number).map(|instance| &**instance)
+    }
+
+    /// In the order of their numbers.
+    pub fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.instances.values().map(|instance| &**instance)
     }
 
     /// Whether this is the IPv6 address of the service or of one of its instances.
     #[must_use]
     pub fn has_v6(&self, address: &str) -> bool {
-        let of_instances = self.places.iter().filter_map(|place| place.instance_ip_v6.as_deref());
+        let of_instances = self.instances().filter_map(|instance| instance.place.instance_ip_v6.as_deref());
         let own = [&self.address].into_iter().chain(&self.closest).map(|own| own.address_v6.as_str());
         of_instances.chain(own).any(|own| own == address)
     }
 
-    fn instance_mut(&mut self, number: u32) -> Option<&mut Instance> {
-        self.service.instance_list.iter_mut().find(|instance| instance.instance_number == number)
+    /// The service as clients and workers read it, with all of its instances.
+    #[must_use]
+    pub fn document(&self) -> Service {
+        self.document_with(self.instances().map(Instance::document).collect())
     }
 
-    /// The state of a service is that of its instance which most needs a look: a service is running when all of it is.
-    fn summarise(&mut self) {
-        let worst = self.service.instance_list.iter().min_by_key(|instance| urgency(instance.status));
-        self.service.status = worst.map(|instance| instance.status);
-        self.service.status_detail = worst.and_then(|instance| instance.status_detail.clone());
+    /// The same with these instances only. What it says of the whole is of all.
+    #[must_use]
+    pub fn document_with(&self, instance_list: Vec<Document>) -> Service {
+        // A service is as its instance is which most needs a look: it is running when all of it is.
+        let worst = self.instances().min_by_key(|instance| urgency(instance.status));
+        Service {
+            next_instance_progressive_number: self.next,
+            instance_list,
+            status: worst.map(|instance| instance.status),
+            status_detail: worst.and_then(|instance| instance.status_detail.clone()),
+            ..self.service.clone()
+        }
+    }
+
+    fn instance_mut(&mut self, number: u32) -> Option<&mut Instance> {
+        self.instances.get_mut(&number).map(Arc::make_mut)
     }
 }
 
@@ -372,7 +401,7 @@ mod tests {
     use protocol::sla::Microservice;
     use protocol::status::Status;
 
-    use super::{Parent, Record};
+    use super::{Difference, Parent, Record};
     use crate::object_id;
 
     fn record() -> Record {
@@ -398,7 +427,7 @@ mod tests {
 
     #[test]
     fn a_new_service_has_the_forms_that_clients_and_workers_read() {
-        let service = record().service;
+        let service = record().document();
         assert_eq!(service.job_name.as_str(), "shop.prod.web.prod");
         assert_eq!(service.sla.virtualization, "docker");
         assert_eq!(service.sla.microservice_id, service.id.to_string());
@@ -409,7 +438,7 @@ mod tests {
 
     #[test]
     fn no_key_of_a_document_stands_beside_one_of_the_root_s() {
-        let mut service = record().service;
+        let mut service = record().document();
         service.status = Some(Status::Running);
         service.status_detail = Some("Running".to_owned());
         let deploy = protocol::node::Deploy { service, instance_number: 0 };
@@ -425,9 +454,9 @@ mod tests {
     fn numbers_are_never_used_twice() {
         let mut record = record();
         assert_eq!((record.add_instance(address(1)), record.add_instance(address(2))), (0, 1));
-        assert_eq!(record.remove_instances(Some(1)).len(), 1);
+        assert_eq!(record.remove_instances([1]).len(), 1);
         assert_eq!(record.add_instance(address(2)), 2);
-        assert_eq!(record.remove_instances(None).len(), 2);
+        assert_eq!(record.remove_instances(0..3).len(), 2);
         assert_eq!(record.add_instance(address(1)), 3);
     }
 
@@ -438,14 +467,37 @@ mod tests {
         record.add_instance(address(1));
         record.add_instance(address(2));
         record.place(1, cluster, "here");
-        let removed = record.remove_instances(None);
+        let removed = record.remove_instances([0, 1]);
         assert_eq!(removed.iter().map(|one| one.cluster).collect::<Vec<_>>(), [None, Some(cluster)]);
         assert_eq!(
             removed.iter().map(|one| one.address).collect::<Vec<_>>(),
             [Some(address(1)), Some(address(2))]
         );
-        assert!(record.places.is_empty());
-        assert!(record.remove_instances(None).is_empty());
+        assert_eq!(record.instances().count(), 0);
+        assert!(record.remove_instances([0, 1]).is_empty());
+    }
+
+    #[test]
+    fn only_what_is_different_is_to_be_written() {
+        let mut before = record();
+        let cluster = object_id::new();
+        for last in 1..=3 {
+            let number = before.add_instance(address(last));
+            before.place(number, cluster, "here");
+        }
+        let mut after = before.clone();
+        assert_eq!(after.since(&before), Difference { head: None, instances: Vec::new(), gone: Vec::new() });
+        after.observe(cluster, &before.instance(0).unwrap().document());
+        after.interested.remove(&cluster);
+        assert_eq!(after.since(&before), Difference { head: None, instances: Vec::new(), gone: Vec::new() });
+        after.observe(cluster, &Instance::new(1, Status::Running));
+        after.remove_instances([2]);
+        after.add_instance(address(4));
+        after.interested.insert(cluster);
+        let Difference { head, instances, gone } = after.since(&before);
+        assert!(head.is_some_and(|head| head.interested.contains(&cluster)));
+        assert_eq!(instances.iter().map(|one| one.number).collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(gone, [2]);
     }
 
     #[test]
@@ -455,18 +507,18 @@ mod tests {
         let cluster = object_id::new();
         record.add_instance(address(1));
         record.add_instance(address(2));
-        assert_eq!(record.service.status, Some(Status::Requested));
+        assert_eq!(record.document().status, Some(Status::Requested));
         record.place(0, cluster, "here");
         record.observe(cluster, &running(0));
         record.observe(cluster, &running(1));
-        assert_eq!(record.service.status, Some(Status::Requested), "the second is not this cluster's");
+        assert_eq!(record.document().status, Some(Status::Requested), "the second is not this cluster's");
         record.place(1, cluster, "here");
         record.observe(cluster, &running(1));
-        assert_eq!(record.service.status, Some(Status::Running));
+        assert_eq!(record.document().status, Some(Status::Running));
         record.explain(1, Status::NoActiveClusterWithCapacity, "no cluster has 4 GiB");
-        assert_eq!(record.service.status, Some(Status::NoActiveClusterWithCapacity));
-        assert_eq!(record.service.status_detail.as_deref(), Some("no cluster has 4 GiB"));
-        record.remove_instances(None);
-        assert_eq!(record.service.status, None);
+        assert_eq!(record.document().status, Some(Status::NoActiveClusterWithCapacity));
+        assert_eq!(record.document().status_detail.as_deref(), Some("no cluster has 4 GiB"));
+        record.remove_instances([0, 1]);
+        assert_eq!(record.document().status, None);
     }
 }

@@ -69,8 +69,8 @@ impl Root {
     async fn deploy_lost(&self, cluster: Id, reported: &HashSet<(Id, u32)>) -> Result<(), StoreError> {
         for record in self.services().await? {
             let service = record.service.id;
-            for instance in &record.service.instance_list {
-                let number = instance.instance_number;
+            for instance in record.instances() {
+                let number = instance.number;
                 let is_lost = instance.cluster_id == Some(cluster)
                     && instance.status != Status::Completed
                     && !reported.contains(&(service, number));
@@ -92,27 +92,24 @@ impl Root {
         reported: &ReportedService,
         now: Moment,
     ) -> Result<(), StoreError> {
-        let service_key = key::service(reported.id);
-        let Some(mut entry) = self.store.get::<Record>(&service_key).await? else {
+        let Some(record) = self.service(reported.id).await? else {
             if reported.instance_list.iter().all(is_gone) {
                 return Ok(());
             }
             tracing::info!(%cluster, service = %reported.job_name, "cluster runs a service that is not known");
             return self.command(cluster, reported.id, CommandKind::RemoveAll).await;
         };
-        if !entry.value.originals.is_empty() {
-            self.take_back(cluster, &entry.value, &reported.instance_list).await?;
-            entry = self.store.get(&service_key).await?.unwrap_or(entry);
-        }
+        self.take_back(cluster, &record, &reported.instance_list).await?;
+        let record = self.service(reported.id).await?.unwrap_or(record);
         let (own, foreign): (Vec<_>, Vec<_>) =
-            reported.instance_list.iter().partition(|instance| belongs(&entry.value, instance, cluster));
+            reported.instance_list.iter().partition(|instance| belongs(&record, instance, cluster));
         {
             let mut live = self.live();
             for instance in &own {
                 live.observe(reported.id, instance, now);
             }
         }
-        self.change_read(entry, |record, transaction| {
+        self.change_service(reported.id, |record, transaction| {
             own.iter().for_each(|instance| record.observe(cluster, instance));
             (transaction, ())
         })

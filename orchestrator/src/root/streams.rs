@@ -84,7 +84,7 @@ impl Root {
             // One whose application is being deleted is told of as gone.
             let Some(owner) = owners.get(&record.service.application_id) else { continue };
             let id = record.service.id;
-            let mut document = self.document(record);
+            let mut document = self.document(&record);
             for instance in document["instance_list"].as_array_mut().into_iter().flatten() {
                 leave_out(instance);
             }

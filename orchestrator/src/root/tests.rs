@@ -13,6 +13,7 @@ use super::plan::PlanError;
 use super::role::{Role, Roles};
 use super::user::UserName;
 use super::{Bound, Config, Root, RootError, key};
+use crate::store::tests::etcd::Server;
 
 /// What is left of the pool.
 const FREE: usize = 9;
@@ -24,8 +25,12 @@ async fn root(data: &tempfile::TempDir) -> Arc<Root> {
 }
 
 async fn open(data: &tempfile::TempDir, plan: Plan) -> Result<Arc<Root>, RootError> {
+    Ok(Bound::open(config(data, plan)).await?.root)
+}
+
+fn config(data: &tempfile::TempDir, plan: Plan) -> Config {
     let free = SocketAddr::from(([127, 0, 0, 1], 0));
-    let config = Config {
+    Config {
         data_dir: data.path().to_owned(),
         store: None,
         api: free,
@@ -36,8 +41,7 @@ async fn open(data: &tempfile::TempDir, plan: Plan) -> Result<Arc<Root>, RootErr
         mail: None,
         reusable_refresh_tokens: false,
         plan,
-    };
-    Ok(Bound::open(config).await?.root)
+    }
 }
 
 /// Makes an application with one service; gives both ids.
@@ -88,14 +92,15 @@ async fn however_often_services_and_instances_come_and_go_no_address_is_lost_or_
             }
         }
         let record = root.service(service).await.unwrap().unwrap();
-        let addresses: Vec<_> = record.places.iter().filter_map(|place| place.instance_ip).collect();
+        let addresses: Vec<_> =
+            record.instances().filter_map(|instance| instance.place.instance_ip).collect();
         assert_eq!(root.pool().free() + addresses.len() + 1, FREE, "round {round}");
         let stored = root.store.list::<Id>(key::ADDRESSES).await.unwrap();
         assert_eq!(stored.len(), addresses.len() + 1, "round {round}: each is stored once");
         match round % 4 {
             0 => drop(root.remove_instances(service, None).await),
             1 => {
-                for number in record.service.instance_list.iter().map(|instance| instance.instance_number) {
+                for number in record.instances().map(|instance| instance.number) {
                     root.remove_instances(service, Some(number)).await.unwrap();
                 }
             }
@@ -106,12 +111,72 @@ async fn however_often_services_and_instances_come_and_go_no_address_is_lost_or_
         assert_eq!(root.pool().free(), FREE, "round {round}");
     }
     assert!(refused > 0, "the pool was never empty");
-    for prefix in
-        [key::ADDRESSES, key::UNPLACED, key::COMMANDS, key::NOTICES, key::SERVICES, key::APPLICATIONS]
-    {
+    nothing_is_left(&root).await;
+}
+
+async fn nothing_is_left(root: &Root) {
+    for prefix in [
+        key::ADDRESSES,
+        key::UNPLACED,
+        key::COMMANDS,
+        key::NOTICES,
+        key::SERVICES,
+        key::INSTANCES,
+        key::NEXT_INSTANCES,
+        key::APPLICATIONS,
+    ] {
         let left = root.store.list::<serde_json::Value>(prefix).await.unwrap();
         assert!(left.is_empty(), "{prefix}: {left:?}");
     }
+    assert!(root.services().await.unwrap().is_empty());
+}
+
+/// Asks for so many instances at the same time, and gives their numbers.
+async fn add_together(root: &Arc<Root>, service: Id, count: usize) -> Vec<u32> {
+    let all = futures::future::try_join_all((0..count).map(|_| root.add_instance(service))).await;
+    let mut numbers = all.unwrap();
+    numbers.sort_unstable();
+    numbers
+}
+
+#[tokio::test]
+async fn what_is_asked_for_at_once_is_all_there_and_numbered_in_turn_after_a_restart() {
+    let data = tempfile::tempdir_in(MEMORY).unwrap();
+    let bound = Bound::open(config(&data, Plan::default())).await.unwrap();
+    let root = Arc::clone(&bound.root);
+    let (application, service) = create(&root, 1).await.unwrap();
+    assert_eq!(add_together(&root, service, 100).await, (0..100).collect::<Vec<_>>());
+    let before = root.service(service).await.unwrap().unwrap();
+    assert!(matches!(root.add_instance(application).await, Err(Failure::NotFound { .. })));
+    root.remove_instances(service, Some(99)).await.unwrap();
+    drop((bound, root));
+
+    let root = open(&data, Plan::default()).await.unwrap();
+    let after = root.service(service).await.unwrap().unwrap();
+    let known = |number| (before.instance(number).cloned(), after.instance(number).cloned());
+    assert!((0..99).map(known).all(|(before, after)| before.is_some() && before == after), "{after:?}");
+    assert_eq!(after.instances().count(), 99);
+    assert_eq!(root.add_instance(service).await.unwrap(), 100, "no number is given twice");
+}
+
+#[tokio::test]
+async fn hundreds_of_instances_come_and_go_in_transactions_that_etcd_takes() {
+    let server = Server::start(&["--max-txn-ops=1024"]);
+    let data = tempfile::tempdir_in(MEMORY).unwrap();
+    let store = Some(server.location("many").parse().unwrap());
+    // The lead is lost with it.
+    let bound = Bound::open(Config { store, ..config(&data, Plan::default()) }).await.unwrap();
+    let root = Arc::clone(&bound.root);
+    let ((first, service), (second, other)) =
+        (create(&root, 1).await.unwrap(), create(&root, 2).await.unwrap());
+    assert_eq!(add_together(&root, service, 400).await.len(), 400);
+    assert_eq!(add_together(&root, other, 400).await.len(), 400);
+    assert_eq!(root.remove_instances(service, None).await.unwrap(), 400);
+    assert_eq!(add_together(&root, service, 400).await, (400..800).collect::<Vec<_>>());
+    root.delete_service(service).await.unwrap();
+    root.delete_application(second).await.unwrap();
+    root.delete_application(first).await.unwrap();
+    nothing_is_left(&root).await;
 }
 
 #[tokio::test]

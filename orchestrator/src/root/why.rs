@@ -32,15 +32,14 @@ impl Root {
             })
             .collect();
         clusters.sort_by(|a, b| a.cluster.cmp(&b.cluster));
-        let asked: BTreeSet<_> =
-            record.service.instance_list.iter().filter_map(|instance| instance.cluster_id).collect();
+        let asked: BTreeSet<_> = record.instances().filter_map(|instance| instance.cluster_id).collect();
         let answers: Vec<_> = futures::stream::iter(asked)
             .map(async |cluster| (cluster, self.ask_why(cluster, service).await))
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
-        let instances = record.service.instance_list.iter().map(|instance| {
-            let instance_number = instance.instance_number;
+        let instances = record.instances().map(|instance| {
+            let instance_number = instance.number;
             let answer = answers.iter().find(|(cluster, _)| Some(*cluster) == instance.cluster_id);
             let (decisions, unknown) = match answer.map(|(_, answer)| answer) {
                 None => (Vec::new(), String::new()),

@@ -1,6 +1,6 @@
 mod contract;
 #[path = "../../tests/hypha/etcd.rs"]
-mod etcd;
+pub(crate) mod etcd;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

@@ -61,7 +61,7 @@ impl Bed {
         Self::of(data, config).await
     }
 
-    async fn on(data: TempDir, addresses: Option<Addresses>) -> Self {
+    pub(crate) async fn on(data: TempDir, addresses: Option<Addresses>) -> Self {
         let config = config(data.path(), addresses);
         Self::of(data, config).await
     }

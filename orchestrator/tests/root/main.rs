@@ -24,6 +24,7 @@ mod refuses;
 mod resets;
 mod starts;
 mod survives;
+mod upgrades;
 mod users;
 mod why;
 mod workers;

@@ -23,8 +23,8 @@ use crate::sla::{self, Violation};
 
 impl Root {
     /// A service as clients read it: what is stored, with what was last observed.
-    pub(in crate::root) fn document(&self, record: Record) -> Value {
-        let mut service = record.service;
+    pub(in crate::root) fn document(&self, record: &Record) -> Value {
+        let mut service = record.document();
         {
             let (live, now) = (self.live(), clock::moment());
             for instance in &mut service.instance_list {
@@ -38,7 +38,7 @@ impl Root {
     }
 
     /// The service, if the caller may use its application.
-    async fn service_for(&self, caller: &Caller, id: &str) -> Result<Record, Failure> {
+    async fn service_for(&self, caller: &Caller, id: &str) -> Result<Arc<Record>, Failure> {
         let id = extract::id(id, "service")?;
         let record = self.service(id).await?.ok_or_else(|| Failure::no_service(id))?;
         let application = self.application(record.service.application_id).await?;
@@ -95,7 +95,7 @@ pub(super) async fn get(
     Named(id): Named<String>,
 ) -> Result<Json<Value>, Failure> {
     let record = root.service_for(&caller, &id).await?;
-    Ok(Json(root.document(record)))
+    Ok(Json(root.document(&record)))
 }
 
 /// Why the instances of a service are where they are, or nowhere: what each cluster lacks for one more, and how the clusters
@@ -187,7 +187,7 @@ pub(super) async fn list(State(root): State<Arc<Root>>, caller: Caller) -> Resul
         applications.filter(|one| root.may_use(&caller, one)).map(|application| application.id).collect();
     let records = root.services().await?.into_iter();
     let records = records.filter(|record| visible.contains(&record.service.application_id));
-    Ok(Json(records.map(|record| root.document(record)).collect()))
+    Ok(Json(records.map(|record| root.document(&record)).collect()))
 }
 
 /// The services of an application.
@@ -202,7 +202,7 @@ pub(super) async fn list_of(
     let application = root.application_for(&caller, &id).await?;
     let mut documents = Vec::new();
     for service in application.services {
-        documents.extend(root.service(service).await?.map(|record| root.document(record)));
+        documents.extend(root.service(service).await?.map(|record| root.document(&record)));
     }
     Ok(Json(documents))
 }

@@ -1,0 +1,254 @@
+//! All services with their instances, in memory as the store has them: they are read without it, and each change is in the
+//! store before it is here.
+//!
+//! One at a time changes a service: who has its [`Turn`]. That alone keeps changes apart, since nobody but who leads writes;
+//! each one asks all the same whether the store has what it was decided from. Where it is not known whether something was
+//! written, the service is read anew.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use protocol::id::Id;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+
+use super::layout::{self, Kept};
+use super::record::{Difference, Head, Instance, Record};
+use super::{Root, key};
+use crate::store::{Revision, Store, StoreError, Transaction};
+
+#[derive(Debug, Default)]
+pub(super) struct Services {
+    slots: Mutex<BTreeMap<Id, Slot>>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    turn: Arc<AsyncMutex<()>>,
+    /// Nothing: the store is to be asked.
+    version: Option<Version>,
+}
+
+/// A service as the store has it.
+#[derive(Debug, Clone)]
+pub(super) struct Version {
+    pub(super) record: Arc<Record>,
+    revision: Revision,
+}
+
+/// Whoever has it is the only one who changes this service. Clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct Turn {
+    service: Id,
+    _held: Arc<OwnedMutexGuard<()>>,
+}
+
+/// What a service becomes by a transaction.
+#[derive(Debug)]
+pub(super) struct Change {
+    service: Id,
+    /// Nobody else knows of one that is new.
+    turn: Option<Turn>,
+    becomes: Option<Record>,
+}
+
+impl Change {
+    pub(super) fn new(record: Record) -> Self {
+        Self { service: record.service.id, turn: None, becomes: Some(record) }
+    }
+
+    pub(super) fn deleted(turn: Turn) -> Self {
+        Self { service: turn.service, turn: Some(turn), becomes: None }
+    }
+}
+
+impl Services {
+    /// Reads all that the store has, which has this version's layout afterwards.
+    pub(super) async fn load(store: &Store) -> Result<Self, StoreError> {
+        let mut heads = BTreeMap::new();
+        for (path, entry) in store.list::<Kept>(key::SERVICES).await? {
+            let head = layout::of_today(store, &path, entry).await?;
+            heads.insert(head.service.id, head);
+        }
+        let mut instances: BTreeMap<Id, Vec<Instance>> = BTreeMap::new();
+        for (path, entry) in store.list::<Instance>(key::INSTANCES).await? {
+            let below = path.strip_prefix(key::INSTANCES).and_then(|below| below.split('/').next());
+            match below.and_then(|service| service.parse().ok()) {
+                Some(service) => instances.entry(service).or_default().push(entry.value),
+                None => tracing::error!(key = path, "key is not understood"),
+            }
+        }
+        let mut slots = BTreeMap::new();
+        for (path, entry) in store.list::<u32>(key::NEXT_INSTANCES).await? {
+            let service = path.strip_prefix(key::NEXT_INSTANCES).and_then(|id| id.parse::<Id>().ok());
+            let Some((service, head)) = service.and_then(|id| heads.remove_entry(&id)) else {
+                tracing::error!(key = path, "number of no service");
+                continue;
+            };
+            let instances = instances.remove(&service).unwrap_or_default();
+            let record = Arc::new(Record::of(head, entry.value, instances));
+            let version = Some(Version { record, revision: entry.revision });
+            slots.insert(service, Slot { version, ..Slot::default() });
+        }
+        for service in heads.keys() {
+            tracing::error!(%service, "service without the number of its next instance");
+        }
+        Ok(Self { slots: Mutex::new(slots) })
+    }
+
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<Id, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for one's turn. `None`: there is no such service.
+    pub(super) async fn turn(&self, service: Id) -> Option<Turn> {
+        let turn = Arc::clone(&self.slots().get(&service)?.turn);
+        Some(Turn { service, _held: Arc::new(turn.lock_owned().await) })
+    }
+
+    /// Keeps what a transaction has made of services, or has not.
+    fn settle(&self, changes: Vec<Change>, outcome: &Result<Revision, StoreError>) {
+        let mut slots = self.slots();
+        for Change { service, turn, becomes } in changes {
+            match (outcome, becomes) {
+                (Ok(revision), Some(record)) => {
+                    let version = Version { record: Arc::new(record), revision: *revision };
+                    slots.entry(service).or_default().version = Some(version);
+                }
+                (Ok(_), None) => drop(slots.remove(&service)),
+                // Nothing was written of one that was to be new.
+                (Err(StoreError::Conflict { .. } | StoreError::Deposed), _) if turn.is_none() => {}
+                (Err(_), _) => slots.entry(service).or_default().version = None,
+            }
+        }
+    }
+}
+
+impl Root {
+    pub(super) async fn service(&self, id: Id) -> Result<Option<Arc<Record>>, StoreError> {
+        match self.services.slots().get(&id).map(|slot| slot.version.clone()) {
+            None => return Ok(None),
+            Some(Some(version)) => return Ok(Some(version.record)),
+            Some(None) => {}
+        }
+        let Some(turn) = self.services.turn(id).await else { return Ok(None) };
+        Ok(self.version(&turn).await?.map(|version| version.record))
+    }
+
+    /// By their ids.
+    pub(super) async fn services(&self) -> Result<Vec<Arc<Record>>, StoreError> {
+        let ids: Vec<Id> = {
+            let slots = self.services.slots();
+            let records: Option<_> =
+                slots.values().map(|slot| Some(Arc::clone(&slot.version.as_ref()?.record))).collect();
+            match records {
+                Some(records) => return Ok(records),
+                None => slots.keys().copied().collect(),
+            }
+        };
+        let mut records = Vec::with_capacity(ids.len());
+        for id in ids {
+            records.extend(self.service(id).await?);
+        }
+        Ok(records)
+    }
+
+    /// The service whose turn one has. `None`: it is there no more.
+    pub(super) async fn version(&self, turn: &Turn) -> Result<Option<Version>, StoreError> {
+        let id = turn.service;
+        match self.services.slots().get(&id).map(|slot| slot.version.clone()) {
+            None => return Ok(None),
+            Some(Some(version)) => return Ok(Some(version)),
+            Some(None) => {}
+        }
+        let head = self.store.get::<Head>(&key::service(id)).await?;
+        let next = self.store.get::<u32>(&key::next_instance(id)).await?;
+        let instances = self.store.list::<Instance>(&key::instances(id)).await?;
+        let version = head.zip(next).map(|(head, next)| {
+            let instances = instances.into_iter().map(|(_, entry)| entry.value);
+            let record = Arc::new(Record::of(head.value, next.value, instances));
+            Version { record, revision: next.revision }
+        });
+        let mut slots = self.services.slots();
+        match &version {
+            Some(_) => slots.entry(id).or_default().version.clone_from(&version),
+            None => drop(slots.remove(&id)),
+        }
+        Ok(version)
+    }
+
+    /// Commits a transaction, and what it makes of services. It goes on to its end whatever becomes of the caller.
+    pub(super) async fn commit(
+        &self,
+        changes: Vec<Change>,
+        transaction: Transaction,
+    ) -> Result<(), StoreError> {
+        let (store, services) = (self.store.clone(), Arc::clone(&self.services));
+        let committed = tokio::spawn(async move {
+            let outcome = store.commit_revision(transaction).await;
+            services.settle(changes, &outcome);
+            outcome.map(|_revision| ())
+        });
+        committed.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Changes a service and whatever goes with it, in one transaction; again from the start when the store had something
+    /// else. `None`: there is no such service. A change that changes nothing writes nothing.
+    pub(super) async fn change_service<R>(
+        &self,
+        id: Id,
+        mut change: impl FnMut(&mut Record, Transaction) -> (Transaction, R),
+    ) -> Result<Option<R>, StoreError> {
+        let Some(turn) = self.services.turn(id).await else { return Ok(None) };
+        while let Some(Version { record: before, revision }) = self.version(&turn).await? {
+            let mut record = Record::clone(&before);
+            let (transaction, result) = change(&mut record, Transaction::new());
+            let transaction = write(&record, record.since(&before), transaction);
+            if !transaction.writes() {
+                return Ok(Some(result));
+            }
+            let next_key = key::next_instance(id);
+            let transaction = transaction.expect(&next_key, Some(revision)).put(&next_key, &record.next());
+            let change = Change { service: id, turn: Some(turn.clone()), becomes: Some(record) };
+            match self.commit(vec![change], transaction).await {
+                Err(StoreError::Conflict { key }) if key == next_key => {}
+                other => return other.map(|()| Some(result)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Writes what is different of a service.
+fn write(record: &Record, difference: Difference<'_>, mut transaction: Transaction) -> Transaction {
+    let id = record.service.id;
+    if let Some(head) = difference.head {
+        transaction = transaction.put(&key::service(id), head);
+    }
+    for instance in difference.instances {
+        transaction = transaction.put(&key::instance(id, instance.number), instance);
+    }
+    difference
+        .gone
+        .into_iter()
+        .fold(transaction, |transaction, number| transaction.delete(&key::instance(id, number)))
+}
+
+/// Writes a service that there was not.
+pub(super) fn write_new(record: &Record, transaction: Transaction) -> Transaction {
+    let next_key = key::next_instance(record.service.id);
+    let head: &Head = record;
+    let transaction = transaction.expect_absent(&next_key).put(&next_key, &record.next());
+    transaction.put(&key::service(record.service.id), head)
+}
+
+impl Version {
+    /// Deletes all that is kept of the service, if the store has this version.
+    pub(super) fn delete(&self, transaction: Transaction) -> Transaction {
+        let id = self.record.service.id;
+        let next_key = key::next_instance(id);
+        let transaction =
+            transaction.expect(&next_key, Some(self.revision)).delete(&next_key).delete(&key::service(id));
+        let numbers = self.record.instances().map(|instance| instance.number);
+        numbers.fold(transaction, |transaction, number| transaction.delete(&key::instance(id, number)))
+    }
+}
