@@ -11,6 +11,9 @@ use super::root_client::{RootClient, RootError};
 use crate::backoff::Backoff;
 use crate::error::chain;
 
+/// Services of which the root is told at the same time: what it keeps of them is made durable together.
+const AT_ONCE: usize = 32;
+
 #[derive(Debug)]
 pub(super) struct Announcer {
     pub(super) root: RootClient,
@@ -38,27 +41,37 @@ impl Announcer {
             while let Ok(announcement) = self.announcements.try_recv() {
                 add(&mut pending, announcement);
             }
-            let Some((service, instances)) = pending.first_key_value() else {
-                continue;
-            };
-            let status =
-                NetDeployStatus { job_id: *service, instances: instances.values().cloned().collect() };
-            match self.root.deploy_status(&status).await {
-                Ok(()) => {
-                    backoff.succeeded();
-                    pending.remove(&status.job_id);
+            let telling = pending.iter().take(AT_ONCE).map(|(service, instances)| {
+                let instances = instances.values().cloned().collect();
+                self.tell(NetDeployStatus { job_id: *service, instances })
+            });
+            let mut failure = None;
+            for told in futures::future::join_all(telling).await {
+                match told {
+                    Ok(service) => drop(pending.remove(&service)),
+                    Err(error) => failure = Some(error),
                 }
-                // Removed at the root meanwhile; after a registration everything is said again anyway.
-                Err(RootError::Unknown { .. }) => {
-                    tracing::debug!(service = %status.job_id, "the root knows no such service");
-                    pending.remove(&status.job_id);
-                }
-                Err(error) => {
+            }
+            match failure {
+                None => backoff.succeeded(),
+                Some(error) => {
                     backoff.failed(|| tracing::warn!(error = %chain(&error), "the root was not told where instances are; trying on"));
                     backoff.wait().await;
                 }
             }
         }
+    }
+
+    /// Gives the service of which nothing has to be told any more.
+    async fn tell(&self, status: NetDeployStatus) -> Result<Id, RootError> {
+        match self.root.deploy_status(&status).await {
+            // Removed at the root meanwhile; after a registration everything is said again anyway.
+            Err(RootError::Unknown { .. }) => {
+                tracing::debug!(service = %status.job_id, "the root knows no such service");
+            }
+            told => told?,
+        }
+        Ok(status.job_id)
     }
 }
 

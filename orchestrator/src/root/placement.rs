@@ -2,9 +2,10 @@
 //! heard of, so what finds no place now finds it as soon as there is one.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt};
 use protocol::id::Id;
 use protocol::status::Status;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,8 @@ use crate::store::{StoreError, Transaction};
 
 /// Instances of one service that are placed in one transaction.
 const TOGETHER: usize = 64;
+/// Transactions that are under way at the same time: the store makes them durable together.
+const AT_ONCE: usize = 64;
 /// The pause after the store failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -56,17 +59,14 @@ impl Root {
         if waiting.is_empty() {
             return Ok(());
         }
-        let mut candidates = self.candidates().await?;
-        for (service, numbers) in waiting {
+        let candidates = Mutex::new(self.candidates().await?);
+        let mut placing = Vec::new();
+        for (service, numbers) in &waiting {
             for numbers in numbers.chunks(TOGETHER) {
-                for placed in self.place_some(service, numbers, &candidates).await? {
-                    let Placed { number, cluster, memory } = placed;
-                    tracing::info!(%service, instance = number, cluster = %cluster.name, "instance placed");
-                    self.promise(cluster.id, memory, &mut candidates);
-                }
+                placing.push(self.place_some(*service, numbers, &candidates));
             }
         }
-        Ok(())
+        futures::stream::iter(placing).buffer_unordered(AT_ONCE).try_collect().await
     }
 
     /// A cluster was given an instance that needs so many MB: that counts until its reports show it, and it is to be told.
@@ -76,17 +76,18 @@ impl Root {
         self.wake();
     }
 
-    /// Places instances of one service, all that find a place in one transaction.
+    /// Places instances of one service, all that find a place in one transaction. What they need there is taken from the
+    /// candidates at once, since others are placed meanwhile.
     async fn place_some(
         &self,
         service: Id,
         numbers: &[u32],
-        candidates: &[Candidate],
-    ) -> Result<Vec<Placed>, StoreError> {
+        candidates: &Mutex<Vec<Candidate>>,
+    ) -> Result<(), StoreError> {
         let unplaced = |number: &u32| key::unplaced(service, *number);
         let outcome = self
             .change_service(service, |record, mut transaction| {
-                let mut left = candidates.to_vec();
+                let mut left = candidates.lock().unwrap_or_else(PoisonError::into_inner);
                 let mut placed = Vec::new();
                 for number in numbers {
                     if record.instance(*number).is_none() {
@@ -115,7 +116,13 @@ impl Root {
             let gone = numbers.iter().fold(Transaction::new(), |gone, number| gone.delete(&unplaced(number)));
             self.store.commit(gone).await?;
         }
-        Ok(outcome.unwrap_or_default())
+        let now = clock::moment();
+        for Placed { number, cluster, memory } in outcome.unwrap_or_default() {
+            tracing::info!(%service, instance = number, cluster = %cluster.name, "instance placed");
+            self.live().promise(cluster.id, memory, now);
+        }
+        self.wake();
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use futures::{StreamExt, TryStreamExt};
 use protocol::cluster::{Report, ReportedService};
 use protocol::id::Id;
 use protocol::service::Instance;
@@ -15,6 +16,9 @@ use super::record::Record;
 use super::{Root, key, worker};
 use crate::clock::{self, Moment};
 use crate::store::{StoreError, Transaction};
+
+/// Services of a report that are taken at the same time: what they change is made durable together.
+const AT_ONCE: usize = 64;
 
 impl Root {
     /// Takes a cluster's report, as it came. Gives the number that the cluster may continue it by, if it may.
@@ -34,31 +38,34 @@ impl Root {
                 "The report that this one continues is not known here: report everything.".to_owned(),
             )
         })?;
-        let (mut reported, mut without_room) = (HashSet::new(), Vec::new());
+        let mut read = Vec::with_capacity(jobs.len());
         for job in jobs {
             // One service that cannot be read must not hide the others.
             match serde_json::from_value::<ReportedService>(job) {
-                Ok(job) => {
-                    reported
-                        .extend(job.instance_list.iter().map(|instance| (job.id, instance.instance_number)));
-                    self.take_service(cluster, &job, now).await?;
-                    if job.instance_list.iter().any(|instance| instance.status.is_unschedulable()) {
-                        without_room.push(job);
-                    }
-                }
+                Ok(job) => read.push(job),
                 Err(error) => {
                     is_audit = false;
                     tracing::warn!(cluster = %known.name, %error, "service in a report cannot be read, left out");
                 }
             }
         }
+        let taking: Vec<_> = read.iter().map(|job| self.take_service(cluster, job, now)).collect();
+        futures::stream::iter(taking).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        let waits = |job: &&ReportedService| {
+            job.instance_list.iter().any(|instance| instance.status.is_unschedulable())
+        };
+        let without_room: Vec<_> = read.iter().filter(waits).collect();
         if !without_room.is_empty() {
             let mut candidates = self.candidates().await?;
-            for job in &without_room {
+            for job in without_room {
                 self.escalate(cluster, job, &mut candidates).await?;
             }
         }
         if is_audit {
+            let reported = read
+                .iter()
+                .flat_map(|job| job.instance_list.iter().map(|instance| (job.id, instance.instance_number)));
+            let reported = reported.collect();
             self.deploy_lost(cluster, &reported).await?;
         }
         self.cluster_heard(cluster);
