@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use protocol::id::Id;
+use protocol::name::ServiceName;
 use protocol::net::JobUpdate;
 use protocol::service::Service;
 use protocol::status::Status;
@@ -25,8 +26,12 @@ use super::{Root, key};
 use crate::error::chain;
 use crate::store::{Entry, StoreError, Transaction};
 
-/// Commands that a cluster is sent at the same time.
-const AT_ONCE: usize = 8;
+/// Commands that a cluster is sent at the same time: it makes durable together what comes together.
+const AT_ONCE: usize = 64;
+/// Services about which a cluster is sent notices at the same time.
+const NOTICES_AT_ONCE: usize = 16;
+/// What was told is noted in transactions of so many.
+const NOTED_TOGETHER: usize = 256;
 /// The first and the longest pause before a cluster that could not be told is tried again.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -237,22 +242,46 @@ impl Root {
         Ok(())
     }
 
-    /// Sends the notices that wait for a cluster, in turn.
+    /// Sends the notices that wait for a cluster, those of one service in turn. What is done with is noted together.
     async fn send_notices(&self, cluster: Id) -> Result<usize, DispatchError> {
         let (cluster, entries) = self.waiting::<JobUpdate>(key::NOTICES, cluster).await?;
         let Some(cluster) = cluster else { return Ok(0) };
-        let count = entries.len();
-        let url = format!("http://{}/api/net/job/update", cluster.net_authority());
+        let mut by_service: BTreeMap<ServiceName, Vec<(String, Entry<JobUpdate>)>> = BTreeMap::new();
         for (key, entry) in entries {
+            by_service.entry(entry.value.job_name.clone()).or_default().push((key, entry));
+        }
+        let mut sent = futures::stream::iter(by_service.into_values())
+            .map(|notices| self.send_notices_of(&cluster, notices))
+            .buffer_unordered(NOTICES_AT_ONCE);
+        let (mut told, mut outcome) = (Vec::new(), Ok(()));
+        while let Some((done, failed)) = sent.next().await {
+            told.extend(done);
+            outcome = outcome.and(failed);
+        }
+        let count = told.len();
+        self.all_told(told).await?;
+        outcome.map(|()| count)
+    }
+
+    /// Sends the notices about one service, up to the first failure. Gives those that were taken.
+    async fn send_notices_of(
+        &self,
+        cluster: &Cluster,
+        notices: Vec<(String, Entry<JobUpdate>)>,
+    ) -> (Vec<(String, Entry<JobUpdate>)>, Result<(), DispatchError>) {
+        let url = format!("http://{}/api/net/job/update", cluster.net_authority());
+        let mut done = Vec::new();
+        for (key, entry) in notices {
             let request = self.client.post(&url).timeout(NOTICE_TIMEOUT).json(&entry.value);
-            match self.send(&cluster, cluster.net_port, request).await {
+            match self.send(cluster, cluster.net_port, request).await {
                 // It does not know the service: it holds no table that could be wrong.
                 Err(DispatchError::Refused { status, .. }) if status.is_client_error() => {}
-                other => other?,
+                Err(error) => return (done, Err(error)),
+                Ok(()) => {}
             }
-            self.told(key, &entry).await?;
+            done.push((key, entry));
         }
-        Ok(count)
+        (done, Ok(()))
     }
 
     /// The cluster and what it has to be told. Of a cluster that is not known, everything is forgotten.
@@ -264,9 +293,7 @@ impl Root {
         let entries = self.store.list::<T>(&format!("{prefix}{cluster}/")).await?;
         let known = self.cluster(cluster).await?;
         if known.is_none() {
-            for (key, entry) in entries {
-                self.told(key, &entry).await?;
-            }
+            self.all_told(entries).await?;
             return Ok((None, Vec::new()));
         }
         Ok((known, entries))
@@ -299,20 +326,22 @@ impl Root {
         let forget = |transaction: Transaction, (key, entry): &(String, Entry<T>)| {
             transaction.expect(key, Some(entry.revision)).delete(key)
         };
-        match self.store.commit(told.iter().fold(Transaction::new(), forget)).await {
-            Err(StoreError::Conflict { .. }) => {
-                for (key, entry) in told {
-                    self.told(key, &entry).await?;
+        for told in told.chunks(NOTED_TOGETHER) {
+            match self.store.commit(told.iter().fold(Transaction::new(), forget)).await {
+                Err(StoreError::Conflict { .. }) => {
+                    for (key, entry) in told {
+                        self.told(key, entry).await?;
+                    }
                 }
-                Ok(())
+                other => other?,
             }
-            other => other,
         }
+        Ok(())
     }
 
     /// Deletes what was told, unless it was replaced meanwhile: then that has to be told next.
-    async fn told<T>(&self, key: String, entry: &Entry<T>) -> Result<(), StoreError> {
-        match self.store.commit(Transaction::new().expect(&key, Some(entry.revision)).delete(&key)).await {
+    async fn told<T>(&self, key: &str, entry: &Entry<T>) -> Result<(), StoreError> {
+        match self.store.commit(Transaction::new().expect(key, Some(entry.revision)).delete(key)).await {
             Err(StoreError::Conflict { .. }) => Ok(()),
             other => other,
         }

@@ -213,10 +213,21 @@ pub(super) fn notify(
     record: &Record,
     instance_number: i64,
     kind: UpdateKind,
+    transaction: Transaction,
+) -> Transaction {
+    notify_others(record, instance_number, kind, &[], transaction)
+}
+
+/// As [`notify`], but for those that know it already.
+pub(super) fn notify_others(
+    record: &Record,
+    instance_number: i64,
+    kind: UpdateKind,
+    knows: &[Id],
     mut transaction: Transaction,
 ) -> Transaction {
     let name = &record.service.job_name;
-    for cluster in &record.interested {
+    for cluster in record.interested.iter().filter(|cluster| !knows.contains(cluster)) {
         let update = JobUpdate { job_name: name.clone(), instance_number, kind };
         transaction = transaction.put(&key::notice(*cluster, name, instance_number), &update);
     }

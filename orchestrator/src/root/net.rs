@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::api::Body;
 use super::failure::Failure;
-use super::instance::notify;
+use super::instance::notify_others;
 use super::record::Record;
 use super::{Root, key};
 use crate::http::Peer;
@@ -128,11 +128,13 @@ async fn settle(
     Body(body): Body<NetDeployStatus>,
 ) -> Result<Response, Failure> {
     let callers = root.callers(&headers, peer).await?;
+    // One of ours needs no notice of what it says itself. One of Oakestra's waits for it.
+    let knows = if headers.contains_key(CLUSTER_HEADER) { callers.as_slice() } else { &[] };
     root.change_service(body.job_id, |record, mut transaction| {
         for instance in &body.instances {
             if record.settle(instance, &callers) {
-                transaction =
-                    notify(record, instance.instance_number.into(), UpdateKind::Deployment, transaction);
+                let number = instance.instance_number.into();
+                transaction = notify_others(record, number, UpdateKind::Deployment, knows, transaction);
             }
         }
         (transaction, ())
