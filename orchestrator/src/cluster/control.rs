@@ -27,6 +27,10 @@ use crate::broker::{self, Broker};
 use crate::error::chain;
 use crate::store::{Store, StoreError, Transaction};
 
+/// Placing takes at most one part in so many of the time, and more are placed together then.
+const PLACING_SHARE: u32 = 4;
+/// Values that are kept in one transaction at most: etcd takes no more.
+const KEPT_TOGETHER: usize = 1000;
 const TICK: Duration = Duration::from_millis(500);
 /// Events that are taken together at most.
 const BATCH: usize = 256;
@@ -101,6 +105,32 @@ pub(super) struct Control {
     pub(super) commands: mpsc::Sender<Command>,
 }
 
+/// How often waiting instances are placed: each time looks at all workers, however few there are to place.
+#[derive(Debug)]
+struct Pace {
+    next: Instant,
+    /// Some wait for that.
+    delays: bool,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { next: Instant::now(), delays: false }
+    }
+}
+
+impl Pace {
+    fn place(&mut self, state: &mut State) {
+        let begun = Instant::now();
+        self.delays = begun < self.next && state.waits();
+        if !self.delays {
+            state.place_waiting(begun);
+            let end = Instant::now();
+            self.next = end + (end - begun) * PLACING_SHARE;
+        }
+    }
+}
+
 /// What is done once everything is durable.
 type Afterwards = Vec<Box<dyn FnOnce() + Send>>;
 
@@ -117,6 +147,7 @@ impl Control {
         shutdown: CancellationToken,
     ) -> Result<(), StoreError> {
         let mut intake = Intake::default();
+        let mut pace = Pace::default();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -126,6 +157,7 @@ impl Control {
                 Some(command) = inbox.recv() => self.take(command, &mut afterwards),
                 Some(event) = events.recv() => intake.take(&mut self.state, event, Instant::now()),
                 _ = ticks.tick() => self.state.tick(Instant::now()),
+                () = tokio::time::sleep_until(pace.next.into()), if pace.delays => {}
             }
             for _ in 0..BATCH {
                 if let Ok(command) = inbox.try_recv() {
@@ -136,7 +168,7 @@ impl Control {
                     break;
                 }
             }
-            self.state.place_waiting(Instant::now());
+            pace.place(&mut self.state);
             let effects = self.state.take_effects();
             self.perform(effects, &shutdown).await?;
             for answer in afterwards {
@@ -182,8 +214,10 @@ impl Control {
 
     async fn perform(&self, effects: Effects, shutdown: &CancellationToken) -> Result<(), StoreError> {
         let Effects { keep, publish, ask, dismiss, announce, report } = effects;
-        if !keep.is_empty() {
-            self.store.commit(transaction(&keep)).await?;
+        // Backwards: services come before their instances, should it end between two transactions.
+        let keep: Vec<_> = keep.iter().rev().collect();
+        for together in keep.chunks(KEPT_TOGETHER) {
+            self.store.commit(transaction(together)).await?;
         }
         dismiss.into_iter().for_each(|worker| self.broker.dismiss(worker));
         for (topic, payload) in publish {
@@ -206,7 +240,7 @@ impl Control {
     }
 }
 
-fn transaction(keep: &std::collections::BTreeMap<String, Option<Value>>) -> Transaction {
+fn transaction(keep: &[(&String, &Option<Value>)]) -> Transaction {
     keep.iter().fold(Transaction::new(), |transaction, (key, value)| match value {
         Some(value) => transaction.put(key, value),
         None => transaction.delete(key),

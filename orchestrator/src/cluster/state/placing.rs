@@ -12,6 +12,11 @@ use crate::cluster::worker::Standing;
 use crate::schedule::{self, Request, Share};
 
 impl State {
+    /// Whether there are instances without a worker.
+    pub(in crate::cluster) fn waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Places what can be placed now.
     pub(in crate::cluster) fn place_waiting(&mut self, now: Instant) {
         let room = std::mem::take(&mut self.room);
