@@ -30,7 +30,7 @@ use axum::routing::{MethodFilter, MethodRouter, get, on};
 
 use super::Root;
 use super::access::{ADMIN, ADMINISTRATORS, APPLICATIONS, EVERYBODY, INFRASTRUCTURE, Rule};
-pub(super) use extract::Body;
+pub(super) use extract::{Body, read};
 pub(super) use respond::no_route;
 
 /// A report carries the histories of all instances of a cluster: Oakestra's are some 10 KB for each.

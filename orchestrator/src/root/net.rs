@@ -223,6 +223,10 @@ impl Root {
     /// A service's table; whoever asks is told of changes from now on.
     async fn table(&self, id: Id, headers: &HeaderMap, peer: Peer) -> Result<Response, Failure> {
         let callers = self.callers(headers, peer).await?;
+        let known = self.service(id).await?.ok_or_else(|| Failure::no_service(id))?;
+        if callers.iter().all(|caller| known.interested.contains(caller)) {
+            return Ok(Json(table(&known)).into_response());
+        }
         let table = self
             .change_service(id, |record, transaction| {
                 record.interested.extend(&callers);

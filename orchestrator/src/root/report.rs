@@ -9,6 +9,7 @@ use protocol::service::Instance;
 use protocol::status::Status;
 use serde_json::Value;
 
+use super::api::read;
 use super::command::{Command, CommandKind};
 use super::failure::Failure;
 use super::live::UnknownBase;
@@ -22,39 +23,22 @@ const AT_ONCE: usize = 64;
 
 impl Root {
     /// Takes a cluster's report, as it came. Gives the number that the cluster may continue it by, if it may.
-    pub(super) async fn take_report(&self, cluster: Id, mut body: Value) -> Result<Option<u32>, Failure> {
+    pub(super) async fn take_report(&self, cluster: Id, body: &[u8]) -> Result<Option<u32>, Failure> {
         let known = self.cluster(cluster).await?.ok_or_else(|| Failure::no_cluster(cluster))?;
-        let jobs = body.get_mut("jobs").map(Value::take);
-        let Some(Value::Array(jobs)) = jobs else {
-            return Err(Failure::Malformed("A report needs the list 'jobs'.".to_owned()));
-        };
-        body["jobs"] = Value::Array(Vec::new());
-        let mut report: Report = serde_json::from_value(body)
-            .map_err(|error| Failure::Malformed(format!("The report cannot be read: {error}.")))?;
+        let Read { mut report, jobs, is_whole } = Read::of(body, &known.name)?;
         report.workers = report.workers.map(worker::bounded);
         let now = clock::moment();
-        let mut is_audit = self.live().reported(cluster, report, now).map_err(|UnknownBase| {
+        let is_audit = self.live().reported(cluster, report, now).map_err(|UnknownBase| {
             Failure::Conflict(
                 "The report that this one continues is not known here: report everything.".to_owned(),
             )
-        })?;
-        let mut read = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            // One service that cannot be read must not hide the others.
-            match serde_json::from_value::<ReportedService>(job) {
-                Ok(job) => read.push(job),
-                Err(error) => {
-                    is_audit = false;
-                    tracing::warn!(cluster = %known.name, %error, "service in a report cannot be read, left out");
-                }
-            }
-        }
-        let taking: Vec<_> = read.iter().map(|job| self.take_service(cluster, job, now)).collect();
+        })? && is_whole;
+        let taking: Vec<_> = jobs.iter().map(|job| self.take_service(cluster, job, now)).collect();
         futures::stream::iter(taking).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         let waits = |job: &&ReportedService| {
             job.instance_list.iter().any(|instance| instance.status.is_unschedulable())
         };
-        let without_room: Vec<_> = read.iter().filter(waits).collect();
+        let without_room: Vec<_> = jobs.iter().filter(waits).collect();
         if !without_room.is_empty() {
             let mut candidates = self.candidates().await?;
             for job in without_room {
@@ -62,7 +46,7 @@ impl Root {
             }
         }
         if is_audit {
-            let reported = read
+            let reported = jobs
                 .iter()
                 .flat_map(|job| job.instance_list.iter().map(|instance| (job.id, instance.instance_number)));
             let reported = reported.collect();
@@ -143,6 +127,42 @@ impl Root {
                 other
             }
         }
+    }
+}
+
+/// A report, and its services apart.
+struct Read {
+    report: Report,
+    jobs: Vec<ReportedService>,
+    /// All services could be read.
+    is_whole: bool,
+}
+
+impl Read {
+    fn of(body: &[u8], cluster: &str) -> Result<Self, Failure> {
+        if let Ok(mut report) = serde_json::from_slice::<Report>(body) {
+            let jobs = std::mem::take(&mut report.jobs);
+            return Ok(Self { report, jobs, is_whole: true });
+        }
+        // One service that cannot be read must not hide the others.
+        let mut body: Value = read(body)?;
+        let Some(Value::Array(all)) = body.get_mut("jobs").map(Value::take) else {
+            return Err(Failure::Malformed("A report needs the list 'jobs'.".to_owned()));
+        };
+        body["jobs"] = Value::Array(Vec::new());
+        let report = serde_json::from_value(body)
+            .map_err(|error| Failure::Malformed(format!("The report cannot be read: {error}.")))?;
+        let count = all.len();
+        let mut jobs = Vec::with_capacity(count);
+        for job in all {
+            match serde_json::from_value(job) {
+                Ok(job) => jobs.push(job),
+                Err(error) => {
+                    tracing::warn!(%cluster, %error, "service in a report cannot be read, left out");
+                }
+            }
+        }
+        Ok(Self { report, is_whole: jobs.len() == count, jobs })
     }
 }
 

@@ -6,10 +6,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use protocol::cluster::{Cluster, TAKEN_HEADER};
-use serde_json::Value;
 
 use super::docs::Message;
-use super::extract::{self, Body, Named};
+use super::extract::{self, Named, Raw};
 use super::schema;
 use crate::root::Root;
 use crate::root::failure::Failure;
@@ -35,9 +34,9 @@ pub(super) async fn list_active(State(root): State<Arc<Root>>) -> Result<Json<Ve
 pub(super) async fn report(
     State(root): State<Arc<Root>>,
     Named(id): Named<String>,
-    Body(report): Body<Value>,
+    Raw(report): Raw,
 ) -> Result<Response, Failure> {
-    let number = root.take_report(extract::id(&id, "cluster")?, report).await?;
+    let number = root.take_report(extract::id(&id, "cluster")?, &report).await?;
     Ok(match number {
         Some(number) => ([(TAKEN_HEADER, number.to_string())], "ok").into_response(),
         None => "ok".into_response(),

@@ -17,12 +17,28 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        let bytes = Bytes::from_request(request, state).await.map_err(unread)?;
-        let is_list = bytes.trim_ascii_start().starts_with(b"[");
-        match serde_json::from_slice(&bytes) {
-            Ok(_) if is_list => Err(Failure::Malformed("The body is a list: expected an object.".to_owned())),
-            read => read.map(Body).map_err(|error| malformed(&error)),
-        }
+        let Raw(bytes) = Raw::from_request(request, state).await?;
+        read(&bytes).map(Body)
+    }
+}
+
+/// A body that is read later, by [`read`].
+pub(super) struct Raw(pub(super) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Raw {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        Bytes::from_request(request, state).await.map(Self).map_err(unread)
+    }
+}
+
+/// Reads a JSON body, as [`Body`] does.
+pub(in crate::root) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    let is_list = body.trim_ascii_start().starts_with(b"[");
+    match serde_json::from_slice(body) {
+        Ok(_) if is_list => Err(Failure::Malformed("The body is a list: expected an object.".to_owned())),
+        read => read.map_err(|error| malformed(&error)),
     }
 }
 

@@ -26,7 +26,7 @@ const PER_WORKER: u32 = 6;
 const PER_SERVICE: u32 = 20;
 const PER_APPLICATION: u32 = 50;
 /// Calls to the root that wait for their answers at the same time.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 64;
 /// In which nothing happens.
 const IDLE: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(900);
