@@ -46,7 +46,7 @@ pub(super) enum Lane {
 
 /// Why a cluster was not told.
 #[derive(Debug, thiserror::Error)]
-enum DispatchError {
+pub(super) enum DispatchError {
     #[error("cluster {name} at {ip}:{port} cannot be reached")]
     Unreachable { name: String, ip: String, port: u16, source: reqwest::Error },
     #[error("cluster {name} answered {status}: {body}")]
@@ -142,7 +142,7 @@ async fn is_heard(heard: &mut tokio::sync::broadcast::Receiver<Id>, cluster: Id)
 
 impl Root {
     /// Sends the commands that wait for a cluster; returns how many, or the first failure.
-    async fn send_commands(&self, cluster: Id) -> Result<usize, DispatchError> {
+    pub(super) async fn send_commands(&self, cluster: Id) -> Result<usize, DispatchError> {
         let (cluster, entries) = self.waiting::<Command>(key::COMMANDS, cluster).await?;
         let Some(cluster) = cluster else { return Ok(0) };
         let count = entries.len();
@@ -172,8 +172,16 @@ impl Root {
         commands: Vec<(String, Entry<Command>)>,
         slots: &Semaphore,
     ) -> Result<(), DispatchError> {
-        let deploys = commands.iter().any(|(_, entry)| matches!(entry.value.kind, CommandKind::Deploy(_)));
-        let record = if deploys { self.service(service).await? } else { None };
+        let has_all = |record: &Record| {
+            commands.iter().all(|(_, entry)| match entry.value.kind {
+                CommandKind::Deploy(number) => is_of(record, number, cluster.id),
+                CommandKind::Remove(_) | CommandKind::RemoveAll => true,
+            })
+        };
+        let mut record = self.service(service).await?;
+        if !record.as_deref().is_some_and(has_all) {
+            record = self.settled_service(service).await?;
+        }
         let sending = commands.into_iter().map(|(key, entry)| async {
             let _slot = slots.acquire().await;
             self.send_command(cluster, &entry.value, record.as_deref()).await.map(|()| (key, entry))
@@ -350,6 +358,10 @@ impl Root {
 
 /// A service as a cluster is sent it: with this instance only. `None`: the instance is not this cluster's.
 fn for_cluster(record: &Record, number: u32, cluster: Id) -> Option<Service> {
-    let instance = record.instance(number).filter(|instance| instance.cluster_id == Some(cluster))?;
+    let instance = record.instance(number).filter(|_| is_of(record, number, cluster))?;
     Some(record.document_with(vec![instance.document()]))
+}
+
+fn is_of(record: &Record, number: u32, cluster: Id) -> bool {
+    record.instance(number).is_some_and(|instance| instance.cluster_id == Some(cluster))
 }

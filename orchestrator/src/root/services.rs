@@ -130,6 +130,12 @@ impl Root {
             Some(Some(version)) => return Ok(Some(version.record)),
             Some(None) => {}
         }
+        self.settled_service(id).await
+    }
+
+    /// The same once all that is under way is in it. The store shows a change before it is here: who acts on what it has found
+    /// there asks for this.
+    pub(super) async fn settled_service(&self, id: Id) -> Result<Option<Arc<Record>>, StoreError> {
         let Some(turn) = self.services.turn(id).await else { return Ok(None) };
         Ok(self.version(&turn).await?.map(|version| version.record))
     }
@@ -250,5 +256,61 @@ impl Version {
             transaction.expect(&next_key, Some(self.revision)).delete(&next_key).delete(&key::service(id));
         let numbers = self.record.instances().map(|instance| instance.number);
         numbers.fold(transaction, |transaction, number| transaction.delete(&key::instance(id, number)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use axum::Router;
+    use protocol::plan::Plan;
+
+    use super::{Change, Record};
+    use crate::root::cluster::Registration;
+    use crate::root::command::{Command, CommandKind};
+    use crate::root::key;
+    use crate::root::tests::{create, open};
+    use crate::store::Transaction;
+
+    #[tokio::test]
+    async fn a_command_that_the_store_shows_before_its_instance_is_placed_here_is_not_lost() {
+        let told = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&told);
+        let cluster = Router::new().fallback(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            std::future::ready("ok")
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(axum::serve(listener, cluster).into_future());
+
+        let data = tempfile::tempdir().unwrap();
+        let root = open(&data, Plan::default()).await.unwrap();
+        let (name, location, ip) = ("one".to_owned(), "here".to_owned(), "127.0.0.1".to_owned());
+        let registration = Registration { name, location, ip, port, net_port: port };
+        let cluster = root.register(registration).await.unwrap();
+        let (_, service) = create(&root, 1).await.unwrap();
+        let number = root.add_instance(service).await.unwrap();
+
+        let turn = root.services.turn(service).await.unwrap();
+        let mut placed = Record::clone(&root.version(&turn).await.unwrap().unwrap().record);
+        placed.place(number, cluster, "here");
+        let command = Command { service, kind: CommandKind::Deploy(number) };
+        root.store.put(&key::command(cluster, service, number), &command).await.unwrap();
+        let sending = {
+            let root = Arc::clone(&root);
+            tokio::spawn(async move { root.send_commands(cluster).await })
+        };
+        // It has found the command, and waits for the turn: beside the slot and this test.
+        let waits = || Arc::strong_count(&root.services.slots()[&service].turn) > 2;
+        while !waits() && !sending.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        let change = Change { service, turn: Some(turn), becomes: Some(placed) };
+        root.commit(vec![change], Transaction::new().put("test", &())).await.unwrap();
+        assert_eq!(sending.await.unwrap().unwrap(), 1);
+        assert_eq!(told.load(Ordering::Relaxed), 1);
     }
 }

@@ -24,7 +24,7 @@ async fn root(data: &tempfile::TempDir) -> Arc<Root> {
     open(data, Plan::default()).await.unwrap()
 }
 
-async fn open(data: &tempfile::TempDir, plan: Plan) -> Result<Arc<Root>, RootError> {
+pub(super) async fn open(data: &tempfile::TempDir, plan: Plan) -> Result<Arc<Root>, RootError> {
     Ok(Bound::open(config(data, plan)).await?.root)
 }
 
@@ -45,7 +45,7 @@ fn config(data: &tempfile::TempDir, plan: Plan) -> Config {
 }
 
 /// Makes an application with one service; gives both ids.
-async fn create(root: &Root, number: usize) -> Result<(Id, Id), Failure> {
+pub(super) async fn create(root: &Root, number: usize) -> Result<(Id, Id), Failure> {
     let caller = Caller {
         name: UserName::try_from("Admin").unwrap(),
         id: Id::from_bytes([9; 12]),
