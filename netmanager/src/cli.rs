@@ -37,7 +37,7 @@ pub struct DaemonArgs {
     pub decapsulation: Option<Decapsulation>,
     /// How other nodes wrap packets to this one: bare, as all of them can; vx, in VXLAN's format, which the kernel merges
     /// before they are unwrapped; or auto, vx where the kernel would not merge bare ones. Only over IPv4, and only by nodes
-    /// that know it. Overrides Link in the configuration.
+    /// that know it. Without vx a kernel that has FOU (the module fou) merges bare ones. Overrides Link in the configuration.
     #[arg(long, value_name = "LINK", env = "NETMANAGER_LINK")]
     pub link: Option<Wanted>,
     /// Serve metrics for Prometheus at /metrics on this address as well; a port alone is one on 127.0.0.1. The UNIX socket

@@ -3,12 +3,13 @@
 //! Read in this order: [`app`] says what runs; [`node`] is the one task that changes things; [`resolver`], [`table`],
 //! [`ipam`] and [`ports`] decide and do nothing else; [`balance`] keeps new flows away from dead ends;
 //! [`datapath`], [`net`], [`nft`] and [`listening`] talk to the kernel,
-//! [`selftest`] tries the programs before anybody needs them, [`slowpath`] takes what the kernel's programs cannot finish, [`pathmtu`] learns what the
+//! [`bare`] has the kernel merge what it gets of others, [`selftest`] tries the programs before anybody needs them, [`slowpath`] takes what the kernel's programs cannot finish, [`pathmtu`] learns what the
 //! underlay carries, [`offload`] what its NICs get wrong, [`session`] to the cluster, [`api`] to node-engine; [`state`] is what a restart needs.
 
 pub mod api;
 pub mod app;
 pub mod balance;
+pub mod bare;
 pub mod bench;
 pub mod bpffs;
 pub mod clash;

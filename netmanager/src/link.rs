@@ -109,11 +109,18 @@ pub fn offer(wanted: Wanted, situation: &Situation) -> Result<(), Why> {
     Ok(())
 }
 
+/// Whether the kernel is to merge bare packets, if it can and the port is not needed for the link in VXLAN's format. What is
+/// unwrapped in the driver it merges anyway.
+#[must_use]
+pub fn merges_bare(situation: &Situation) -> bool {
+    situation.is_in_kernel && situation.place != Some(Place::Xdp)
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-    use super::{Situation, Wanted, Why, offer};
+    use super::{Situation, Wanted, Why, merges_bare, offer};
     use crate::datapath::Place;
 
     const USUAL: Situation = Situation {
@@ -131,6 +138,16 @@ mod tests {
         assert_eq!(offer(Wanted::Auto, &in_driver), Err(Why::UnwrappedInDriver));
         assert_eq!(offer(Wanted::Vx, &in_driver), Ok(()), "forced");
         assert_eq!(offer(Wanted::Bare, &USUAL), Err(Why::Configured));
+    }
+
+    #[test]
+    fn bare_packets_are_merged_for_programs_that_unwrap_them_later() {
+        let advertised = Ipv6Addr::LOCALHOST.into();
+        for situation in [USUAL, Situation { place: None, advertised, mtu: 1280, ..USUAL }] {
+            assert!(merges_bare(&situation), "{situation:?}");
+        }
+        assert!(!merges_bare(&Situation { place: Some(Place::Xdp), ..USUAL }));
+        assert!(!merges_bare(&Situation { is_in_kernel: false, place: None, ..USUAL }));
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod candidates;
 mod egress;
 mod error;
 mod finishing;
+pub mod fou;
 mod itself;
 mod merging;
 mod netns;

@@ -2,13 +2,14 @@
 //! into containers.
 //!
 //! A whole table is written in one transaction each time, so there is no moment without rules and no rule of ours
-//! can be left over. No other table is ever touched.
+//! can be left over. No table of others is ever touched.
 //!
 //! Whoever dials a host port is seen by the container under its own address, with two exceptions that are seen as the
 //! container's gateway. A process of the node that dials 127.0.0.1: no packet with that source may leave the node (::1 is
 //! not led into containers: IPv6 has no such exception to be made for a link). And
 //! the node's own containers: their answers would go from container to container, past the translation back.
 
+mod closed;
 mod foreign;
 
 use std::fmt::Write as _;
@@ -24,6 +25,7 @@ use crate::ipam::{Block, Block6};
 use crate::net::{LINK_PREFIX, MERGING_LINK};
 use crate::ports::PortMapping;
 
+pub use self::closed::{CLOSED, close, reopen};
 pub use self::foreign::{DroppingChain, dropping_chains};
 
 /// The tables' name.
@@ -178,6 +180,15 @@ async fn run(script: &str, what: &'static str) -> Result<(), NftError> {
     }
     let output = child.wait_with_output().await.map_err(NftError::Run)?;
     succeeded(&output, what)
+}
+
+/// What nft writes when it is run with these arguments.
+async fn list(arguments: &[&str], what: &'static str) -> Result<String, NftError> {
+    let mut nft = Command::new("nft");
+    nft.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    let output = nft.output().await.map_err(NftError::Run)?;
+    succeeded(&output, what)?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn succeeded(output: &Output, what: &'static str) -> Result<(), NftError> {

@@ -30,6 +30,7 @@ use self::itself::Itself;
 pub use self::registration::REGISTER_TIMEOUT;
 pub use self::workload::Refusal;
 use crate::balance::Balance;
+use crate::bare;
 use crate::config::Config;
 use crate::datapath::{self, Placement, Suspect};
 use crate::error::chain;
@@ -81,6 +82,8 @@ pub struct Node {
     placements: Vec<Placement>,
     /// Whether the other nodes may send packets in VXLAN's format.
     offer: Result<(), Why>,
+    /// Of bare packets, by the kernel; on only where VXLAN's format is not offered.
+    bare: bare::Merging,
     /// Nodes of which it is not known yet what becomes of bare packets; until then they get those in VXLAN's format.
     undecided: BTreeSet<IpAddr>,
     store: Store,

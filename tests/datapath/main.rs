@@ -15,6 +15,7 @@ mod dump;
 mod early;
 mod families;
 mod foreign;
+mod fou;
 mod fragments;
 mod fuzz;
 mod guard;

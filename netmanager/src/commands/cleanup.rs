@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::api::Socket;
 use crate::app::Paths;
+use crate::bare;
 use crate::lock::Lock;
 use crate::net::{Links, MERGING_LINK, OWN_LINK};
 use crate::nft;
@@ -34,6 +35,7 @@ pub async fn run(paths: &Paths, out: &mut impl Write) -> Result<()> {
         Err(error) => failures.push(format!("{error:#}")),
     };
     note(links().await);
+    note(bare::remove(protocol::port::TUNNEL).await.map_err(Into::into));
     note(rules().await);
     note(datapath(paths));
     note(socket(paths));

@@ -18,7 +18,7 @@ impl Links {
     /// # Errors
     /// When the kernel refuses: it has no VXLAN, or somebody listens on the port.
     pub async fn merge_on(&self, port: u16) -> Result<(), NetError> {
-        if self.find(MERGING_LINK).await?.is_some_and(|link| is_for(&link, port)) {
+        if self.merges(port).await? {
             return Ok(());
         }
         self.merge_no_more().await?;
@@ -38,6 +38,14 @@ impl Links {
             self.merge_no_more().await.ok();
         }
         furnished
+    }
+
+    /// Whether the kernel merges what comes to this port, by [`Self::merge_on`], of this life or an earlier one.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub async fn merges(&self, port: u16) -> Result<bool, NetError> {
+        Ok(self.find(MERGING_LINK).await?.is_some_and(|link| is_for(&link, port)))
     }
 
     /// Takes the device away; none is no failure. Says whether there was one.

@@ -3,13 +3,13 @@
 //! firewall is its owner's: we say what is missing and change nothing. The overlay does not pass through these chains.
 
 use std::fmt;
-use std::process::Stdio;
 
 use serde::Deserialize;
-use tokio::process::Command;
 
-use super::{NftError, succeeded};
+use super::{NftError, list};
 use crate::net::LINK_PREFIX;
+
+const LISTING: &str = "to list chains";
 
 /// A chain that drops forwarded packets unless a rule of it accepts them, and has no rule for our links.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,22 +41,14 @@ impl fmt::Display for DroppingChain {
 /// When `nft` cannot be run, or lists what we do not understand.
 pub async fn dropping_chains() -> Result<Vec<DroppingChain>, NftError> {
     let mut dropping = Vec::new();
-    for chain in by_policy(&list(&["-j", "list", "chains"]).await?).map_err(NftError::Listing)? {
+    for chain in by_policy(&list(&["-j", "list", "chains"], LISTING).await?).map_err(NftError::Listing)? {
         let DroppingChain { family, table, name } = &chain;
-        let rules = list(&["list", "chain", family, table, name]).await?;
+        let rules = list(&["list", "chain", family, table, name], LISTING).await?;
         if !rules.contains(&format!("\"{LINK_PREFIX}*\"")) {
             dropping.push(chain);
         }
     }
     Ok(dropping)
-}
-
-async fn list(arguments: &[&str]) -> Result<String, NftError> {
-    let mut nft = Command::new("nft");
-    nft.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    let output = nft.output().await.map_err(NftError::Run)?;
-    succeeded(&output, "to list chains")?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Those whose hook and policy forwarded IPv4 packets do not survive.

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::underlay;
 use super::{Itself, Node, RECONCILE, SWEEP, now, offloading};
 use crate::balance::Balance;
+use crate::bare;
 use crate::config::Config;
 use crate::datapath::Options;
 use crate::error::chain;
@@ -68,6 +69,10 @@ impl Node {
             StartError::Datapath { doing, source }
         })?;
         let Opened { plane: mut datapath, events: kernel, fallback } = opened;
+        // Whatever needs the port now.
+        if let Err(error) = bare::remove(protocol::port::TUNNEL).await {
+            tracing::warn!(error = chain(&error), "cannot tell whether FOU has the tunnel's port");
+        }
         if !datapath.is_in_kernel() {
             // It has the port that this process needs.
             links.merge_no_more().await?;
@@ -111,6 +116,7 @@ impl Node {
             ways_seen: Instant::now(),
             placements: Vec::new(),
             offer: Err(Why::InUserSpace),
+            bare: bare::Merging::default(),
             undecided: BTreeSet::new(),
             store,
             state,

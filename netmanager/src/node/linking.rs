@@ -8,7 +8,8 @@ use protocol::link::LinkOffer;
 
 use super::Node;
 use crate::error::chain;
-use crate::link::{Situation, Wanted, Why, offer};
+use crate::link::{Situation, Wanted, Why, merges_bare, offer};
+use crate::net::fou::Outer;
 use crate::offload::{Crossing, Verdict};
 
 impl Node {
@@ -21,7 +22,25 @@ impl Node {
     /// The programs take either format at all times, so that nothing is lost while they learn of it.
     pub(super) async fn tend_offer(&mut self) {
         let before = self.offer;
-        self.offer = self.merge().await;
+        let situation = self.situation();
+        // Only one of them can have the port.
+        self.offer = match offer(self.config.link, &situation) {
+            Ok(()) => {
+                self.merge_bare_no_more().await;
+                self.merge_vx().await
+            }
+            Err(why) => {
+                if let Err(error) = self.links.merge_no_more().await {
+                    tracing::warn!(error = chain(&error), "a VXLAN device that is not needed any more stays");
+                }
+                Err(why)
+            }
+        };
+        if self.offer.is_err() && merges_bare(&situation) {
+            self.merge_bare().await;
+        } else {
+            self.merge_bare_no_more().await;
+        }
         if before == self.offer {
             return;
         }
@@ -36,21 +55,17 @@ impl Node {
         }
     }
 
-    async fn merge(&self) -> Result<(), Why> {
+    fn situation(&self) -> Situation {
         let place = self.placements.iter().find(|placement| placement.interface == self.uplink.name);
-        let situation = Situation {
+        Situation {
             is_in_kernel: self.datapath.is_in_kernel(),
             advertised: self.advertised(),
             mtu: self.uplink.mtu,
             place: place.map(|placement| placement.place),
-        };
-        let wanted = self.config.link;
-        if let Err(why) = offer(wanted, &situation) {
-            if let Err(error) = self.links.merge_no_more().await {
-                tracing::warn!(error = chain(&error), "a VXLAN device that is not needed any more stays");
-            }
-            return Err(why);
         }
+    }
+
+    async fn merge_vx(&self) -> Result<(), Why> {
         self.links.merge_on(protocol::port::TUNNEL).await.map_err(|error| {
             let error = chain(&error);
             // On every look: at a level that shows it once, when the offer changes, it would hide the reason.
@@ -59,6 +74,35 @@ impl Node {
             }
             Why::Refused
         })
+    }
+
+    /// What comes from Oakestra's nodes, and from ours where nothing better is offered.
+    async fn merge_bare(&mut self) {
+        let was_on = self.bare.is_on();
+        match self.bare.keep(Outer::of(self.uplink.address), protocol::port::TUNNEL).await {
+            Ok(true) if !was_on => tracing::info!("the kernel merges bare packets of IPv4 (FOU)"),
+            Ok(_) => {}
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(error, "the kernel does not merge bare packets: throughput suffers");
+            }
+        }
+    }
+
+    async fn merge_bare_no_more(&mut self) {
+        let was_on = self.bare.is_on();
+        match self.bare.end(protocol::port::TUNNEL).await {
+            Ok(()) if was_on => tracing::info!("the kernel merges bare packets no more"),
+            Ok(()) => {}
+            Err(error) => tracing::warn!(error = chain(&error), "the kernel goes on merging bare packets"),
+        }
+    }
+
+    /// Somebody may have taken away what keeps others from the socket, or the socket.
+    pub(super) async fn repair_merging(&mut self) {
+        if self.bare.is_on() {
+            self.merge_bare().await;
+        }
     }
 
     /// What an earlier life, perhaps with another configuration, has entered.

@@ -28,6 +28,7 @@ impl Node {
         }
         self.reconcile_itself().await;
         self.tend_links().await;
+        self.repair_merging().await;
         self.repair_datapath();
     }
 
