@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::SystemTime;
 
+use netmanager_common::link::Link;
 use protocol::id::Id;
 use protocol::name::{InstanceName, ServiceName};
 use serde::{Deserialize, Serialize};
@@ -92,6 +93,8 @@ pub struct Kernel {
     pub early: Early,
     /// Where the daemon has decided that the uplink's packets are unwrapped.
     pub placement: Option<Placement>,
+    /// Links whose packets the kernel merges before the programs have them.
+    pub merged: Vec<Link>,
     pub is_loaded: bool,
 }
 
@@ -120,6 +123,7 @@ impl Kernel {
             hooks: hooks::look(tables, links).await,
             early: tables.early()?,
             placement: None,
+            merged: unwrapping::merged(links).await,
             is_loaded: true,
         })
     }

@@ -11,7 +11,8 @@ use integration::Netns;
 use integration::netns::connect as join;
 use netmanager::app::Paths;
 use netmanager::bare::{self, Merging, MergingError};
-use netmanager::commands::cleanup;
+use netmanager::cli::Format;
+use netmanager::commands::{cleanup, status};
 use netmanager::config::Config;
 use netmanager::net::fou::Outer;
 use netmanager::node::Node;
@@ -290,6 +291,14 @@ impl Lives {
         });
     }
 
+    /// What `netmanager status` says that the kernel merges.
+    fn merges(&self) -> serde_json::Value {
+        let (paths, mut said) = (self.paths(), Vec::new());
+        within(&self.netns, async || status::run(&paths, Format::Json, &mut said).await).unwrap();
+        let said: serde_json::Value = serde_json::from_slice(&said).unwrap();
+        said["unwrapping"][0]["merges"].clone()
+    }
+
     fn has_vxlan(&self) -> bool {
         self.netns.output("ip", &["link", "show", "hymerge"]).is_ok()
     }
@@ -315,8 +324,10 @@ fn a_node_lends_the_port_to_fou_where_it_offers_no_vxlan() {
         lives.live("bare", Choice::Ebpf, ends);
         assert_eq!(lives.state(), FOU);
     }
+    assert_eq!(lives.merges(), json!(["bare"]));
     lives.live("auto", Choice::Ebpf, ends);
     assert_eq!(lives.state(), (false, false, true));
+    assert_eq!(lives.merges(), json!(["vx"]));
     lives.live("bare", Choice::Ebpf, async |node| {
         assert_eq!(lives.state(), FOU);
         let (_commands, queue) = mpsc::channel(1);

@@ -59,6 +59,7 @@ fn two_nodes_agree_on_packets_that_the_kernel_merges_and_change_without_loss() -
     let numbered = Numbered::start(&client.netns, &server.netns)?;
     wait_for(&bed, &neighbour, true)?;
     assert!(listens(&bed.node)? && listens(&neighbour.node)?);
+    assert_eq!(bed.status()?["unwrapping"][0]["merges"], json!(["vx"]));
 
     // The neighbour's operator wants bare packets; it wants to get them and sends none else.
     let mut wanted = config();

@@ -209,10 +209,11 @@ fn write_unwrapping(out: &mut impl Write, unwrapping: &[Unwrapping]) -> io::Resu
     let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
     let row = |it: &Unwrapping| {
         let early = it.early_packets.to_string();
-        vec![it.interface.clone(), show(&it.driver), it.place.clone(), early, show(&it.why)]
+        let merges = (!it.merges.is_empty()).then(|| it.merges.join(" "));
+        vec![it.interface.clone(), show(&it.driver), it.place.clone(), show(&merges), early, show(&it.why)]
     };
     writeln!(out)?;
-    let header = ["UPLINK", "DRIVER", "UNWRAPS BY", "PACKETS IN DRIVER", "BECAUSE"];
+    let header = ["UPLINK", "DRIVER", "UNWRAPS BY", "KERNEL MERGES", "PACKETS IN DRIVER", "BECAUSE"];
     write_table(out, &header, &unwrapping.iter().map(row).collect::<Vec<_>>())
 }
 

@@ -1,12 +1,14 @@
 //! Where the outer headers of arriving packets are taken off.
 
+use netmanager_common::link::Link;
 use serde::{Deserialize, Serialize};
 
 use super::Kernel;
 use crate::datapath::FROM_UPLINK;
-use crate::hooks;
+use crate::error::chain;
+use crate::net::Links;
 use crate::plane::Mode;
-use crate::state;
+use crate::{bare, hooks, state};
 
 /// What is done to the packets of one uplink.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +18,9 @@ pub struct Unwrapping {
     pub driver: Option<String>,
     /// `xdp`: in the driver; `tc`: at the ingress; `socket`: by this process.
     pub place: String,
+    /// How packets are wrapped that the kernel merges before they come there: `bare`, `vx`.
+    #[serde(default)]
+    pub merges: Vec<String>,
     /// Why it is done there; nothing while no daemon runs, which has decided it.
     pub why: Option<String>,
     /// Packets that were unwrapped in the driver since the tables were made.
@@ -33,6 +38,7 @@ pub(super) fn all(kernel: &Kernel, state: &state::Node) -> Vec<Unwrapping> {
             interface: uplink.name.clone(),
             driver: None,
             place: "socket".to_owned(),
+            merges: Vec::new(),
             why: Some("netmanager forwards packets itself".to_owned()),
             early_packets: 0,
             no_metadata_packets: 0,
@@ -55,5 +61,29 @@ fn in_kernel(kernel: &Kernel) -> Option<Unwrapping> {
         }
     };
     let (early_packets, no_metadata_packets) = (kernel.early.unwrapped, kernel.early.no_metadata);
-    Some(Unwrapping { interface, driver, place, why, early_packets, no_metadata_packets })
+    let is_early = place == "xdp";
+    let merges = |link: &Link| kernel.merged.contains(link) || (*link == Link::Bare && is_early);
+    let merges = [Link::Bare, Link::Vx].iter().filter(|link| merges(link)).map(|link| name(*link).to_owned());
+    let merges = merges.collect();
+    Some(Unwrapping { interface, driver, place, merges, why, early_packets, no_metadata_packets })
+}
+
+const fn name(link: Link) -> &'static str {
+    match link {
+        Link::Bare => "bare",
+        Link::Vx => "vx",
+    }
+}
+
+/// How packets are wrapped that the kernel merges since something listens on the tunnel's port; what cannot be asked does not.
+pub(super) async fn merged(links: &Links) -> Vec<Link> {
+    let is_vx = links.merges(protocol::port::TUNNEL).await.unwrap_or_else(|error| {
+        tracing::debug!(error = chain(&error), "cannot tell whether packets in VXLAN's format are merged");
+        false
+    });
+    let is_bare = bare::is_merged(protocol::port::TUNNEL);
+    [(Link::Bare, is_bare), (Link::Vx, is_vx)]
+        .into_iter()
+        .filter_map(|(link, is)| is.then_some(link))
+        .collect()
 }
