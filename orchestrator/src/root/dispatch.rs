@@ -250,7 +250,8 @@ impl Root {
         Ok(())
     }
 
-    /// Sends the notices that wait for a cluster, those of one service in turn. What is done with is noted together.
+    /// Sends the notices that wait for a cluster, those of one service in turn, up to the first failure: what is under way then
+    /// is sent again. What is done with is noted together.
     async fn send_notices(&self, cluster: Id) -> Result<usize, DispatchError> {
         let (cluster, entries) = self.waiting::<JobUpdate>(key::NOTICES, cluster).await?;
         let Some(cluster) = cluster else { return Ok(0) };
@@ -264,8 +265,12 @@ impl Root {
         let (mut told, mut outcome) = (Vec::new(), Ok(()));
         while let Some((done, failed)) = sent.next().await {
             told.extend(done);
-            outcome = outcome.and(failed);
+            if failed.is_err() {
+                outcome = failed;
+                break;
+            }
         }
+        drop(sent);
         let count = told.len();
         self.all_told(told).await?;
         outcome.map(|()| count)

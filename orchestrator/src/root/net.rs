@@ -23,6 +23,10 @@ use super::{Root, key};
 use crate::http::Peer;
 use crate::registration::CLUSTER_HEADER;
 
+/// Instances of one service that are settled in one transaction, with a notice for each cluster that has its table: etcd takes
+/// so many operations and no more.
+const TOGETHER: usize = 32;
+
 pub(super) fn router(root: Arc<Root>) -> Router {
     Router::new()
         .route("/api/net/cluster", post(announce))
@@ -130,18 +134,23 @@ async fn settle(
     let callers = root.callers(&headers, peer).await?;
     // One of ours needs no notice of what it says itself. One of Oakestra's waits for it.
     let knows = if headers.contains_key(CLUSTER_HEADER) { callers.as_slice() } else { &[] };
-    root.change_service(body.job_id, |record, mut transaction| {
-        for instance in &body.instances {
-            if record.settle(instance, &callers) {
-                let number = instance.instance_number.into();
-                transaction = notify_others(record, number, UpdateKind::Deployment, knows, transaction);
+    if root.service(body.job_id).await?.is_none() {
+        return Err(Failure::no_service(body.job_id));
+    }
+    for instances in body.instances.chunks(TOGETHER) {
+        root.change_service(body.job_id, |record, mut transaction| {
+            for instance in instances {
+                if record.settle(instance, &callers) {
+                    let number = instance.instance_number.into();
+                    transaction = notify_others(record, number, UpdateKind::Deployment, knows, transaction);
+                }
             }
-        }
-        (transaction, ())
-    })
-    .await?
-    .ok_or_else(|| Failure::no_service(body.job_id))?;
-    root.notices.notify_one();
+            (transaction, ())
+        })
+        .await?
+        .ok_or_else(|| Failure::no_service(body.job_id))?;
+        root.notices.notify_one();
+    }
     Ok(Json(json!({ "message": "ok" })).into_response())
 }
 

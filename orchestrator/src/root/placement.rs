@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use protocol::id::Id;
 use protocol::status::Status;
 use tokio_util::sync::CancellationToken;
@@ -66,7 +66,9 @@ impl Root {
                 placing.push(self.place_some(*service, numbers, &candidates));
             }
         }
-        futures::stream::iter(placing).buffer_unordered(AT_ONCE).try_collect().await
+        // Each to its end, also when another one fails: what was placed is to be promised, and told.
+        let outcomes: Vec<_> = futures::stream::iter(placing).buffer_unordered(AT_ONCE).collect().await;
+        outcomes.into_iter().collect()
     }
 
     /// A cluster was given an instance that needs so many MB: that counts until its reports show it, and it is to be told.

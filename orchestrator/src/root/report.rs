@@ -20,6 +20,8 @@ use crate::store::{StoreError, Transaction};
 
 /// Services of a report that are taken at the same time: what they change is made durable together.
 const AT_ONCE: usize = 64;
+/// Instances of one service that are taken in one transaction: etcd takes so many operations and no more.
+const TOGETHER: usize = 256;
 
 impl Root {
     /// Takes a cluster's report, as it came. Gives the number that the cluster may continue it by, if it may.
@@ -100,11 +102,13 @@ impl Root {
                 live.observe(reported.id, instance, now);
             }
         }
-        self.change_service(reported.id, |record, transaction| {
-            own.iter().for_each(|instance| record.observe(cluster, instance));
-            (transaction, ())
-        })
-        .await?;
+        for own in own.chunks(TOGETHER) {
+            self.change_service(reported.id, |record, transaction| {
+                own.iter().for_each(|instance| record.observe(cluster, instance));
+                (transaction, ())
+            })
+            .await?;
+        }
         for instance in foreign.iter().filter(|instance| !is_gone(instance)) {
             self.command(cluster, reported.id, CommandKind::Remove(instance.instance_number)).await?;
         }

@@ -3,7 +3,8 @@
 //!
 //! One at a time changes a service: who has its [`Turn`]. That alone keeps changes apart, since nobody but who leads writes;
 //! each one asks all the same whether the store has what it was decided from. Where it is not known whether something was
-//! written, the service is read anew.
+//! written, the service is read anew. The turn of a service that is being made is taken before the store has it: who finds it
+//! there waits until it is here.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,8 +25,18 @@ pub(super) struct Services {
 #[derive(Debug, Default)]
 struct Slot {
     turn: Arc<AsyncMutex<()>>,
-    /// Nothing: the store is to be asked.
-    version: Option<Version>,
+    known: Known,
+}
+
+/// What is known of a service.
+#[derive(Debug, Clone, Default)]
+enum Known {
+    As(Version),
+    /// The store is to be asked.
+    #[default]
+    Unclear,
+    /// It is being made: for those who read, it is not there yet. Its turn is over when it is, or is not to be.
+    New,
 }
 
 /// A service as the store has it.
@@ -46,7 +57,7 @@ pub(super) struct Turn {
 #[derive(Debug)]
 pub(super) struct Change {
     service: Id,
-    /// Nobody else knows of one that is new.
+    /// Of one that is new, it is taken when this is committed.
     turn: Option<Turn>,
     becomes: Option<Record>,
 }
@@ -86,8 +97,8 @@ impl Services {
             };
             let instances = instances.remove(&service).unwrap_or_default();
             let record = Arc::new(Record::of(head, entry.value, instances));
-            let version = Some(Version { record, revision: entry.revision });
-            slots.insert(service, Slot { version, ..Slot::default() });
+            let known = Known::As(Version { record, revision: entry.revision });
+            slots.insert(service, Slot { known, ..Slot::default() });
         }
         for service in heads.keys() {
             tracing::error!(%service, "service without the number of its next instance");
@@ -105,30 +116,47 @@ impl Services {
         Some(Turn { service, _held: Arc::new(turn.lock_owned().await) })
     }
 
-    /// Keeps what a transaction has made of services, or has not.
+    /// Takes the turns of the services that a transaction is to make, before anybody can know of them.
+    async fn reserve(&self, changes: &mut [Change]) {
+        for change in changes {
+            if change.turn.is_some() {
+                continue;
+            }
+            let slot = Slot { known: Known::New, ..Slot::default() };
+            let held = Arc::clone(&slot.turn).lock_owned().await;
+            change.turn = Some(Turn { service: change.service, _held: Arc::new(held) });
+            self.slots().insert(change.service, slot);
+        }
+    }
+
+    /// Keeps what a transaction has made of services, or has not. Their turns are over, as far as the changes have them.
     fn settle(&self, changes: Vec<Change>, outcome: &Result<Revision, StoreError>) {
         let mut slots = self.slots();
         for Change { service, turn, becomes } in changes {
+            let is_new = slots.get(&service).is_some_and(|slot| matches!(slot.known, Known::New));
             match (outcome, becomes) {
                 (Ok(revision), Some(record)) => {
                     let version = Version { record: Arc::new(record), revision: *revision };
-                    slots.entry(service).or_default().version = Some(version);
+                    slots.entry(service).or_default().known = Known::As(version);
                 }
                 (Ok(_), None) => drop(slots.remove(&service)),
                 // Nothing was written of one that was to be new.
-                (Err(StoreError::Conflict { .. } | StoreError::Deposed), _) if turn.is_none() => {}
-                (Err(_), _) => slots.entry(service).or_default().version = None,
+                (Err(StoreError::Conflict { .. } | StoreError::Deposed), _) if is_new => {
+                    slots.remove(&service);
+                }
+                (Err(_), _) => slots.entry(service).or_default().known = Known::Unclear,
             }
+            drop(turn);
         }
     }
 }
 
 impl Root {
     pub(super) async fn service(&self, id: Id) -> Result<Option<Arc<Record>>, StoreError> {
-        match self.services.slots().get(&id).map(|slot| slot.version.clone()) {
-            None => return Ok(None),
-            Some(Some(version)) => return Ok(Some(version.record)),
-            Some(None) => {}
+        match self.services.slots().get(&id).map(|slot| slot.known.clone()) {
+            None | Some(Known::New) => return Ok(None),
+            Some(Known::As(version)) => return Ok(Some(version.record)),
+            Some(Known::Unclear) => {}
         }
         self.settled_service(id).await
     }
@@ -144,8 +172,12 @@ impl Root {
     pub(super) async fn services(&self) -> Result<Vec<Arc<Record>>, StoreError> {
         let ids: Vec<Id> = {
             let slots = self.services.slots();
-            let records: Option<_> =
-                slots.values().map(|slot| Some(Arc::clone(&slot.version.as_ref()?.record))).collect();
+            let known = slots.values().filter_map(|slot| match &slot.known {
+                Known::As(version) => Some(Some(Arc::clone(&version.record))),
+                Known::Unclear => Some(None),
+                Known::New => None,
+            });
+            let records: Option<_> = known.collect();
             match records {
                 Some(records) => return Ok(records),
                 None => slots.keys().copied().collect(),
@@ -161,13 +193,14 @@ impl Root {
     /// The service whose turn one has. `None`: it is there no more.
     pub(super) async fn version(&self, turn: &Turn) -> Result<Option<Version>, StoreError> {
         let id = turn.service;
-        match self.services.slots().get(&id).map(|slot| slot.version.clone()) {
+        match self.services.slots().get(&id).map(|slot| slot.known.clone()) {
             None => return Ok(None),
-            Some(Some(version)) => return Ok(Some(version)),
-            Some(None) => {}
+            Some(Known::As(version)) => return Ok(Some(version)),
+            Some(Known::Unclear | Known::New) => {}
         }
-        let head = self.store.get::<Head>(&key::service(id)).await?;
+        // Its revision is that of the whole, so it comes first: what is written meanwhile makes the next change a conflict.
         let next = self.store.get::<u32>(&key::next_instance(id)).await?;
+        let head = self.store.get::<Head>(&key::service(id)).await?;
         let instances = self.store.list::<Instance>(&key::instances(id)).await?;
         let version = head.zip(next).map(|(head, next)| {
             let instances = instances.into_iter().map(|(_, entry)| entry.value);
@@ -176,7 +209,7 @@ impl Root {
         });
         let mut slots = self.services.slots();
         match &version {
-            Some(_) => slots.entry(id).or_default().version.clone_from(&version),
+            Some(version) => slots.entry(id).or_default().known = Known::As(version.clone()),
             None => drop(slots.remove(&id)),
         }
         Ok(version)
@@ -185,11 +218,12 @@ impl Root {
     /// Commits a transaction, and what it makes of services. It goes on to its end whatever becomes of the caller.
     pub(super) async fn commit(
         &self,
-        changes: Vec<Change>,
+        mut changes: Vec<Change>,
         transaction: Transaction,
     ) -> Result<(), StoreError> {
         let (store, services) = (self.store.clone(), Arc::clone(&self.services));
         let committed = tokio::spawn(async move {
+            services.reserve(&mut changes).await;
             let outcome = store.commit_revision(transaction).await;
             services.settle(changes, &outcome);
             outcome.map(|_revision| ())
@@ -265,14 +299,16 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use axum::Router;
+    use futures::FutureExt;
     use protocol::plan::Plan;
 
     use super::{Change, Record};
+    use crate::object_id;
     use crate::root::cluster::Registration;
     use crate::root::command::{Command, CommandKind};
     use crate::root::key;
     use crate::root::tests::{create, open};
-    use crate::store::Transaction;
+    use crate::store::{StoreError, Transaction};
 
     #[tokio::test]
     async fn a_command_that_the_store_shows_before_its_instance_is_placed_here_is_not_lost() {
@@ -312,5 +348,36 @@ mod tests {
         root.commit(vec![change], Transaction::new().put("test", &())).await.unwrap();
         assert_eq!(sending.await.unwrap().unwrap(), 1);
         assert_eq!(told.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn whoever_knows_of_a_service_that_is_being_made_waits_until_it_is_or_is_not_to_be() {
+        let data = tempfile::tempdir().unwrap();
+        let root = open(&data, Plan::default()).await.unwrap();
+        let (_, other) = create(&root, 1).await.unwrap();
+        let turn = root.services.turn(other).await.unwrap();
+        let version = root.version(&turn).await.unwrap().unwrap();
+        let conflict = StoreError::Conflict { key: String::new() };
+        for (outcome, has_slot, is_there) in [
+            (Ok(version.revision), true, true),
+            (Err(conflict), false, false),
+            (Err(StoreError::Deposed), false, false),
+            // It is not known whether it was written: the store has it not.
+            (Err(StoreError::Closed), true, false),
+        ] {
+            let mut record = Record::clone(&version.record);
+            record.service.id = object_id::new();
+            let id = record.service.id;
+            let mut changes = vec![Change::new(record)];
+            root.services.reserve(&mut changes).await;
+            assert!(root.services.turn(id).now_or_never().is_none(), "{outcome:?}: it is waited for");
+            assert!(root.service(id).await.unwrap().is_none(), "{outcome:?}: it is not there yet");
+            let count = root.services().await.unwrap().len();
+            root.services.settle(changes, &outcome);
+            assert_eq!(root.services.turn(id).await.is_some(), has_slot, "{outcome:?}");
+            assert_eq!(root.service(id).await.unwrap().is_some(), is_there, "{outcome:?}");
+            assert_eq!(root.services.turn(id).await.is_some(), is_there, "{outcome:?}");
+            assert_eq!(root.services().await.unwrap().len(), count + usize::from(is_there), "{outcome:?}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use protocol::id::Id;
 use protocol::plan::Plan;
+use protocol::sla::Microservice;
 use serde_json::json;
 
 use super::access::Caller;
@@ -157,6 +158,30 @@ async fn what_is_asked_for_at_once_is_all_there_and_numbered_in_turn_after_a_res
     assert!((0..99).map(known).all(|(before, after)| before.is_some() && before == after), "{after:?}");
     assert_eq!(after.instances().count(), 99);
     assert_eq!(root.add_instance(service).await.unwrap(), 100, "no number is given twice");
+}
+
+#[tokio::test]
+async fn services_that_are_added_while_their_application_is_deleted_go_with_it_or_never_come() {
+    let data = tempfile::tempdir_in(MEMORY).unwrap();
+    let root = root(&data).await;
+    let more = |name: String| {
+        let described = json!({
+            "microservice_name": name, "microservice_namespace": "test", "virtualization": "docker", "code": "c",
+        });
+        serde_json::from_value::<Microservice>(described).unwrap()
+    };
+    for round in 0..100 {
+        let (application, _) = create(&root, round).await.unwrap();
+        let services = (0..10).map(|number| more(format!("more{number}"))).collect();
+        let (added, deleted) =
+            tokio::join!(root.add_services(application, services), root.delete_application(application));
+        deleted.unwrap();
+        assert!(
+            matches!(added, Ok(_) | Err(Failure::Conflict(_) | Failure::NotFound { .. })),
+            "round {round}: {added:?}"
+        );
+        nothing_is_left(&root).await;
+    }
 }
 
 #[tokio::test]
