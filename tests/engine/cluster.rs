@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use integration::daemon::{Daemon, Recipe};
-use integration::{Netns, eventually};
+use integration::daemon::Daemon;
+use integration::{Netns, mosquitto};
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -46,18 +46,7 @@ impl Cluster {
             "listener {BROKER_PORT} {ADDRESS}\nallow_anonymous true\nset_tcp_nodelay true\nuser root\nlog_type all\n"
         );
         fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
-        let broker = Recipe {
-            name: "mosquitto".to_owned(),
-            netns: Arc::clone(netns),
-            program: "/usr/sbin/mosquitto".into(),
-            arguments: vec!["-c".into(), config.into()],
-            environment: Vec::new(),
-            log: folder.join("mosquitto.log"),
-        }
-        .start()?;
-        eventually(Duration::from_secs(10), "the broker to listen", || {
-            netns.run(|| TcpStream::connect((ADDRESS, BROKER_PORT)).map(drop))?.map_err(anyhow::Error::from)
-        })?;
+        let broker = mosquitto::start(netns, config, folder.join("mosquitto.log"), (ADDRESS, BROKER_PORT))?;
         let heard = Arc::new(Mutex::new(Heard::default()));
         let mut options = MqttOptions::new("cluster", ADDRESS.to_string(), BROKER_PORT);
         options.set_keep_alive(Duration::from_secs(5));

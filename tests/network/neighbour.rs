@@ -3,15 +3,13 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use integration::Netns;
 use integration::daemon::Daemon;
 use integration::netns::connect;
 use serde_json::{Value, json};
 
-use crate::bed::{
-    Bed, Container, Places, config, recipe, request, status_of, wait_until_ready, write_config,
-};
+use crate::bed::{Bed, Container, Places, config, recipe, status_of, wait_until_ready, write_config};
 use integration::cluster::{self, WEB};
 
 pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 32);
@@ -85,7 +83,7 @@ impl Neighbour {
         let mut neighbour = Self { netmanager, node, places };
         neighbour.wait_until_ready()?;
         bed.cluster.knows().block = Some(block);
-        neighbour.post("/register", &json!({"client_id": id, "cluster_address": cluster::ADDRESS}))?;
+        neighbour.places.post("/register", &json!({"client_id": id, "cluster_address": cluster::ADDRESS}))?;
         Ok(neighbour)
     }
 
@@ -101,7 +99,7 @@ impl Neighbour {
     /// Connects a container as this instance.
     pub(crate) fn serve_as(&self, bed: &Bed, container: &Container, service: &str, number: u8) -> Result<()> {
         bed.cluster.schedule(service, number);
-        self.post(
+        self.places.post(
             "/container/deploy",
             &json!({"pid": container.pid(), "serviceName": service, "instanceNumber": number, "portMappings": ""}),
         )
@@ -109,11 +107,5 @@ impl Neighbour {
 
     pub(crate) fn status(&self) -> Result<Value> {
         status_of(&self.node, &self.places)
-    }
-
-    fn post(&self, path: &str, body: &Value) -> Result<()> {
-        let (status, said) = request(&self.places.socket(), &format!("POST {path}"), &body.to_string())?;
-        ensure!(status == 200, "{path}: {status} {said}");
-        Ok(())
     }
 }

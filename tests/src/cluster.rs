@@ -13,7 +13,8 @@ use rumqttc::{AsyncClient, Event, MqttOptions, NetworkOptions, Packet, QoS};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::daemon::{Daemon, Recipe};
+use crate::daemon::Daemon;
+use crate::mosquitto;
 use crate::netns::Netns;
 use crate::wait::eventually;
 
@@ -56,20 +57,7 @@ impl Cluster {
             format!("listener {PORT} {ADDRESS}\nallow_anonymous true\nset_tcp_nodelay true\nuser root\n"),
         )
         .with_context(|| format!("write {}", config.display()))?;
-        let recipe = Recipe {
-            name: "mosquitto".to_owned(),
-            netns: Arc::clone(netns),
-            program: "/usr/sbin/mosquitto".into(),
-            arguments: vec!["-c".into(), config.into()],
-            environment: Vec::new(),
-            log: folder.join("mosquitto.log"),
-        };
-        let broker = recipe.start()?;
-        eventually(Duration::from_secs(10), "the broker to listen", || {
-            netns
-                .run(|| std::net::TcpStream::connect((ADDRESS, PORT)).map(drop))?
-                .map_err(anyhow::Error::from)
-        })?;
+        let broker = mosquitto::start(netns, config, folder.join("mosquitto.log"), (ADDRESS, PORT))?;
 
         let knowledge = Arc::new(Mutex::new(Knowledge {
             block: Some((Ipv4Addr::new(10, 18, 0, 64), "fc00::100")),

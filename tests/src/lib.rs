@@ -20,6 +20,7 @@ pub mod image;
 pub mod interrupt;
 pub mod lab;
 pub mod memory;
+pub mod mosquitto;
 pub mod netmanager;
 pub mod netns;
 pub mod process;

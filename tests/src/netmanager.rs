@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
 use crate::daemon::{Daemon, Recipe, binary};
@@ -64,6 +64,13 @@ impl Places {
         ]
         .concat()
     }
+
+    /// Has the netmanager that is here do something.
+    pub fn post(&self, path: &str, body: &Value) -> Result<()> {
+        let (status, said) = request(&self.socket(), &format!("POST {path}"), &body.to_string())?;
+        ensure!(status == 200, "{path}: {status} {said}");
+        Ok(())
+    }
 }
 
 impl Drop for Places {
@@ -71,6 +78,11 @@ impl Drop for Places {
         // Only what a failed test left; whether cleanup leaves anything is asked by tests of its own.
         fs::remove_dir_all(&self.pins).ok();
     }
+}
+
+/// As [`recipe`], with as much in its log as by default.
+pub fn quiet_recipe(node: &Arc<Netns>, places: &Places) -> Result<Recipe> {
+    Ok(Recipe { environment: Vec::new(), ..recipe(node, places)? })
 }
 
 /// How it is started on `node`, with a log that tells much.

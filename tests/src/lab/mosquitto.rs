@@ -1,19 +1,18 @@
 //! A Mosquitto that the cluster of a lab uses instead of being a broker itself, with the rules that are made for it.
 
 use std::fs;
-use std::net::TcpStream;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use protocol::port::CLUSTER_MQTT;
 
-use crate::daemon::{Daemon, Recipe, binary};
+use crate::daemon::{Daemon, binary};
+use crate::mosquitto;
 use crate::netns::Netns;
 use crate::process;
-use crate::wait::eventually;
 
 const USER: &str = "orchestrator";
 const PASSWORD: &str = "of-the-lab";
@@ -41,30 +40,8 @@ pub(super) fn start(lab: &Path, netns: &Arc<Netns>) -> Result<Daemon> {
         at("cluster")
     );
     fs::write(at("mosquitto.conf"), config).context("write Mosquitto's settings")?;
-    let mut daemon = Recipe {
-        name: "mosquitto".to_owned(),
-        netns: Arc::clone(netns),
-        program: "/usr/sbin/mosquitto".into(),
-        arguments: vec!["-c".into(), at("mosquitto.conf").into()],
-        environment: Vec::new(),
-        log: lab.join("mosquitto.log"),
-    }
-    .start()?;
-    wait(&mut daemon)?;
-    Ok(daemon)
-}
-
-/// Waits until it listens.
-fn wait(daemon: &mut Daemon) -> Result<()> {
-    let netns = Arc::clone(&daemon.recipe().netns);
-    eventually(Duration::from_secs(10), "Mosquitto to listen", || {
-        daemon.expect_running().map_err(|error| format!("{error:#}"))?;
-        netns
-            .run(|| TcpStream::connect(("127.0.0.1", CLUSTER_MQTT)))
-            .map_err(|error| error.to_string())?
-            .map_err(|error| error.to_string())
-    })
-    .map(drop)
+    let at = (Ipv4Addr::LOCALHOST, CLUSTER_MQTT);
+    mosquitto::start(netns, folder.join("mosquitto.conf"), lab.join("mosquitto.log"), at)
 }
 
 /// The flags by which the cluster finds it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use integration::memory::megabytes;
-use integration::netmanager::{Places, recipe, status_of, write_config};
+use integration::netmanager::{Places, quiet_recipe, status_of, write_config};
 use integration::netns::connect;
 use integration::{Netns, eventually};
 use netmanager::state::Store;
@@ -32,10 +32,7 @@ pub(crate) fn memory(services: u32) -> Result<Taken> {
         "NodePublicAddress": "0.0.0.0", "NodePublicPort": "50103", "ClusterUrl": "0.0.0.0", "ClusterMqttPort": "10003",
     });
     write_config(&places, &config)?;
-    let mut recipe = recipe(&node, &places)?;
-    // As much in its log as by default.
-    recipe.environment.clear();
-    let mut daemon = recipe.start()?;
+    let mut daemon = quiet_recipe(&node, &places)?.start()?;
     eventually(PATIENCE, "netmanager to know the services", || {
         daemon.expect_running()?;
         let report = status_of(&node, &places)?;

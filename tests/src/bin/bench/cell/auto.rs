@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use integration::cluster::{self, Cluster, WEB, WEB_ADDRESS};
 use integration::daemon::Daemon;
-use integration::netmanager::{Occupant, Places, recipe, request, status_of, wait_until_ready, write_config};
+use integration::netmanager::{Occupant, Places, quiet_recipe, status_of, wait_until_ready, write_config};
 use integration::netns::connect;
 use integration::{Netns, eventually};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Bed, Overlay, Pair};
 
@@ -83,18 +83,17 @@ impl Worker {
             "ClusterUrl": cluster::ADDRESS, "ClusterMqttPort": cluster::PORT.to_string(),
         });
         write_config(&places, &config)?;
-        let mut recipe = recipe(&node, &places)?;
-        // As much in its log as by default.
-        recipe.environment.clear();
-        let (daemon, occupant) = (recipe.start()?, Occupant::of(container)?);
+        let (daemon, occupant) = (quiet_recipe(&node, &places)?.start()?, Occupant::of(container)?);
         let mut worker = Self { daemon, places, node, occupant };
         wait_until_ready(&mut worker.daemon, &worker.places)?;
         cluster.knows().block = Some(BLOCKS[index]);
-        worker.post("/register", &json!({"client_id": IDS[index], "cluster_address": cluster::ADDRESS}))?;
+        worker
+            .places
+            .post("/register", &json!({"client_id": IDS[index], "cluster_address": cluster::ADDRESS}))?;
         let (service, number) = INSTANCES[index];
         cluster.schedule(service, number);
         let pid = worker.occupant.pid();
-        worker.post(
+        worker.places.post(
             "/container/deploy",
             &json!({"pid": pid, "serviceName": service, "instanceNumber": number, "portMappings": ""}),
         )?;
@@ -110,11 +109,5 @@ impl Worker {
             ensure!(on_trial == &json!([]), "on trial: {on_trial}");
             Ok(())
         })
-    }
-
-    fn post(&self, path: &str, body: &Value) -> Result<()> {
-        let (status, said) = request(&self.places.socket(), &format!("POST {path}"), &body.to_string())?;
-        ensure!(status == 200, "{path}: {status} {said}");
-        Ok(())
     }
 }
