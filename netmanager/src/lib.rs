@@ -18,6 +18,7 @@ pub mod commands;
 pub mod config;
 pub mod datapath;
 pub mod doctor;
+mod echo;
 pub mod error;
 pub mod hash;
 pub mod hooks;

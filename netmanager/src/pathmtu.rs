@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 pub use self::icmp::TooBig;
 use self::learned::{Learned, least};
 use self::socket::IcmpSocket;
+pub(crate) use self::socket::{ICMP_FILTER, ICMPV6_FILTER, SOL_RAW, raw, set};
 use self::watch::{IN_USE, Watch};
 use crate::plane::{PathTable, PlaneError};
 use crate::schedule::Schedule;

@@ -14,11 +14,11 @@ use super::icmp::{self, TooBig};
 /// Routers quote up to 576 bytes, of IPv6 1280. What is longer is cut off.
 const LARGEST: usize = 2048;
 /// `linux/icmp.h`: level and name of the option that names unwanted types, and the type that is wanted.
-pub(super) const SOL_RAW: libc::c_int = 255;
-pub(super) const ICMP_FILTER: libc::c_int = 1;
+pub(crate) const SOL_RAW: libc::c_int = 255;
+pub(crate) const ICMP_FILTER: libc::c_int = 1;
 const DESTINATION_UNREACHABLE: u32 = 3;
 /// `linux/icmpv6.h`: the same.
-pub(super) const ICMPV6_FILTER: libc::c_int = 1;
+pub(crate) const ICMPV6_FILTER: libc::c_int = 1;
 const PACKET_TOO_BIG: u32 = 2;
 
 pub(super) struct IcmpSocket {
@@ -61,12 +61,12 @@ impl IcmpSocket {
     }
 }
 
-pub(super) fn raw(family: AddressFamily, protocol: SockProtocol) -> io::Result<OwnedFd> {
+pub(crate) fn raw(family: AddressFamily, protocol: SockProtocol) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     socket(family, SockType::Raw, flags, protocol).map_err(io::Error::from)
 }
 
-pub(super) fn set<T>(socket: &OwnedFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
+pub(crate) fn set<T>(socket: &OwnedFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of_val(value)).map_err(io::Error::other)?;
     // SAFETY: the pointer is valid for the length beside it, and the kernel only reads there.
     let result = unsafe {
