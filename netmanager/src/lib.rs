@@ -45,4 +45,5 @@ pub mod slowpath;
 pub mod state;
 pub mod table;
 pub mod userspace;
+pub mod vivaldi;
 pub mod why;

@@ -26,6 +26,7 @@ pub mod outage;
 pub mod overview;
 pub mod plan;
 pub mod port;
+pub mod rtt;
 pub mod service;
 pub mod sla;
 pub mod status;
