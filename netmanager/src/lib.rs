@@ -4,7 +4,7 @@
 //! [`ipam`] and [`ports`] decide and do nothing else; [`balance`] keeps new flows away from dead ends;
 //! [`datapath`], [`net`], [`nft`] and [`listening`] talk to the kernel,
 //! [`bare`] has the kernel merge what it gets of others, [`selftest`] tries the programs before anybody needs them, [`slowpath`] takes what the kernel's programs cannot finish, [`pathmtu`] learns what the
-//! underlay carries, [`offload`] what its NICs get wrong, [`session`] to the cluster, [`api`] to node-engine; [`state`] is what a restart needs.
+//! underlay carries, [`offload`] what its NICs get wrong, [`roundtrip`] and [`vivaldi`] how far other nodes are, [`session`] to the cluster, [`api`] to node-engine; [`state`] is what a restart needs.
 
 pub mod api;
 pub mod app;
@@ -38,6 +38,7 @@ pub mod ports;
 pub mod remedy;
 pub mod report;
 pub mod resolver;
+pub mod roundtrip;
 mod schedule;
 pub mod selftest;
 pub mod session;

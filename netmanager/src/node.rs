@@ -7,6 +7,7 @@ mod adopt;
 mod itself;
 mod linking;
 mod naming;
+mod nearness;
 mod offloading;
 mod reconcile;
 mod registration;
@@ -42,6 +43,7 @@ use crate::pathmtu::{Heard, PathMtus};
 use crate::plane::{Events, Mode, Plane};
 use crate::report::{Report, SessionState};
 use crate::resolver::{Resolver, is_use};
+use crate::roundtrip::{Measurement, RoundTrips};
 use crate::session::{Event, Session};
 use crate::slowpath::{News, SlowPath, Untaken};
 use crate::state::{self, Store};
@@ -100,6 +102,7 @@ pub struct Node {
     slow_path: Option<SlowPath>,
     /// Nothing where the kernel refuses raw sockets.
     path_mtus: Option<PathMtus>,
+    round_trips: RoundTrips,
     offloads: Offloads,
     /// By the kernels of containers, and by the node's own where it sends to services.
     left_to_nic: LeftToNic,
@@ -155,6 +158,8 @@ enum Wake {
     Untaken(Untaken),
     /// News of the path to another node.
     Path(Heard),
+    /// How far another node is.
+    Measured(Measurement),
     /// What becomes of packets on the way to a node.
     Asked(Option<Judged>),
     /// Links, addresses or routes have changed.
@@ -198,6 +203,7 @@ impl Node {
                     self.balance.untaken(&mut self.datapath, self.slow_path.as_ref(), untaken, now());
                 }
                 Wake::Path(heard) => self.hear_of_path(heard),
+                Wake::Measured(measurement) => self.round_trips.hear(measurement, now()),
                 Wake::Asked(Some(judged)) => self.hear_of_way(judged).await,
                 Wake::Links => {
                     self.follow_ways();
@@ -261,6 +267,7 @@ impl Node {
                 News::Untaken(untaken) => Wake::Untaken(untaken),
             },
             heard = path_mtus => Wake::Path(heard),
+            measurement = self.round_trips.next() => Wake::Measured(measurement),
             judged = self.offloads.next() => Wake::Asked(judged),
             () = self.watch.changed() => Wake::Links,
             () = tokio::time::sleep_until(deadline) => Wake::Time,
@@ -288,9 +295,12 @@ impl Node {
         let resolver = self.resolver.deadline().map(Instant::from_std);
         let balance = self.balance.deadline().map(Instant::from_std);
         let path_mtus = self.path_mtus.as_ref().and_then(PathMtus::deadline).map(Instant::from_std);
-        let once =
-            [self.tables_due, subnet, resolver, balance, path_mtus, self.asking_due()].into_iter().flatten();
-        registrations.chain(unnamed).chain(once).fold(self.sweep_due.min(self.reconcile_due), Instant::min)
+        let round_trips = self.round_trips.deadline().map(Instant::from_std);
+        let once = [self.tables_due, subnet, resolver, balance, path_mtus, round_trips, self.asking_due()];
+        registrations
+            .chain(unnamed)
+            .chain(once.into_iter().flatten())
+            .fold(self.sweep_due.min(self.reconcile_due), Instant::min)
     }
 
     /// Does whatever is due.
@@ -302,6 +312,7 @@ impl Node {
         self.expire_registrations(moment);
         self.answer_unnamed(moment);
         self.tend_paths(moment);
+        self.tend_round_trips(moment);
         self.ask_nodes(moment);
         self.ask_for_block_again(moment);
         if self.tables_due.is_some_and(|due| due <= moment) {

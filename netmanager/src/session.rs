@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use protocol::id::Id;
 use protocol::net::{SubnetResult, TableResult, UpdateAvailable};
+use protocol::rtt::RttPeers;
 use protocol::topic::{NodeTopic, parse_updates_available};
 use rand::Rng as _;
 use rumqttc::{
@@ -54,6 +55,8 @@ pub enum Event {
     },
     Subnet(SubnetResult),
     Table(TableResult),
+    /// Whom the node is to measure.
+    Peers(RttPeers),
     /// A service's name, or an address, whose table changed, and how it is now if the cluster says so.
     Changed {
         subject: String,
@@ -283,7 +286,8 @@ impl Incoming<'_> {
     }
 
     fn listen(&self) -> Result<(), rumqttc::ClientError> {
-        let topics = [NodeTopic::SubnetResult, NodeTopic::TableResult, NodeTopic::ControlError];
+        let topics =
+            [NodeTopic::SubnetResult, NodeTopic::TableResult, NodeTopic::ControlError, NodeTopic::RttPeers];
         let filters =
             topics.map(|topic| rumqttc::SubscribeFilter::new(topic.of(&self.node), QoS::AtLeastOnce));
         self.client.try_subscribe_many(filters)
@@ -303,6 +307,7 @@ impl Incoming<'_> {
             Some((node, NodeTopic::TableResult)) if node == self.node => {
                 self.decode(publish).map(Event::Table)
             }
+            Some((node, NodeTopic::RttPeers)) if node == self.node => self.decode(publish).map(Event::Peers),
             _ => None,
         }
     }

@@ -39,10 +39,14 @@ pub enum NodeTopic {
     InterestRemove,
     /// Node to cluster: [`crate::net::NodeItself`]. Only our own workers and clusters know it.
     NodeItself,
+    /// Node to cluster: [`crate::rtt::RttReport`]. Likewise.
+    Rtt,
+    /// Cluster to node: [`crate::rtt::RttPeers`]. Likewise.
+    RttPeers,
 }
 
 impl NodeTopic {
-    const ALL: [(Self, &'static str); 16] = [
+    const ALL: [(Self, &'static str); 18] = [
         (Self::Information, "information"),
         (Self::Job, "job"),
         (Self::Resources, "jobs/resources"),
@@ -59,6 +63,8 @@ impl NodeTopic {
         (Self::AddressChanged, "net/service/address-changed"),
         (Self::InterestRemove, "net/interest/remove"),
         (Self::NodeItself, "net/host"),
+        (Self::Rtt, "net/rtt"),
+        (Self::RttPeers, "net/peers"),
     ];
 
     /// Each of them.

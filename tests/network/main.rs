@@ -17,6 +17,7 @@ mod peers;
 mod refusal;
 mod repair;
 mod restart;
+mod round_trips;
 mod six;
 mod stream;
 mod talk;

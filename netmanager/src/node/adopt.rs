@@ -22,6 +22,7 @@ use crate::offload::Offloads;
 use crate::pathmtu::PathMtus;
 use crate::plane::{Choice, Opened, Plane, PlaneError};
 use crate::resolver::Resolver;
+use crate::roundtrip::RoundTrips;
 use crate::slowpath::SlowPath;
 use crate::state::{Attachment, StateError, Store};
 use crate::table::Entry;
@@ -102,6 +103,7 @@ impl Node {
         state.datapath = Some(datapath.mode());
 
         let offloads = Offloads::new(&tasks, &stop);
+        let round_trips = RoundTrips::new(&tasks, &stop);
         let known_links = datapath.linked().map(|node| (node, LinkOffer { vx: true }));
         let mut resolver = Resolver::adopt_links(known_links);
         resolver.set_plan(state.plan);
@@ -128,6 +130,7 @@ impl Node {
             kernel,
             slow_path: slow_path.ok(),
             path_mtus: path_mtus.ok(),
+            round_trips,
             offloads,
             left_to_nic,
             links_behind: true,

@@ -29,6 +29,7 @@ impl Node {
                 self.tables_due.get_or_insert(Instant::now() + TABLES_DELAY);
                 self.carry_out(actions);
             }
+            Event::Peers(peers) => self.measure_peers(peers),
             Event::Changed { subject, table: None } => {
                 let actions = self.resolver.changed(&subject, now());
                 self.carry_out(actions);
@@ -63,11 +64,14 @@ impl Node {
         self.carry_out(subscriptions);
         self.announce_all();
         self.announce_undeployed();
+        let measured = self.round_trips.connected();
+        self.tell_round_trips(&measured);
         self.carry_out(queries);
     }
 
     fn session_down(&mut self, reason: String) {
         self.resolver.disconnected();
+        self.round_trips.disconnected();
         let Some(cluster) = &mut self.cluster else { return };
         cluster.subnet_due = None;
         // Once per outage, not at each try.

@@ -57,12 +57,14 @@ pub fn speaker(topic: NodeTopic) -> Side {
         | NodeTopic::ServiceUndeployed
         | NodeTopic::AddressChanged
         | NodeTopic::InterestRemove
-        | NodeTopic::NodeItself => Side::Node,
+        | NodeTopic::NodeItself
+        | NodeTopic::Rtt => Side::Node,
         NodeTopic::ControlDeploy
         | NodeTopic::ControlDelete
         | NodeTopic::ControlError
         | NodeTopic::SubnetResult
-        | NodeTopic::TableResult => Side::Cluster,
+        | NodeTopic::TableResult
+        | NodeTopic::RttPeers => Side::Cluster,
     }
 }
 

@@ -60,7 +60,9 @@ impl Intake {
             | NodeTopic::ControlDelete
             | NodeTopic::ControlError
             | NodeTopic::SubnetResult
-            | NodeTopic::TableResult => {}
+            | NodeTopic::TableResult
+            | NodeTopic::Rtt
+            | NodeTopic::RttPeers => {}
         }
     }
 
