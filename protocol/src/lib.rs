@@ -13,6 +13,7 @@
 pub mod address;
 pub mod balancing;
 pub mod cluster;
+pub mod connectivity;
 pub mod constraint;
 pub mod decision;
 pub mod id;

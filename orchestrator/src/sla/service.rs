@@ -1,6 +1,7 @@
 //! The rules for one service.
 
 use protocol::balancing::{BALANCING, Balancing};
+use protocol::connectivity::{CONNECTIVITY, Connectivity};
 use protocol::constraint::Constraint;
 use protocol::outage::{ON_DISCONNECT, Outage, RECONCILE};
 use serde_json::{Map, Value};
@@ -151,7 +152,12 @@ impl Check<'_> {
                 self.wrong(&join(&path, invalid.key), invalid.expected);
             }
         }
-        self.list(service, path, "connectivity", ELEMENTS_MAX);
+        let connectivity = self.list(service, path, CONNECTIVITY, ELEMENTS_MAX);
+        for (index, element) in connectivity.into_iter().flatten().enumerate() {
+            if let Err(invalid) = Connectivity::read(element, &format!("{path}.{CONNECTIVITY}[{index}]")) {
+                self.wrong(&invalid.path, invalid.expected);
+            }
+        }
     }
 
     fn volumes(&mut self, service: &Map<String, Value>, path: &str) {

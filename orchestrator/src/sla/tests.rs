@@ -91,6 +91,7 @@ fn each_wrong_field_is_named_by_its_path() {
         ("addresses.closest_ip_v6", json!("fdff:1800::1")),
         ("addresses.closest_ip_v6", json!("fdff:1000::7:7")),
         ("constraints", json!({})),
+        ("connectivity", json!({})),
         ("volumes", json!(1)),
     ] {
         let document = match key {
@@ -102,6 +103,37 @@ fn each_wrong_field_is_named_by_its_path() {
         let paths: Vec<_> = found.iter().map(|violation| violation.path.as_str()).collect();
         assert_eq!(paths, [format!("applications[0].microservices[0].{key}")], "{key}: {value}");
     }
+}
+
+#[test]
+fn what_is_wrong_with_connectivity_is_named_by_its_path() {
+    let latency = |keys: &[(&str, Value)]| {
+        let mut constraint =
+            json!({ "type": "latency", "threshold": 20, "rigidness": 0.9, "convergence_time": 60 });
+        keys.iter().for_each(|(key, value)| constraint[*key] = value.clone());
+        constraint
+    };
+    let element = |target: &str, constraints: Value| json!({ "target_microservice_id": target, "con_constraints": constraints });
+    for (element, key) in [
+        (json!(3), ""),
+        (element("d b", json!([])), ".target_microservice_id"),
+        (element("db", json!({})), ".con_constraints"),
+        (
+            element("db", json!([latency(&[]), latency(&[("threshold", json!(0))])])),
+            ".con_constraints[1].threshold",
+        ),
+        (element("db", json!([latency(&[("rigidness", json!(2))])])), ".con_constraints[0].rigidness"),
+        (
+            element("db", json!([latency(&[("convergence_time", json!("1m"))])])),
+            ".con_constraints[0].convergence_time",
+        ),
+    ] {
+        let found = violations(with(&format!("{SERVICE}/connectivity"), json!([element])));
+        let paths: Vec<_> = found.iter().map(|violation| violation.path.as_str()).collect();
+        assert_eq!(paths, [format!("applications[0].microservices[0].connectivity[0]{key}")], "{element}");
+    }
+    let fine = json!([element("db", json!([latency(&[])])), element("6b033dd4d683569b0801fa17", json!([]))]);
+    assert!(violations(with(&format!("{SERVICE}/connectivity"), fine)).is_empty());
 }
 
 #[test]
