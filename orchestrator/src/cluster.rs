@@ -17,6 +17,7 @@ mod net_api;
 mod places;
 mod problem;
 mod root_client;
+mod round_trips;
 mod state;
 mod table;
 mod uplink;

@@ -2,7 +2,8 @@
 //! reasons why none will do.
 //!
 //! **Filters** ([`filter`]). A worker must be heard from, not be cordoned, be named by a `direct` constraint if there is
-//! one, offer the runtime, the architecture, the drivers and the addons, be near enough, have as many cores and GPUs as
+//! one, offer the runtime, the architecture, the drivers and the addons, be near enough on the map and by the round trips to
+//! other services' instances ([`reach`]), have as many cores and GPUs as
 //! one instance wants, and have the disk and the memory free. Memory cannot be shared, so it is counted twice over and the smaller
 //! result holds: what the worker measures as available less what was placed there and does not show in the measurement
 //! yet, and what the machine has less what its instances asked for. A burst of placements between two reports thus cannot
@@ -16,6 +17,7 @@
 
 mod algorithm;
 mod filter;
+mod reach;
 mod worker;
 
 use std::fmt;
@@ -24,6 +26,7 @@ use protocol::decision::{Decision, Part, Rejection, SCORES_MAX, Score};
 
 pub use self::algorithm::{Algorithm, Cost, Placement};
 use self::filter::FILTERS;
+pub use self::reach::{Link, Reach, RoundTrip, milliseconds};
 pub use self::worker::{Request, Share, Worker};
 
 /// What came of looking for a place.

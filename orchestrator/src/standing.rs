@@ -55,9 +55,21 @@ pub fn is_ready(instance: &Instance) -> bool {
     matches!(instance.status, Status::Running | Status::Completed)
 }
 
+/// How the detail of an instance begins that runs, but not as its service asks for.
+pub const RUNNING_BUT: &str = "Running, but ";
+
+/// What is not as the service asks for, of an instance that runs.
+#[must_use]
+pub fn shortfall(status: Status, detail: Option<&str>) -> Option<&str> {
+    detail.filter(|_| status == Status::Running)?.strip_prefix(RUNNING_BUT)
+}
+
 /// Why it is as it is: what the root says, else what the state itself means. Nothing for what is as it should be.
 #[must_use]
 pub fn cause(status: Status, detail: Option<&str>) -> String {
+    if let Some(shortfall) = shortfall(status, detail) {
+        return shortfall.to_owned();
+    }
     if matches!(status, Status::Running | Status::Completed | Status::Undeployed) {
         return String::new();
     }

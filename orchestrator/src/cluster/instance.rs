@@ -313,12 +313,12 @@ impl Instance {
         self.set(Status::NodeScheduled, self.after_what("Waiting for the worker to create it"));
     }
 
-    /// Nothing fits. Says whether that is new.
-    pub(super) fn no_room(&mut self, reason: String) -> bool {
+    /// Nothing fits; and it `is_bound` to this cluster, where something is that it is to be near to. Says whether that is new.
+    pub(super) fn no_room(&mut self, reason: String, is_bound: bool) -> bool {
         self.phase = Phase::Waiting { until: None, no_room: true };
         // One that still serves where it was lacks nothing that the root could give it elsewhere.
         let serves = self.record.moving_from.is_some();
-        let status = if serves { Status::ClusterScheduled } else { Status::NoWorkerCapacity };
+        let status = if serves || is_bound { Status::ClusterScheduled } else { Status::NoWorkerCapacity };
         let known = self.status() == status && self.record.document.status_detail.as_deref() == Some(&reason);
         if !known {
             self.set(status, reason);
@@ -361,8 +361,14 @@ impl Instance {
             Phase::Completed { .. } | Phase::Removing { .. } => return false,
             _ => now,
         };
-        if status == Status::Running && self.record.moving_from.is_some_and(|from| from != worker) {
-            self.left_for_good();
+        if status == Status::Running {
+            if self.record.moving_from.is_some_and(|from| from != worker) {
+                self.left_for_good();
+            } else {
+                // Where it was going to was lost, and where it was is good enough again.
+                self.record.moving_from = None;
+                self.record.arriving = None;
+            }
         }
         let running = self.status() == Status::Running && matches!(self.phase, Phase::Up { .. });
         self.phase = Phase::Up { worker, since, named: now };

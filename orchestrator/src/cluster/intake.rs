@@ -56,12 +56,12 @@ impl Intake {
                 self.read(message, |interest| state.interest_removed(node, &interest, now));
             }
             NodeTopic::NodeItself => self.read(message, |itself| state.node_itself_known(node, &itself, now)),
+            NodeTopic::Rtt => self.read(message, |report| state.round_trips_known(node, report, now)),
             NodeTopic::ControlDeploy
             | NodeTopic::ControlDelete
             | NodeTopic::ControlError
             | NodeTopic::SubnetResult
             | NodeTopic::TableResult
-            | NodeTopic::Rtt
             | NodeTopic::RttPeers => {}
         }
     }

@@ -6,6 +6,8 @@
 //! - [`hearing`]: whether workers can be heard at all.
 //! - [`reports`]: what workers say of themselves and their instances.
 //! - [`placing`]: which waiting instance gets which worker.
+//! - [`nearness`]: which services are to be near each other, and what becomes of those that are not.
+//! - [`peers`]: which worker measures the way to which others.
 //! - [`overlay`]: addresses and tables.
 //! - [`time`]: silence, pauses, and what is to be said again.
 //! - [`summary`]: what the root is told.
@@ -14,7 +16,9 @@ mod demand;
 mod draining;
 mod forgetting;
 mod hearing;
+mod nearness;
 mod overlay;
+mod peers;
 mod placing;
 mod reports;
 mod saturation;
@@ -25,6 +29,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use protocol::connectivity::Connectivity;
 use protocol::id::Id;
 use protocol::location::Location;
 use protocol::name::{InstanceName, ServiceName};
@@ -37,11 +42,14 @@ use serde_json::Value;
 
 pub(super) use self::demand::Refused;
 pub(super) use self::draining::Wish;
+use self::nearness::Lateness;
+use self::peers::Measuring;
 use self::summary::Told;
 pub(super) use self::summary::{Scope, Summary};
 use super::directory::{Directory, Subject};
 use super::instance::{self, Address, Instance, Phase};
 use super::places::Places;
+use super::round_trips::RoundTrips;
 use super::worker::{self, Worker};
 use crate::schedule::Placement;
 
@@ -60,6 +68,12 @@ pub(super) struct State {
     services: BTreeMap<Id, Service>,
     /// Two services bear one name while the older is being removed.
     by_name: HashMap<ServiceName, BTreeSet<Id>>,
+    /// Services that are to be near to others.
+    linked: BTreeSet<Id>,
+    /// What workers have measured, and whom they measure.
+    round_trips: RoundTrips,
+    measuring: Measuring,
+    lateness: Lateness,
     /// Where instances are.
     places: Places,
     /// Those that are placed elsewhere and not yet stopped where they were: there.
@@ -105,7 +119,15 @@ impl Rules {
 struct Service {
     /// Its instances are beside it, not in it.
     document: ServiceDocument,
+    /// What its document says.
+    connectivity: Vec<Connectivity>,
     instances: BTreeMap<u32, Instance>,
+}
+
+impl Service {
+    fn new(document: ServiceDocument) -> Self {
+        Self { connectivity: Connectivity::of(&document.sla), document, instances: BTreeMap::new() }
+    }
 }
 
 /// What is to happen, in this order: keep, then tell.
@@ -159,6 +181,10 @@ impl State {
             by_host: HashMap::new(),
             services: BTreeMap::new(),
             by_name: HashMap::new(),
+            linked: BTreeSet::new(),
+            round_trips: RoundTrips::default(),
+            measuring: Measuring::default(),
+            lateness: Lateness::default(),
             places: Places::default(),
             former: Places::default(),
             waiting: BTreeSet::new(),
@@ -185,7 +211,9 @@ impl State {
         }
         for document in kept.services {
             state.by_name.entry(document.job_name.clone()).or_default().insert(document.id);
-            state.services.insert(document.id, Service { document, instances: BTreeMap::new() });
+            let id = document.id;
+            state.services.insert(id, Service::new(document));
+            state.link(id);
         }
         for table in kept.tables {
             state.directory.restore(table);
@@ -291,6 +319,7 @@ impl State {
         tracing::info!(service = %name, instance = number, "instance removed");
         if service.instances.is_empty() {
             self.services.remove(&id);
+            self.linked.remove(&id);
             self.effects.keep.insert(service_key(id), None);
             if let Some(ids) = self.by_name.get_mut(&name) {
                 ids.remove(&id);

@@ -2,10 +2,12 @@
 
 use protocol::id::Id;
 
+use super::reach;
 use super::worker::{Request, Worker};
 
-/// What speaks against a worker, by the name of each part: compared from the first to the last, the least is chosen.
-pub type Cost = [(&'static str, u64); 4];
+/// What speaks against a worker, by the name of each part: compared from the first to the last, the least is chosen. First of
+/// all, round trips that take longer than the service asks for.
+pub type Cost = [(&'static str, u64); 5];
 
 /// A way to choose. Pure: the same request and worker have the same cost.
 pub trait Algorithm: Sync {
@@ -48,6 +50,7 @@ impl Algorithm for BestFit {
 
     fn cost(&self, request: &Request, worker: &Worker) -> Cost {
         [
+            late(request, worker),
             ("quarters full", memory_used(request, worker).min(999) / 250),
             ("siblings", siblings(request, worker)),
             ("permille full", used(request, worker)),
@@ -64,7 +67,13 @@ impl Algorithm for Spread {
     }
 
     fn cost(&self, request: &Request, worker: &Worker) -> Cost {
-        [("siblings", siblings(request, worker)), ("permille full", used(request, worker)), ("", 0), ("", 0)]
+        [
+            late(request, worker),
+            ("siblings", siblings(request, worker)),
+            ("permille full", used(request, worker)),
+            ("", 0),
+            ("", 0),
+        ]
     }
 }
 
@@ -81,13 +90,18 @@ impl Algorithm for Nearest {
             let away = worker.location.map_or(f64::INFINITY, |at| at.kilometres_to(near.location));
             whole(away / near.kilometres * 10.0, 1000)
         });
-        let [quarters, siblings, full, _] = BestFit.cost(request, worker);
-        [("tenths of the way", tenths.sum()), quarters, siblings, full]
+        let [late, quarters, siblings, full, _] = BestFit.cost(request, worker);
+        [late, ("tenths of the way", tenths.sum()), quarters, siblings, full]
     }
 }
 
+/// Without a name where nothing is asked for.
+fn late(request: &Request, worker: &Worker) -> (&'static str, u64) {
+    if request.links.is_empty() { ("", 0) } else { ("tenths late", reach::tenths_late(request, worker)) }
+}
+
 /// A last tie goes to the smaller id, so that the same input has the same answer.
-pub(super) fn order(algorithm: &dyn Algorithm, request: &Request, worker: &Worker) -> ([u64; 4], Id) {
+pub(super) fn order(algorithm: &dyn Algorithm, request: &Request, worker: &Worker) -> ([u64; 5], Id) {
     (algorithm.cost(request, worker).map(|(_, value)| value), worker.id)
 }
 
@@ -112,6 +126,6 @@ fn used(request: &Request, worker: &Worker) -> u64 {
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped before")]
-fn whole(value: f64, most: u32) -> u64 {
+pub(super) fn whole(value: f64, most: u32) -> u64 {
     value.clamp(0.0, f64::from(most)) as u64
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::reach;
 use super::worker::{Request, Worker};
 
 /// A condition. They are applied in this order: what cannot be changed by waiting comes before what can.
@@ -17,11 +18,12 @@ pub(super) enum Filter {
     Driver,
     Addon,
     Distance,
+    RoundTrip,
     Disk,
     Memory,
 }
 
-pub(super) const FILTERS: [Filter; 12] = [
+pub(super) const FILTERS: [Filter; 13] = [
     Filter::Silent,
     Filter::Cordoned,
     Filter::Node,
@@ -32,6 +34,7 @@ pub(super) const FILTERS: [Filter; 12] = [
     Filter::Driver,
     Filter::Addon,
     Filter::Distance,
+    Filter::RoundTrip,
     Filter::Disk,
     Filter::Memory,
 ];
@@ -52,6 +55,7 @@ impl Filter {
             Self::Driver => "driver",
             Self::Addon => "addon",
             Self::Distance => "distance",
+            Self::RoundTrip => "rtt",
             Self::Disk => "disk",
             Self::Memory => "memory",
         }
@@ -78,6 +82,7 @@ impl Filter {
             Self::Driver => lacks(&request.drivers, &worker.drivers),
             Self::Addon => lacks(&request.addons, &worker.addons),
             Self::Distance => worker.too_far(&request.near).is_none_or(|excess| excess > 0.0),
+            Self::RoundTrip => reach::is_too_far(request, worker),
             Self::Disk => worker.disk_free().is_some_and(|free| free < request.storage),
             Self::Memory => worker.memory_free() < request.memory,
         }
@@ -111,6 +116,7 @@ impl Filter {
             Self::Driver => format!("wants {}", request.drivers.join(" and ")),
             Self::Addon => format!("wants {}", request.addons.join(" and ")),
             Self::Distance => distance(request, refused),
+            Self::RoundTrip => reach::detail(request, refused),
             Self::Disk => most(request.storage, "MB free", disk_free),
             Self::Memory => most(request.memory, "MB free", Worker::memory_free),
         }
@@ -137,6 +143,7 @@ impl Filter {
                 Some((worker, excess)) => format!("{excess:.0} km more: {}", worker.host),
                 None => format!("--location for {names}"),
             },
+            Self::RoundTrip => reach::change(request, only_refused),
             Self::Disk => most("storage", disk_free),
             Self::Memory => most("memory", Worker::memory_free),
         }
@@ -148,7 +155,7 @@ fn disk_free(worker: &Worker) -> u64 {
     worker.disk_free().unwrap_or(0)
 }
 
-fn names(workers: &[&Worker]) -> String {
+pub(super) fn names(workers: &[&Worker]) -> String {
     let mut names: Vec<_> = workers.iter().take(NAMES_MAX).map(|worker| worker.host.as_str()).collect();
     if workers.len() > NAMES_MAX {
         names.push("...");

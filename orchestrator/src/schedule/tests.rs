@@ -1,9 +1,12 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
+use protocol::connectivity::Bound;
 use protocol::constraint::Near;
 use protocol::decision::SCORES_MAX;
 use protocol::id::Id;
 
-use super::{Choice, Placement, Refusal, Request, Share, Worker};
+use super::{Choice, Link, Placement, Reach, Refusal, Request, RoundTrip, Share, Worker};
 
 const MUNICH: &str = "48.137,11.575";
 const BERLIN: &str = "52.520,13.405";
@@ -29,6 +32,7 @@ fn worker(number: u8) -> Worker {
         committed: Share::default(),
         unreported: Share::default(),
         siblings: 0,
+        reach: Vec::new(),
     }
 }
 
@@ -38,6 +42,16 @@ fn request() -> Request {
 
 fn near(place: &str, kilometres: f64) -> Vec<Near> {
     vec![Near { location: place.parse().unwrap(), kilometres, milliseconds: None }]
+}
+
+/// To the database, within 10 ms.
+fn link(rigidness: f64) -> Link {
+    let bound = Bound { milliseconds: 10.0, rigidness, convergence: Duration::ZERO };
+    Link { target: "db".to_owned(), bound }
+}
+
+fn known(milliseconds: f64, share: f64) -> Reach {
+    Reach::Known(RoundTrip { milliseconds, share, is_measured: true })
 }
 
 fn choose(request: &Request, workers: &[Worker]) -> Choice {
@@ -51,7 +65,7 @@ fn place(request: &Request, workers: &[Worker]) -> Option<usize> {
 #[test]
 fn each_filter_refuses_says_why_and_what_would_help() {
     type Case = (&'static str, &'static str, fn(&mut Worker), fn(&mut Request));
-    let cases: [Case; 15] = [
+    let cases: [Case; 18] = [
         ("silent (worker1)", "worker1 back", |worker| worker.responding = false, |_| {}),
         ("cordoned (worker1)", "hypha uncordon worker1", |worker| worker.cordoned = true, |_| {}),
         ("node (wants pi)", "another node: worker1", |_| {}, |request| request.nodes = vec!["pi".to_owned()]),
@@ -112,6 +126,24 @@ fn each_filter_refuses_says_why_and_what_would_help() {
             },
         ),
         (
+            "rtt (wants 10 ms to db; best is 42 ms on worker1)",
+            "42 ms to db: worker1",
+            |worker| worker.reach = vec![known(42.0, 0.0)],
+            |request| request.links = vec![link(1.0)],
+        ),
+        (
+            "rtt (wants 10 ms to db; best is 8.0 ms, 60 % of the time within on worker1)",
+            "rigidness <= 0.6 to db: worker1",
+            |worker| worker.reach = vec![known(8.0, 0.6)],
+            |request| request.links = vec![link(0.7)],
+        ),
+        (
+            "rtt (wants 10 ms to db; not known yet of worker1)",
+            "a measured round trip: worker1",
+            |worker| worker.reach = vec![Reach::Unknown],
+            |request| request.links = vec![link(1.0)],
+        ),
+        (
             "disk (wants 500 MB free; most is 400 on worker1)",
             "storage <= 400: worker1",
             |worker| (worker.disk_available, worker.disk_promised) = (Some(1000), 600),
@@ -158,6 +190,27 @@ fn what_would_help_is_what_is_wrong_with_somebody_alone() {
         decision.rejections.iter().map(|rejection| (&*rejection.filter, rejection.count)).collect();
     assert_eq!(counts, [("cordoned", 1), ("distance", 1), ("memory", 1)]);
     assert_eq!(decision.would_help, ["485 km more: worker3", "memory <= 1536: worker2"]);
+}
+
+#[test]
+fn who_is_near_enough_comes_before_who_is_so_most_of_the_time_and_that_before_who_is_not_known() {
+    let at = |number, reach| Worker { reach: vec![reach], ..worker(number) };
+    let order = |rigidness, reaches: [Reach; 4]| {
+        let workers: Vec<_> = (1..).zip(reaches).map(|(number, reach)| at(number, reach)).collect();
+        let Choice { decision, .. } =
+            choose(&Request { links: vec![link(rigidness)], ..request() }, &workers);
+        decision.scores.into_iter().map(|score| score.worker).collect::<Vec<_>>()
+    };
+    let reaches = [Reach::Unknown, known(9.0, 0.8), known(4.0, 1.0), known(30.0, 0.0)];
+    assert_eq!(order(0.0, reaches), ["worker3", "worker2", "worker1", "worker4"]);
+    assert_eq!(order(0.7, reaches), ["worker3", "worker2", "worker1"]);
+    assert_eq!(order(1.0, reaches), ["worker3"]);
+    assert_eq!(order(1.0, [Reach::Anywhere; 4]).len(), 4);
+    // The way that is worst speaks for all.
+    let worst = |one: Reach, other| one.worse(other, &link(0.7).bound);
+    assert_eq!(worst(known(4.0, 1.0), Reach::Unknown), Reach::Unknown);
+    assert_eq!(worst(Reach::Unknown, known(30.0, 0.0)), known(30.0, 0.0));
+    assert_eq!(worst(Reach::Anywhere, known(4.0, 1.0)), known(4.0, 1.0));
 }
 
 #[test]

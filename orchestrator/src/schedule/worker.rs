@@ -4,6 +4,8 @@ use protocol::constraint::Near;
 use protocol::id::Id;
 use protocol::location::Location;
 
+use super::reach::{Link, Reach};
+
 /// What one instance wants. A list that is empty asks nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Request {
@@ -23,6 +25,9 @@ pub struct Request {
     /// All of these.
     pub addons: Vec<String>,
     pub near: Vec<Near>,
+    pub links: Vec<Link>,
+    /// A way of which nothing is known is none.
+    pub only_known: bool,
     /// Where it failed last. It may fail there again: as good a reason to go elsewhere as a sibling.
     pub avoid: Option<Id>,
 }
@@ -60,6 +65,8 @@ pub struct Worker {
     pub unreported: Share,
     /// Instances here of the service that is being placed.
     pub siblings: u32,
+    /// Of each of the request's links.
+    pub reach: Vec<Reach>,
 }
 
 /// An amount of what a machine has.

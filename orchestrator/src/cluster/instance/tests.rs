@@ -87,8 +87,8 @@ fn an_instance_whose_worker_is_gone_need_not_wait() {
 fn without_room_it_waits_for_room_only() {
     let now = Instant::now();
     let mut instance = Instance::new(SERVICE, Document::new(0, Status::Requested));
-    assert!(instance.no_room("full".to_owned()));
-    assert!(!instance.no_room("full".to_owned()), "told twice");
+    assert!(instance.no_room("full".to_owned(), false));
+    assert!(!instance.no_room("full".to_owned(), false), "told twice");
     assert!(!instance.placeable(now + Duration::from_secs(3600), false));
     assert!(instance.placeable(now, true));
 }

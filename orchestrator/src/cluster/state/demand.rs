@@ -1,8 +1,8 @@
 //! What is asked of the cluster: workers that join, instances to run and to remove.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
+use protocol::connectivity::Connectivity;
 use protocol::id::Id;
 use protocol::node::Node;
 use protocol::service::{Instance as Document, Service as ServiceDocument};
@@ -92,12 +92,12 @@ impl State {
         let (id, number) = (document.id, instance.instance_number);
         document.instance_list.clear();
         self.by_name.entry(document.job_name.clone()).or_default().insert(id);
-        let service = self
-            .services
-            .entry(id)
-            .or_insert_with(|| Service { document: document.clone(), instances: BTreeMap::new() });
+        let service = self.services.entry(id).or_insert_with(|| Service::new(document.clone()));
+        service.connectivity = Connectivity::of(&document.sla);
         service.document = document;
         self.effects.keep.insert(service_key(id), Some(encode(&service.document)));
+        self.link(id);
+        let Some(service) = self.services.get_mut(&id) else { return Ok(()) };
         if let Some(known) = service.instances.get(&number) {
             return match known.phase {
                 Phase::Removing { .. } => Err(Refused::BeingRemoved { service: id, number }),

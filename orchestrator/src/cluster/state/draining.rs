@@ -11,7 +11,7 @@ use protocol::name::ServiceName;
 use super::{Refused, State, encode, worker_key};
 use crate::cluster::instance::Phase;
 use crate::cluster::worker::{Standing, Worker};
-use crate::schedule;
+use crate::schedule::{self, Request};
 
 /// What an operator wants of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,9 @@ impl State {
         }
         let mut views = self.views();
         self.count_siblings(id, &mut views);
-        let request = super::placing::request(service);
+        let links = self.links(id);
+        self.see_reach(&links, (id, number), &mut views, now);
+        let request = Request { links: links.asked(), ..super::placing::request(service) };
         let choice = schedule::place(&request, &views, self.rules.placement.algorithm());
         let Some(instance) = self.instance_mut(id, number) else { return };
         match choice.chosen {

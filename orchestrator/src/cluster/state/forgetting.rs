@@ -27,6 +27,7 @@ impl State {
             tracing::info!(worker = %worker.host(), %id, "worker is forgotten: it has been gone for too long");
             self.by_host.remove(worker.host());
             self.subnets_asked.remove(&id);
+            self.measures_no_more(id);
             self.effects.keep.insert(worker_key(id), None);
             self.effects.dismiss.push(id);
             self.effects.report = true;

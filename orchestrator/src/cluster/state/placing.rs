@@ -6,6 +6,7 @@ use protocol::constraint::{Demands, names_of};
 use protocol::decision::{Decision, Decisions};
 use protocol::id::Id;
 
+use super::nearness::Links;
 use super::{Service, State};
 use crate::cluster::instance::{Instance, Phase};
 use crate::cluster::worker::Standing;
@@ -34,21 +35,27 @@ impl State {
             return;
         }
         let mut views = self.views();
-        let mut current = None;
+        let (mut current, mut links) = (None, Links::default());
         for (id, number) in ready {
             if current.replace(id) != Some(id) {
                 self.count_siblings(id, &mut views);
+                links = self.links(id);
             }
-            self.place(id, number, &mut views, now);
+            if self.awaits_neighbours(&links, (id, number), now) {
+                continue;
+            }
+            self.see_reach(&links, (id, number), &mut views, now);
+            self.place(id, number, &links, &mut views, now);
         }
     }
 
-    fn place(&mut self, id: Id, number: u32, views: &mut [schedule::Worker], now: Instant) {
+    fn place(&mut self, id: Id, number: u32, links: &Links, views: &mut [schedule::Worker], now: Instant) {
+        let is_bound = links.bind() && self.has_neighbours(links, (id, number));
         let algorithm = self.rules.placement.algorithm();
         let Some(service) = self.services.get_mut(&id) else {
             return;
         };
-        let mut request = request(service);
+        let mut request = Request { links: links.asked(), ..request(service) };
         let Some(instance) = service.instances.get_mut(&number) else {
             return;
         };
@@ -65,6 +72,8 @@ impl State {
                     return;
                 };
                 instance.place(view.id, &worker.node().ip, worker.port(), now);
+                // What is to be near to it may have a place now.
+                self.room |= !self.linked.is_empty();
                 tracing::info!(service = %name, instance = number, worker = %worker.host(), "instance placed");
                 self.changed(id, number);
                 self.tell_deploy(id, number);
@@ -72,7 +81,7 @@ impl State {
             None => {
                 let reason = schedule::Refusal(&decision).to_string();
                 instance.attempts.add(decision);
-                if instance.no_room(reason.clone()) {
+                if instance.no_room(reason.clone(), is_bound) {
                     tracing::warn!(service = %name, instance = number, %reason, "instance not placed");
                     self.changed(id, number);
                 }
@@ -125,6 +134,7 @@ impl State {
                     committed: Share::default(),
                     unreported: Share::default(),
                     siblings: 0,
+                    reach: Vec::new(),
                 }
             })
             .collect();
@@ -182,6 +192,8 @@ pub(super) fn request(service: &Service) -> Request {
         drivers,
         addons,
         near,
+        links: Vec::new(),
+        only_known: false,
         avoid: None,
     }
 }

@@ -4,6 +4,7 @@ mod convergence;
 mod draining;
 mod forgetting;
 mod hearing;
+mod nearness;
 mod outage;
 mod placing;
 mod terse;

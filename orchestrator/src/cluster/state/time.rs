@@ -37,6 +37,8 @@ impl State {
         self.look_for_silence(now);
         self.look_for_due_instances(now);
         self.drain(now);
+        self.keep_near(now);
+        self.look_after_peers(now);
         self.weigh_again(now);
         self.forget_workers(now);
         self.evicted.retain(|_, told| now.saturating_duration_since(*told) < EVICTIONS_KEPT);
@@ -81,6 +83,7 @@ impl State {
     /// Of what it still serves nothing is left, and what was to go has gone. What was to stay: see [`Due::Lost`].
     fn worker_lost(&mut self, worker: Id) {
         self.directory.forget_worker(worker);
+        self.measures_no_more(worker);
         self.nobody_moves_from(worker);
         for (id, number) in self.instances_on(worker) {
             if let Some(Phase::Removing { .. }) = self.phase(id, number) {

@@ -58,5 +58,6 @@ fn worker(number: u32) -> Result<Worker> {
         committed: Share::default(),
         unreported: Share::default(),
         siblings: number % 3,
+        reach: Vec::new(),
     })
 }

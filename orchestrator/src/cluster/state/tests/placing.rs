@@ -116,7 +116,7 @@ fn an_instance_that_serves_while_it_finds_no_new_place_is_not_offered_to_other_c
     let from = world.id(0);
     let instance = world.state.instance_mut(SERVICE, 0).unwrap();
     instance.move_away(from, "moves");
-    instance.no_room("no worker fits".to_owned());
+    instance.no_room("no worker fits".to_owned(), false);
     assert_eq!(world.status(0), Some(Status::ClusterScheduled));
 }
 

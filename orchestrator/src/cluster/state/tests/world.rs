@@ -8,6 +8,7 @@ use protocol::id::Id;
 use protocol::name::ServiceName;
 use protocol::net::{NetInstance, ServiceDeployed};
 use protocol::node::{DISK_FREE, Delete, Deploy, InstanceReport, InstanceResources, Node, ResourceReport};
+use protocol::rtt::{RttPeer, RttPeers};
 use protocol::service::Instance as Document;
 use protocol::status::Status;
 use protocol::topic::NodeTopic;
@@ -34,14 +35,18 @@ pub(super) fn name() -> ServiceName {
 
 /// An instance as its worker reports it.
 pub(super) fn named(number: u32) -> InstanceResources {
+    named_of(name(), number)
+}
+
+fn named_of(job_name: ServiceName, instance: u32) -> InstanceResources {
     InstanceResources {
         cpu_percent: "0.1".to_owned(),
         memory_percent: "0.1".to_owned(),
         disk: "1".to_owned(),
         logs: String::new(),
-        job_name: name(),
+        job_name,
         virtualization: "docker".to_owned(),
-        instance: number,
+        instance,
     }
 }
 
@@ -68,11 +73,13 @@ struct Simulated {
     id: Id,
     connected: bool,
     deaf: bool,
-    running: BTreeSet<u32>,
+    running: BTreeMap<ServiceName, BTreeSet<u32>>,
     /// One of ours, which does not repeat itself. The others are Oakestra's.
     is_terse: bool,
     /// What it has named over this connection.
-    named: Option<BTreeSet<u32>>,
+    named: Option<BTreeMap<ServiceName, BTreeSet<u32>>>,
+    /// What it was told last of whom to measure.
+    peers: Vec<RttPeer>,
 }
 
 impl World {
@@ -95,6 +102,7 @@ impl World {
         for number in 0..count {
             let node = Node {
                 host: format!("pi{number}"),
+                ip: format!("192.0.2.{}", u32::from(number) + 31),
                 vcpus: 2,
                 virtualization: vec!["docker".to_owned()],
                 ..measured()
@@ -104,9 +112,10 @@ impl World {
                 id,
                 connected: false,
                 deaf: false,
-                running: BTreeSet::new(),
+                running: BTreeMap::from([(name(), BTreeSet::new())]),
                 is_terse: number % 2 == 0,
                 named: None,
+                peers: Vec::new(),
             });
             world.connect(number.into());
         }
@@ -147,7 +156,19 @@ impl World {
     }
 
     pub(super) fn running(&self, worker: usize) -> &BTreeSet<u32> {
-        &self.workers[worker].running
+        &self.workers[worker].running[&name()]
+    }
+
+    /// Whom it was told to measure.
+    pub(super) fn peers(&self, worker: usize) -> &[RttPeer] {
+        &self.workers[worker].peers
+    }
+
+    /// The worker that runs an instance, if just one does.
+    pub(super) fn runs(&self, service: &ServiceName, number: u32) -> Option<usize> {
+        let on = |worker: &Simulated| worker.running.get(service).is_some_and(|it| it.contains(&number));
+        let mut on = (0..self.workers.len()).filter(|worker| on(&self.workers[*worker]));
+        on.next().filter(|_| on.next().is_none())
     }
 
     pub(super) fn is_connected(&self, worker: usize) -> bool {
@@ -186,7 +207,7 @@ impl World {
         self.deploy_described(SERVICE, number, keys);
     }
 
-    fn deploy_described(&mut self, id: Id, number: u32, keys: &Value) {
+    pub(super) fn deploy_described(&mut self, id: Id, number: u32, keys: &Value) {
         let mut document = json!({"_id": id, "job_name": name(), "microservice_name": "srv",
             "microservice_namespace": "bed", "virtualization": "docker", "code": "bed:1", "memory": 100, "vcpus": 1,
             "applicationID": "6b033dd4d683569b0801fa17", "app_name": "smp", "app_ns": "bed", "service_name": "srv",
@@ -234,13 +255,13 @@ impl World {
 
     /// A container is gone, and its worker does not say so.
     pub(super) fn lose_container(&mut self, worker: usize, number: u32) {
-        self.workers[worker].running.remove(&number);
+        self.workers[worker].lose(&name(), number);
     }
 
     /// A container ends, and its worker says so.
     pub(super) fn fail(&mut self, worker: usize, number: u32) {
-        if self.workers[worker].running.remove(&number) && self.workers[worker].connected {
-            self.report(worker, number, Status::Dead);
+        if self.workers[worker].lose(&name(), number) && self.workers[worker].connected {
+            self.report(worker, &name(), number, Status::Dead);
         }
         self.settle();
     }
@@ -300,7 +321,9 @@ impl World {
             }
             worker.named = Some(worker.running.clone());
             self.state.node_report(worker.id, &measured(), self.now);
-            let services = worker.running.iter().map(|number| named(*number));
+            let running =
+                worker.running.iter().flat_map(|(name, numbers)| numbers.iter().map(move |it| (name, *it)));
+            let services = running.map(|(name, number)| named_of(name.clone(), number));
             let report = ResourceReport { services: services.collect(), more: false };
             self.state.resource_report(worker.id, report, self.now);
             if !worker.is_terse {
@@ -348,21 +371,25 @@ impl World {
         match topic {
             NodeTopic::ControlDeploy => {
                 let deploy: Deploy = serde_json::from_slice(payload).unwrap();
-                self.start(index, deploy.instance_number);
+                self.start(index, &deploy.service.job_name, deploy.instance_number);
             }
             NodeTopic::ControlDelete => {
                 let delete: Delete = serde_json::from_slice(payload).unwrap();
-                self.workers[index].running.remove(&delete.instance_number);
-                self.report(index, delete.instance_number, Status::Undeployed);
+                self.workers[index].lose(&delete.job_name, delete.instance_number);
+                self.report(index, &delete.job_name, delete.instance_number, Status::Undeployed);
+            }
+            NodeTopic::RttPeers => {
+                let RttPeers { peers } = serde_json::from_slice(payload).unwrap();
+                self.workers[index].peers = peers;
             }
             _ => {}
         }
     }
 
-    fn start(&mut self, worker: usize, number: u32) {
-        self.workers[worker].running.insert(number);
+    fn start(&mut self, worker: usize, service: &ServiceName, number: u32) {
+        self.workers[worker].running.entry(service.clone()).or_default().insert(number);
         let deployed = ServiceDeployed {
-            appname: name(),
+            appname: service.clone(),
             status: "DEPLOYED".to_owned(),
             instance_number: number,
             nsip: [10, 18, 0, 2].into(),
@@ -372,18 +399,24 @@ impl World {
             host_ip: [192, 0, 2, 31].into(),
         };
         self.state.address_known(self.workers[worker].id, deployed, self.now);
-        self.report(worker, number, Status::Created);
+        self.report(worker, service, number, Status::Created);
     }
 
-    fn report(&mut self, worker: usize, instance: u32, status: Status) {
+    fn report(&mut self, worker: usize, service: &ServiceName, instance: u32, status: Status) {
         let report = InstanceReport {
-            sname: name(),
+            sname: service.clone(),
             status,
             status_detail: String::new(),
             instance,
             publicip: String::new(),
         };
         self.state.instance_report(self.workers[worker].id, report, self.now);
+    }
+}
+
+impl Simulated {
+    fn lose(&mut self, service: &ServiceName, number: u32) -> bool {
+        self.running.get_mut(service).is_some_and(|numbers| numbers.remove(&number))
     }
 }
 
