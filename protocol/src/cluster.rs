@@ -122,6 +122,9 @@ pub struct ReportedWorker {
     pub virtualization: Vec<String>,
     /// Those that are placed there, in whatever state.
     pub instances: u32,
+    /// The usual round trip to the workers that it measures: milliseconds, to a tenth. Nothing: it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_ms: Option<f64>,
     /// Where its own processes are reached, if its netmanager is Hypha's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub itself: Option<NodeItself>,

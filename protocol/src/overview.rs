@@ -84,6 +84,8 @@ pub enum Code {
     ServiceFailed,
     /// An instance has yet to run.
     ServiceWaiting,
+    /// An instance runs, but not as its service asks for.
+    ServiceAstray,
 }
 
 impl Code {
@@ -98,6 +100,7 @@ impl Code {
             Self::NoWorkers => "no workers",
             Self::ServiceFailed => "failed",
             Self::ServiceWaiting => "waiting",
+            Self::ServiceAstray => "astray",
         }
     }
 
@@ -105,7 +108,9 @@ impl Code {
     pub const fn severity(self) -> Severity {
         match self {
             Self::ClusterLost | Self::BrokerAway | Self::WorkerDead | Self::ServiceFailed => Severity::Error,
-            Self::WorkerUnreachable | Self::NoWorkers | Self::ServiceWaiting => Severity::Warning,
+            Self::WorkerUnreachable | Self::NoWorkers | Self::ServiceWaiting | Self::ServiceAstray => {
+                Severity::Warning
+            }
         }
     }
 }

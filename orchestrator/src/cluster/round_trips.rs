@@ -56,6 +56,14 @@ impl RoundTrips {
         self.said.get(&worker)?.coordinate
     }
 
+    /// The usual round trip to those that a worker measures, in milliseconds.
+    pub(super) fn usual(&self, worker: Id) -> Option<f64> {
+        let measured = self.said.get(&worker)?.measured.values();
+        let mut usual: Vec<f64> = measured.filter_map(|it| middle(it)).collect();
+        usual.sort_by(f64::total_cmp);
+        middle(&usual)
+    }
+
     /// How it stands with the way between two workers, where this is asked of it.
     pub(super) fn reach(&self, one: Id, other: Id, bound: &Bound, now: Instant) -> Reach {
         if one == other {

@@ -382,6 +382,7 @@ mod tests {
             architecture: String::new(),
             virtualization: Vec::new(),
             instances,
+            rtt_ms: None,
             itself: None,
         }
     }

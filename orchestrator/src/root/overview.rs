@@ -9,7 +9,7 @@ use protocol::service::Service;
 use super::Root;
 use super::access::Caller;
 use super::application::Application;
-use crate::standing::{Mood, counts, is_ready, mood, standing};
+use crate::standing::{Mood, counts, is_ready, mood, shortfall, standing};
 use crate::store::StoreError;
 
 impl Root {
@@ -70,6 +70,7 @@ fn overview(
             }
         }
         problems.extend(unwell(service, apps, services));
+        problems.extend(astray(service, apps, services));
     }
     problems.sort_by_key(|problem| problem.severity);
     overview
@@ -122,6 +123,17 @@ fn unwell(service: &Service, apps: &[Application], services: &[Service]) -> Opti
     let subject = Subject { kind: Kind::Service, id: service.id, name };
     let message = format!("{} of {} run; {}", standing.ready, standing.total, standing.cause);
     Some(problem(code, Some(subject), None, message))
+}
+
+/// A service of which something runs, but not as it asks for.
+fn astray(service: &Service, apps: &[Application], services: &[Service]) -> Option<Problem> {
+    let (number, shortfall) = service.instance_list.iter().find_map(|instance| {
+        let shortfall = shortfall(instance.status, instance.status_detail.as_deref())?;
+        Some((instance.instance_number, shortfall))
+    })?;
+    let name = label(service, apps, services);
+    let subject = Subject { kind: Kind::Service, id: service.id, name };
+    Some(problem(Code::ServiceAstray, Some(subject), None, format!("/{number}: {shortfall}")))
 }
 
 /// `app/service`; with namespaces where that would fit another one, too.

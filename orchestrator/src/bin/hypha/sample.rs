@@ -75,6 +75,7 @@ pub(crate) fn worker(cluster: &str, name: &str, change: impl FnOnce(&mut Worker)
             architecture: "arm64".to_owned(),
             virtualization: vec!["docker".to_owned()],
             instances: 3,
+            rtt_ms: None,
             itself: None,
         },
     };

@@ -114,6 +114,7 @@ impl State {
             architecture: node.architecture.clone(),
             virtualization: node.virtualization.clone(),
             instances: u32::try_from(instances).unwrap_or(u32::MAX),
+            rtt_ms: self.round_trips.usual(id).map(|rtt| (rtt * 10.0).round() / 10.0),
             itself: self.directory.itself(id).cloned(),
         }
     }

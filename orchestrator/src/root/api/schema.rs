@@ -233,6 +233,8 @@ struct Worker {
     architecture: String,
     virtualization: Vec<String>,
     instances: u32,
+    /// The usual round trip to other workers of its cluster: milliseconds.
+    rtt_ms: Option<f64>,
 }
 
 #[derive(Debug, ToSchema)]

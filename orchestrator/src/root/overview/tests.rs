@@ -42,6 +42,7 @@ fn worker(name: &str, state: WorkerState, silent: u64) -> Worker {
         architecture: "amd64".to_owned(),
         virtualization: Vec::new(),
         instances: 3,
+        rtt_ms: None,
         itself: None,
     };
     let (cluster_name, cluster_active) = ("home".to_owned(), true);
@@ -124,6 +125,17 @@ fn of_a_cluster_without_its_broker_no_worker_is_blamed() {
             "home without its broker since -7: its services run on as last seen, nothing is moved and nothing begun"
         ]
     );
+}
+
+#[test]
+fn what_runs_but_not_as_it_asks_for_is_a_problem() {
+    let apps = [app(1, "shop", "dev")];
+    let mut web = service(&apps[0], 11, &[Status::Running, Status::Running]);
+    web.instance_list[0].status_detail = Some("Running".to_owned());
+    web.instance_list[1].status_detail = Some("Running, but its round trip to db is 42 ms".to_owned());
+    let seen = overview(&[], &[], &apps, &[web]);
+    assert_eq!(told(&seen), ["shop/web astray: /1: its round trip to db is 42 ms"]);
+    assert_eq!(seen.instances.running, 2);
 }
 
 #[test]

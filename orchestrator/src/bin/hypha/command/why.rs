@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use futures::future::try_join_all;
 use protocol::cluster::Cluster;
+use protocol::connectivity::Connectivity;
 use protocol::constraint::Demands;
 use protocol::decision::{self, Decision};
 use protocol::id::Id;
@@ -172,6 +173,9 @@ fn wants(service: &Service) -> Vec<String> {
     wants.extend(near.iter().map(|near| match near.milliseconds {
         None => format!("at most {} km from {}", near.kilometres, near.location),
         Some(milliseconds) => format!("at most {milliseconds} ms from {}", near.location),
+    }));
+    wants.extend(Connectivity::of(sla).iter().map(|Connectivity { target, bound }| {
+        format!("a round trip of at most {} ms to {target}", bound.milliseconds)
     }));
     wants
 }

@@ -1,5 +1,6 @@
 //! Rows of `hypha get workers`.
 
+use orchestrator::schedule::milliseconds;
 use protocol::cluster::{Worker, WorkerState};
 use serde_json::Value;
 
@@ -17,6 +18,7 @@ pub(crate) const COLUMNS: &[Column] = &[
     Column::text("ARCH"),
     Column::text("ADDRESS").wide(),
     Column::text("RUNTIMES").wide(),
+    Column::number("RTT").wide(),
     Column::number("SEEN"),
 ];
 
@@ -37,6 +39,7 @@ pub(crate) fn row(of: &Worker, document: &Value, now: f64) -> Row {
             worker.architecture.as_str().into(),
             worker.ip.as_str().into(),
             worker.virtualization.join(" ").into(),
+            worker.rtt_ms.map(milliseconds).unwrap_or_default().into(),
             age(now, last_heard(of)).into(),
         ],
         document: document.clone(),

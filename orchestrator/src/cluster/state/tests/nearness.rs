@@ -121,6 +121,14 @@ fn the_way_between_two_that_are_to_be_near_is_measured_however_many_workers_ther
 }
 
 #[test]
+fn the_root_is_told_how_far_each_worker_usually_is_from_others() {
+    let mut world = measured();
+    let told = world.all_told().workers.unwrap();
+    let rtts: Vec<_> = told.iter().map(|worker| worker.rtt_ms).collect();
+    assert_eq!(rtts, [Some(0.4), Some(0.4), Some(30.0)]);
+}
+
+#[test]
 fn workers_that_have_said_nothing_new_are_told_nothing() {
     let mut world = measured();
     world.run(Duration::from_secs(10));
