@@ -16,6 +16,7 @@ mod chaos;
 mod clusters;
 mod deploy;
 mod mosquitto;
+mod nearness;
 mod oak;
 mod ranges;
 mod restart;
@@ -39,6 +40,7 @@ fn main() {
         clusters::CLAIMS,
         chaos::CLAIMS,
         storage::CLAIMS,
+        nearness::CLAIMS,
     ]
     .concat();
     let bed = Arc::new(Mutex::new(Bed::default()));

@@ -19,6 +19,7 @@ pub mod guide;
 pub mod image;
 pub mod interrupt;
 pub mod lab;
+pub mod long_cable;
 pub mod memory;
 pub mod mosquitto;
 pub mod netmanager;

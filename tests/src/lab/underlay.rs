@@ -2,9 +2,11 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::long_cable::LongCable;
 use crate::netns::{Netns, connect};
 
 /// The link of a node to the underlay, by its name inside the node.
@@ -41,7 +43,31 @@ impl Underlay {
         self.netns.ip(&format!("link set {node} down"))
     }
 
+    /// Gives a node a cable on which each frame takes so long, each way.
+    pub fn lengthen(&self, node: &str, delay: Duration) -> Result<LongCable> {
+        let [near, far] = ends(node);
+        self.netns.ip(&format!("link add {near} type veth peer name {far}"))?;
+        for link in [&near, &far] {
+            self.netns.ip(&format!("link set {link} up"))?;
+        }
+        self.netns.ip(&format!("link set {far} master bridge0"))?;
+        self.netns.ip(&format!("link set {node} nomaster"))?;
+        LongCable::join(&self.netns, [node, &near], delay)
+    }
+
+    /// Gives it the short one back.
+    pub fn shorten(&self, node: &str, cable: LongCable) -> Result<()> {
+        cable.remove()?;
+        self.netns.ip(&format!("link delete {}", ends(node)[0]))?;
+        self.netns.ip(&format!("link set {node} master bridge0"))
+    }
+
     pub fn plug_in(&self, node: &str) -> Result<()> {
         self.netns.ip(&format!("link set {node} up"))
     }
+}
+
+/// The names of a long cable's end, beside the node's own link and at the bridge.
+fn ends(node: &str) -> [String; 2] {
+    ["near", "far"].map(|end| format!("{node}-{end}"))
 }
