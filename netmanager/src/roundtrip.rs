@@ -8,12 +8,11 @@ mod peers;
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use protocol::id::Id;
 use protocol::rtt::{Coordinate, RttPeers, RttReport};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,9 +21,7 @@ use self::news::News;
 use self::peers::Peers;
 use crate::echo::{Echo, identifier};
 
-/// Measurements on their way to the node.
-const QUEUE: usize = 64;
-/// How many are made at one time.
+/// How many measurements are made at one time, whatever the cluster names. The others keep their turn.
 const AT_ONCE: usize = 4;
 /// The shortest of so many round trips is one measurement: a machine that was busy is not farther away.
 const TRIES: u16 = 2;
@@ -49,21 +46,25 @@ pub struct RoundTrips {
     peers: Peers,
     news: News,
     prober: Prober,
+    /// Measurements whose end has not been heard of.
+    under_way: usize,
 }
 
 impl RoundTrips {
     #[must_use]
     pub fn new(tasks: &TaskTracker, stop: &CancellationToken) -> Self {
-        let (to_tell, found) = mpsc::channel(QUEUE);
-        let permits = Arc::new(Semaphore::new(AT_ONCE));
-        let prober = Prober { to_tell, permits, tasks: tasks.clone(), stop: stop.clone() };
-        Self { found, peers: Peers::default(), news: News::default(), prober }
+        let (to_tell, found) = mpsc::channel(AT_ONCE);
+        let prober = Prober { to_tell, tasks: tasks.clone(), stop: stop.clone() };
+        Self { found, peers: Peers::default(), news: News::default(), prober, under_way: 0 }
     }
 
     /// The end of a measurement, for [`Self::hear`]. Cancel safe.
     pub async fn next(&mut self) -> Measurement {
         match self.found.recv().await {
-            Some(measurement) => measurement,
+            Some(measurement) => {
+                self.under_way = self.under_way.saturating_sub(1);
+                measurement
+            }
             // Cannot be: the prober holds a sender.
             None => std::future::pending().await,
         }
@@ -87,15 +88,15 @@ impl RoundTrips {
 
     /// The cluster names those that are to be measured from now on; `own` is this node.
     pub fn told(&mut self, peers: RttPeers, own: Id, now: Instant) {
-        let is_new = self.peers.told(peers, own, now);
-        self.news.told(is_new);
+        self.peers.told(peers, own, now);
+        self.news.told();
         self.news.look(&self.peers.report(), now);
     }
 
-    /// When [`Self::tick`] has something to do.
+    /// When [`Self::tick`] has something to do. While there is no room, the end of a measurement makes some.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let peers = self.peers.due_at().filter(|_| self.news.is_wanted());
+        let peers = self.peers.due_at().filter(|_| self.news.is_wanted() && self.room() > 0);
         [peers, self.news.due_at()].into_iter().flatten().min()
     }
 
@@ -104,7 +105,8 @@ impl RoundTrips {
         if !self.news.is_wanted() {
             return None;
         }
-        for (node, address) in self.peers.due(now) {
+        for (node, address) in self.peers.due(self.room(), now) {
+            self.under_way += 1;
             self.prober.measure(node, address);
         }
         if self.news.due_at().is_none_or(|due| due > now) {
@@ -113,6 +115,10 @@ impl RoundTrips {
         let report = self.peers.report();
         self.news.said(report.clone(), now);
         Some(report)
+    }
+
+    fn room(&self) -> usize {
+        AT_ONCE.saturating_sub(self.under_way)
     }
 
     /// Where this node is.
@@ -126,20 +132,15 @@ impl RoundTrips {
 #[derive(Debug)]
 struct Prober {
     to_tell: mpsc::Sender<Measurement>,
-    permits: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Prober {
     fn measure(&self, node: Id, address: IpAddr) {
-        let (to_tell, permits) = (self.to_tell.clone(), Arc::clone(&self.permits));
+        let to_tell = self.to_tell.clone();
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
-            let measured = async {
-                let _permit = permits.acquire().await.map_err(io::Error::other)?;
-                round_trip(address).await
-            };
-            let took = measured.await.unwrap_or_else(|error| {
+            let took = round_trip(address).await.unwrap_or_else(|error| {
                 tracing::debug!(%node, %address, %error, "the round trip cannot be measured");
                 None
             });
@@ -166,4 +167,45 @@ async fn round_trip(node: IpAddr) -> io::Result<Option<Duration>> {
         }
     }
     Ok(shortest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use protocol::id::Id;
+    use protocol::rtt::{RttPeer, RttPeers};
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
+
+    use super::{AT_ONCE, RoundTrips};
+
+    /// At addresses to which the kernel sends nothing, since they do not say over which interface.
+    fn named(first: u8) -> RttPeers {
+        let peer = |number| RttPeer {
+            node: Id::from_bytes([number; 12]),
+            address: [0xfe80, 0, 0, 0, 0, 0, 0, u16::from(number)].into(),
+            coordinate: None,
+        };
+        RttPeers { peers: (first..first + 16).map(peer).collect() }
+    }
+
+    #[tokio::test]
+    async fn however_often_others_are_named_only_a_few_are_measured_at_one_time() {
+        let mut round_trips = RoundTrips::new(&TaskTracker::new(), &CancellationToken::new());
+        let (own, now) = (Id::from_bytes([0; 12]), Instant::now());
+        for first in [1, 20, 40] {
+            round_trips.told(named(first), own, now);
+            assert_eq!(round_trips.tick(now), None);
+            assert_eq!(round_trips.under_way, AT_ONCE);
+        }
+        assert_eq!(round_trips.deadline(), None, "it would be woken for nothing");
+        for _ in 0..2 * AT_ONCE {
+            let measurement = round_trips.next().await;
+            round_trips.hear(measurement, now);
+            assert_eq!(round_trips.deadline(), Some(now), "the next one has room");
+            assert_eq!(round_trips.tick(now), None);
+            assert_eq!(round_trips.under_way, AT_ONCE);
+        }
+    }
 }

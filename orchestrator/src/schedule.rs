@@ -25,7 +25,7 @@ use std::fmt;
 use protocol::decision::{Decision, Part, Rejection, SCORES_MAX, Score};
 
 pub use self::algorithm::{Algorithm, Cost, Placement};
-use self::filter::FILTERS;
+use self::filter::{FILTERS, Filter};
 pub use self::reach::{Link, Reach, RoundTrip, milliseconds};
 pub use self::worker::{Request, Share, Worker};
 
@@ -91,6 +91,12 @@ pub fn place(request: &Request, workers: &[Worker], algorithm: &dyn Algorithm) -
         would_help: changes.map(|(workers, filter)| filter.change(request, workers)).collect(),
     };
     Choice { chosen, decision }
+}
+
+/// Whether the way to what it is to be near to keeps an instance from any worker.
+#[must_use]
+pub fn lacks_nearness(decision: &Decision) -> bool {
+    decision.rejections.iter().any(|rejection| rejection.filter == Filter::RoundTrip.word())
 }
 
 /// Why no worker will do, in a sentence.

@@ -95,7 +95,7 @@ impl Node {
             );
         });
         let path_mtus = PathMtus::open(&datapath, &tasks, &stop).inspect_err(|error| {
-            tracing::warn!(%error, "packets that are too large for the way to another node are lost, since no raw socket may be opened to hear of it");
+            tracing::warn!(%error, "packets that are too large for the way to another node are lost, and the cluster is not told how far others are, since no raw socket may be opened to hear of it");
         });
         tracing::info!(uplink = uplink.name, address = %uplink.address, mode = ?datapath.mode(), "data plane is up");
         let left_to_nic = offloading::adopt(&links, &datapath, state.uplink.as_ref(), &uplink).await;

@@ -22,6 +22,8 @@ const SILENT: u32 = 3;
 pub(super) struct Peers {
     of: BTreeMap<Id, Peer>,
     own: Vivaldi,
+    /// When the first turn was, from which the others are counted.
+    since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -35,33 +37,38 @@ struct Peer {
 }
 
 impl Peers {
-    /// Keeps what is known of those that are named again. Says whether there is somebody new.
-    pub(super) fn told(&mut self, RttPeers { peers }: RttPeers, own: Id, now: Instant) -> bool {
+    /// Keeps what is known of those that are named again.
+    pub(super) fn told(&mut self, RttPeers { peers }: RttPeers, own: Id, now: Instant) {
         let mut before = std::mem::take(&mut self.of);
-        let mut is_new = false;
-        let peers = peers.into_iter().filter(|peer| peer.node != own && is_single(peer.address));
-        for RttPeer { node, address, coordinate } in peers.take(PEERS_MAX) {
+        for RttPeer { node, address, coordinate } in peers {
+            let address = address.to_canonical();
+            let is_another = node != own && is_single(address) && !self.of.contains_key(&node);
+            if !is_another || self.of.len() >= PEERS_MAX {
+                continue;
+            }
             let there = coordinate.unwrap_or(Coordinate::UNKNOWN);
             let known = before.remove(&node).filter(|peer| peer.address == address);
-            is_new |= known.is_none();
             let peer = known.unwrap_or(Peer { address, there, latest: VecDeque::new(), due: now, silent: 0 });
             self.of.insert(node, Peer { there, ..peer });
         }
-        is_new
     }
 
     pub(super) fn due_at(&self) -> Option<Instant> {
         self.of.values().map(|peer| peer.due).min()
     }
 
-    /// Those that are to be measured now. Each has its next turn.
-    pub(super) fn due(&mut self, now: Instant) -> Vec<(Id, IpAddr)> {
-        let count = u32::try_from(self.of.len()).unwrap_or(1);
+    /// Those that are to be measured now, at most so many. Each of them has its next turn, apart from those of the others.
+    pub(super) fn due(&mut self, most: usize, now: Instant) -> Vec<(Id, IpAddr)> {
+        let since = *self.since.get_or_insert(now);
+        let passed = now.saturating_duration_since(since);
+        let count = u32::try_from(self.of.len()).unwrap_or(1).max(1);
         let interval = INTERVAL.max(PAUSE * count);
         let mut due = Vec::new();
-        for (node, peer) in self.of.iter_mut().filter(|(_, peer)| peer.due <= now) {
-            peer.due = now + interval;
-            due.push((*node, peer.address));
+        for (place, (node, peer)) in (0_u32..).zip(&mut self.of) {
+            if peer.due <= now && due.len() < most {
+                peer.due = since + turn_after(passed, interval, interval * place / count);
+                due.push((*node, peer.address));
+            }
         }
         due
     }
@@ -109,6 +116,13 @@ impl Peers {
     }
 }
 
+/// The next of the turns that follow `first` in intervals, but not before half an interval has passed.
+fn turn_after(now: Duration, interval: Duration, first: Duration) -> Duration {
+    let soonest = now + interval / 2;
+    let intervals = soonest.saturating_sub(first).as_nanos().div_ceil(interval.as_nanos());
+    first + interval * u32::try_from(intervals).unwrap_or(u32::MAX)
+}
+
 fn sorted(latest: &VecDeque<u32>) -> Vec<u32> {
     let mut sorted: Vec<_> = latest.iter().copied().collect();
     sorted.sort_unstable();
@@ -120,7 +134,7 @@ pub(super) fn middle(sorted: &[u32]) -> u32 {
     sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(0)
 }
 
-/// Whether this may be the address of one machine that is not this one.
+/// Whether this, in its canonical form, may be the address of one machine that is not this one.
 fn is_single(address: IpAddr) -> bool {
     let is_everybody = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
     !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || is_everybody)
@@ -134,8 +148,9 @@ mod tests {
     use protocol::id::Id;
     use protocol::rtt::{PEERS_MAX, RttPeer, RttPeers};
 
-    use super::{FIRST_PAUSE, INTERVAL, Peers, SILENT};
+    use super::{FIRST_PAUSE, INTERVAL, PAUSE, Peers, SILENT};
 
+    const MOST: usize = usize::MAX;
     const OWN: Id = Id::from_bytes([0; 12]);
 
     fn id(number: u8) -> Id {
@@ -157,18 +172,19 @@ mod tests {
 
     #[test]
     fn a_new_peer_is_measured_a_few_times_at_once_and_then_now_and_then() {
-        let (mut peers, mut now) = (Peers::default(), Instant::now());
-        assert!(peers.told(named([1]), OWN, now));
+        let (mut peers, start) = (Peers::default(), Instant::now());
+        peers.told(named([1]), OWN, start);
+        let mut now = start;
         for _ in 0..2 {
-            assert_eq!(peers.due(now), [(id(1), address(1))]);
-            assert!(peers.due(now).is_empty());
+            assert_eq!(peers.due(MOST, now), [(id(1), address(1))]);
+            assert!(peers.due(MOST, now).is_empty());
             answer(&mut peers, 1, 900, now);
             assert_eq!(peers.due_at(), Some(now + FIRST_PAUSE));
             now += FIRST_PAUSE;
         }
-        assert_eq!(peers.due(now).len(), 1);
+        assert_eq!(peers.due(MOST, now).len(), 1);
         answer(&mut peers, 1, 800, now);
-        assert_eq!(peers.due_at(), Some(now + INTERVAL));
+        assert_eq!(peers.due_at(), Some(start + INTERVAL));
         assert_eq!(peers.report().measured[0].micros, [800, 900, 900]);
     }
 
@@ -179,7 +195,7 @@ mod tests {
         let mut count = 0;
         for second in 0..600 {
             let now = start + Duration::from_secs(second);
-            for (node, address) in peers.due(now) {
+            for (node, address) in peers.due(MOST, now) {
                 count += 1;
                 peers.measured(node, address, Some(Duration::from_millis(9)), 0.1, now);
             }
@@ -188,15 +204,44 @@ mod tests {
     }
 
     #[test]
+    fn after_the_first_measurements_no_two_peers_are_measured_together() {
+        let (mut peers, start) = (Peers::default(), Instant::now());
+        peers.told(named(1..=8), OWN, start);
+        let mut turns = Vec::new();
+        for step in 0..1200 {
+            let now = start + FIRST_PAUSE * step;
+            let due = peers.due(MOST, now);
+            for (node, address) in &due {
+                peers.measured(*node, *address, Some(Duration::from_millis(9)), 0.1, now);
+            }
+            if step > 100 && !due.is_empty() {
+                turns.push((FIRST_PAUSE * step, due.len()));
+            }
+        }
+        assert!(turns.iter().all(|(_, count)| *count == 1), "{turns:?}");
+        assert!(turns.windows(2).all(|pair| pair[1].0 - pair[0].0 == PAUSE), "{turns:?}");
+    }
+
+    #[test]
+    fn who_finds_no_room_keeps_the_turn() {
+        let (mut peers, now) = (Peers::default(), Instant::now());
+        peers.told(named([1, 2]), OWN, now);
+        assert_eq!(peers.due(1, now), [(id(1), address(1))]);
+        assert!(peers.due(0, now).is_empty());
+        assert_eq!(peers.due_at(), Some(now));
+        assert_eq!(peers.due(1, now), [(id(2), address(2))]);
+    }
+
+    #[test]
     fn what_is_known_of_a_peer_stays_while_it_is_named_at_its_address() {
         let (mut peers, now) = (Peers::default(), Instant::now());
         peers.told(named([1, 2]), OWN, now);
         answer(&mut peers, 1, 900, now);
         answer(&mut peers, 2, 900, now);
-        assert!(!peers.told(named([1]), OWN, now));
-        assert_eq!(peers.report().measured.len(), 1);
+        peers.told(named([1, 1]), OWN, now);
+        assert_eq!(peers.report().measured.len(), 1, "twice the same");
         let elsewhere = RttPeer { node: id(1), address: address(9), coordinate: None };
-        assert!(peers.told(RttPeers { peers: vec![elsewhere] }, OWN, now));
+        peers.told(RttPeers { peers: vec![elsewhere] }, OWN, now);
         assert!(peers.report().measured.is_empty() && peers.report().coordinate.is_none());
         answer(&mut peers, 1, 900, now);
         assert!(peers.report().measured.is_empty(), "measured where it is no more");
@@ -219,10 +264,21 @@ mod tests {
     fn nobody_is_made_to_measure_itself_or_everybody() {
         let (mut peers, now) = (Peers::default(), Instant::now());
         let mut told = named([1, 0]);
-        for address in ["127.0.0.1", "0.0.0.0", "255.255.255.255", "224.0.0.1", "::1", "ff02::1"] {
+        for address in [
+            "127.0.0.1",
+            "0.0.0.0",
+            "255.255.255.255",
+            "224.0.0.1",
+            "::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:255.255.255.255",
+        ] {
             told.peers.push(RttPeer { node: id(7), address: address.parse().unwrap(), coordinate: None });
         }
+        let mapped = "::ffff:192.0.2.8".parse().unwrap();
+        told.peers.push(RttPeer { node: id(8), address: mapped, coordinate: None });
         peers.told(told, OWN, now);
-        assert_eq!(peers.due(now), [(id(1), address(1))]);
+        assert_eq!(peers.due(MOST, now), [(id(1), address(1)), (id(8), address(8))]);
     }
 }

@@ -1,10 +1,34 @@
 //! The last attempts to place one instance. In memory only: who asks wants to know of now.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use protocol::decision::Decision;
 
 const KEPT: usize = 8;
+/// How often it is said with other numbers why an instance gets no place.
+const WITH_OTHER_NUMBERS: Duration = Duration::from_secs(300);
+
+/// Why an instance got no place, without the numbers: those are never the same twice where they are measured, and each time
+/// that it is said costs a write and a report. They are in the [`Attempts`].
+#[derive(Debug)]
+pub(super) struct WithoutPlace {
+    by: Vec<(Cow<'static, str>, u32)>,
+    at: Instant,
+}
+
+impl WithoutPlace {
+    pub(super) fn new(decision: &Decision, now: Instant) -> Self {
+        let by = decision.rejections.iter().map(|rejection| (rejection.filter.clone(), rejection.count));
+        Self { by: by.collect(), at: now }
+    }
+
+    /// Whether it need not be said again, after that was.
+    pub(super) fn repeats(&self, earlier: &Self) -> bool {
+        self.by == earlier.by && self.at.saturating_duration_since(earlier.at) < WITH_OTHER_NUMBERS
+    }
+}
 
 /// The newest first.
 #[derive(Debug, Default)]

@@ -10,6 +10,8 @@
 //!   any --undeploy--> Removing --gone--> (forgotten)
 //! ```
 
+mod detail;
+
 use std::time::{Duration, Instant};
 
 use protocol::id::Id;
@@ -19,7 +21,7 @@ use protocol::service::Instance as Document;
 use protocol::status::Status;
 use serde::{Deserialize, Serialize};
 
-use super::decisions::Attempts;
+use super::decisions::{Attempts, WithoutPlace};
 
 /// The pause after the first failure in a row, doubled with each further one.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
@@ -105,6 +107,8 @@ pub(super) struct Instance {
     /// Since when it has no processor time left, if it has none.
     pub(super) busy_since: Option<Instant>,
     pub(super) attempts: Attempts,
+    /// What its detail says of why it gets no place, or no other one.
+    refused: Option<WithoutPlace>,
     /// How many reports of the worker that it has moved away from have not named it.
     pub(super) departing_unnamed: u32,
 }
@@ -149,6 +153,7 @@ impl Instance {
             usage: Usage::default(),
             attempts: Attempts::default(),
             busy_since: None,
+            refused: None,
             departing_unnamed: 0,
         }
     }
@@ -173,6 +178,7 @@ impl Instance {
             usage: Usage::default(),
             attempts: Attempts::default(),
             busy_since: None,
+            refused: None,
             departing_unnamed: 0,
         }
     }
@@ -291,18 +297,10 @@ impl Instance {
     }
 
     fn set(&mut self, status: Status, detail: impl Into<String>) {
+        self.refused = None;
         self.record.document.status = status;
         self.record.document.status_detail = Some(detail.into());
         self.record.document.last_modified_timestamp = crate::clock::now();
-    }
-
-    /// A detail, and why it is not the first of its kind: the reason of a failure is wanted when all looks well again.
-    fn after_what(&self, detail: &str) -> String {
-        match &self.record.left {
-            Some(reason) if detail.is_empty() => format!("Before: {reason}"),
-            Some(reason) => format!("{detail}; before: {reason}"),
-            None => detail.to_owned(),
-        }
     }
 
     pub(super) fn place(&mut self, worker: Id, host_ip: &str, host_port: u16, now: Instant) {
@@ -311,19 +309,6 @@ impl Instance {
         self.record.document.host_ip = Some(host_ip.to_owned());
         self.record.document.host_port = host_port;
         self.set(Status::NodeScheduled, self.after_what("Waiting for the worker to create it"));
-    }
-
-    /// Nothing fits; and it `is_bound` to this cluster, where something is that it is to be near to. Says whether that is new.
-    pub(super) fn no_room(&mut self, reason: String, is_bound: bool) -> bool {
-        self.phase = Phase::Waiting { until: None, no_room: true };
-        // One that still serves where it was lacks nothing that the root could give it elsewhere.
-        let serves = self.record.moving_from.is_some();
-        let status = if serves || is_bound { Status::ClusterScheduled } else { Status::NoWorkerCapacity };
-        let known = self.status() == status && self.record.document.status_detail.as_deref() == Some(&reason);
-        if !known {
-            self.set(status, reason);
-        }
-        !known
     }
 
     /// Its worker, which has just come back, was told of it.

@@ -36,6 +36,10 @@ impl Places {
         }
     }
 
+    pub(super) fn of(&self, instance: InstanceKey) -> Option<Id> {
+        self.of.get(&instance).copied()
+    }
+
     pub(super) fn on(&self, worker: Id) -> impl Iterator<Item = InstanceKey> + '_ {
         self.on.get(&worker).into_iter().flatten().copied()
     }

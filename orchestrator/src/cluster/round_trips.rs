@@ -35,8 +35,8 @@ struct Said {
 }
 
 impl RoundTrips {
-    /// A worker says this instead of what it said before.
-    pub(super) fn take(&mut self, worker: Id, report: RttReport, now: Instant) {
+    /// A worker says this instead of what it said before. Says whether that is news.
+    pub(super) fn take(&mut self, worker: Id, report: RttReport, now: Instant) -> bool {
         let RttReport { coordinate, measured, asks: _ } = report;
         let measured = measured.into_iter().take(PEERS_MAX).filter(|it| it.node != worker).map(|it| {
             let milliseconds =
@@ -45,7 +45,13 @@ impl RoundTrips {
             milliseconds.sort_by(f64::total_cmp);
             (it.node, milliseconds)
         });
-        self.said.insert(worker, Said { coordinate, measured: measured.collect(), at: now });
+        let said = Said { coordinate, measured: measured.collect(), at: now };
+        let is_known = |known: &Said| {
+            known.is_fresh(now) && known.coordinate == said.coordinate && known.measured == said.measured
+        };
+        let is_news = !self.said.get(&worker).is_some_and(is_known);
+        self.said.insert(worker, said);
+        is_news
     }
 
     pub(super) fn forget(&mut self, worker: Id) {
@@ -66,21 +72,59 @@ impl RoundTrips {
 
     /// How it stands with the way between two workers, where this is asked of it.
     pub(super) fn reach(&self, one: Id, other: Id, bound: &Bound, now: Instant) -> Reach {
-        if one == other {
-            return Reach::Known(RoundTrip { milliseconds: 0.0, share: 1.0, is_measured: true });
-        }
-        let measured = self.measured(one, other, bound, now);
-        measured.or_else(|| self.estimated(one, other, bound, now)).map_or(Reach::Unknown, Reach::Known)
+        self.end(one, now).reach(&self.end(other, now), bound)
     }
 
-    fn fresh(&self, worker: Id, now: Instant) -> Option<&Said> {
-        self.said.get(&worker).filter(|said| now.saturating_duration_since(said.at) < VALID)
+    /// A worker as one end of many ways.
+    pub(super) fn end(&self, worker: Id, now: Instant) -> End<'_> {
+        let said = self.said.get(&worker);
+        End { worker, measures: said.is_some(), said: said.filter(|said| said.is_fresh(now)) }
+    }
+}
+
+impl Said {
+    fn is_fresh(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) < VALID
+    }
+}
+
+/// See [`RoundTrips::end`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct End<'t> {
+    worker: Id,
+    /// It has said something at some time, so that it may again. Workers of Oakestra's never do, nor those that may not ping.
+    measures: bool,
+    said: Option<&'t Said>,
+}
+
+impl End<'_> {
+    /// How it stands with the way to all of these, which is as it stands with the worst.
+    pub(super) fn worst(&self, others: &[Self], bound: &Bound) -> Reach {
+        let mut worst = Reach::Anywhere;
+        for other in others {
+            worst = worst.worse(self.reach(other, bound), bound);
+            if matches!(worst, Reach::Known(trip) if trip.share <= 0.0) {
+                break;
+            }
+        }
+        worst
+    }
+
+    fn reach(&self, other: &Self, bound: &Bound) -> Reach {
+        if self.worker == other.worker {
+            return Reach::Known(RoundTrip { milliseconds: 0.0, share: 1.0, is_measured: true });
+        }
+        match self.measured(other, bound).or_else(|| self.estimated(other, bound)) {
+            Some(trip) => Reach::Known(trip),
+            None if self.measures || other.measures => Reach::Unknown,
+            None => Reach::Unmeasured,
+        }
     }
 
     /// By what either end has measured.
-    fn measured(&self, one: Id, other: Id, bound: &Bound, now: Instant) -> Option<RoundTrip> {
-        let towards = |from: Id, to: Id| self.fresh(from, now).and_then(|said| said.measured.get(&to));
-        let both = [towards(one, other), towards(other, one)];
+    fn measured(&self, other: &Self, bound: &Bound) -> Option<RoundTrip> {
+        let towards = |from: &Self, to: &Self| from.said.and_then(|said| said.measured.get(&to.worker));
+        let both = [towards(self, other), towards(other, self)];
         let mut all: Vec<f64> = both.into_iter().flatten().flatten().copied().collect();
         all.sort_by(f64::total_cmp);
         let milliseconds = middle(&all)?;
@@ -92,12 +136,12 @@ impl RoundTrips {
     }
 
     /// By where both are, as if what is possible were equally likely.
-    fn estimated(&self, one: Id, other: Id, bound: &Bound, now: Instant) -> Option<RoundTrip> {
-        let at = |worker| {
-            let coordinate = self.fresh(worker, now).and_then(|said| said.coordinate);
+    fn estimated(&self, other: &Self, bound: &Bound) -> Option<RoundTrip> {
+        let at = |end: &Self| {
+            let coordinate = end.said.and_then(|said| said.coordinate);
             coordinate.filter(|coordinate| coordinate.error() <= ERROR_MAX)
         };
-        let (one, other) = (at(one)?, at(other)?);
+        let (one, other) = (at(self)?, at(other)?);
         let milliseconds = one.milliseconds_to(&other);
         let waver = WAVER.max(milliseconds * one.error().max(other.error()));
         let share = (bound.milliseconds - (milliseconds - waver)) / (2.0 * waver);
@@ -123,7 +167,7 @@ mod tests {
     use protocol::id::Id;
     use protocol::rtt::{Coordinate, Measured, RttReport};
 
-    use super::{RoundTrips, VALID};
+    use super::{End, RoundTrips, VALID};
     use crate::schedule::{Reach, RoundTrip};
 
     const ONE: Id = Id::from_bytes([1; 12]);
@@ -151,7 +195,7 @@ mod tests {
     #[test]
     fn what_either_end_has_measured_counts_and_a_single_outlier_does_not() {
         let (mut trips, now) = (RoundTrips::default(), Instant::now());
-        assert_eq!(trips.reach(ONE, OTHER, &within(10.0), now), Reach::Unknown);
+        assert_eq!(trips.reach(ONE, OTHER, &within(10.0), now), Reach::Unmeasured);
         trips.take(ONE, measured(OTHER, &[8_000, 9_000]), now);
         let distance = known(trips.reach(OTHER, ONE, &within(10.0), now));
         assert!(distance.is_measured && distance.share > 0.99);
@@ -184,7 +228,7 @@ mod tests {
         trips.take(ONE, measured(OTHER, &[8_000]), now);
         assert_eq!(trips.reach(ONE, OTHER, &within(10.0), now + VALID), Reach::Unknown);
         trips.forget(ONE);
-        assert_eq!(trips.reach(ONE, OTHER, &within(10.0), now), Reach::Unknown);
+        assert_eq!(trips.reach(ONE, OTHER, &within(10.0), now), Reach::Unmeasured);
         assert!(known(trips.reach(ONE, ONE, &within(10.0), now)).share > 0.99);
     }
 
@@ -196,5 +240,27 @@ mod tests {
         trips.take(ONE, RttReport { measured: many.collect(), ..RttReport::default() }, now);
         assert!(trips.said[&ONE].measured.len() <= super::PEERS_MAX);
         assert_eq!(trips.reach(ONE, OTHER, &within(10.0), now), Reach::Unknown);
+    }
+
+    #[test]
+    fn what_was_said_before_is_no_news_until_it_has_run_out() {
+        let (mut trips, now) = (RoundTrips::default(), Instant::now());
+        assert!(trips.take(ONE, measured(OTHER, &[8_000]), now));
+        assert!(!trips.take(ONE, measured(OTHER, &[8_000]), now));
+        assert!(trips.take(ONE, measured(OTHER, &[8_001]), now));
+        assert!(trips.take(ONE, measured(OTHER, &[8_001]), now + VALID));
+    }
+
+    #[test]
+    fn the_way_to_several_is_as_long_as_the_longest() {
+        let (mut trips, now) = (RoundTrips::default(), Instant::now());
+        let third = Id::from_bytes([3; 12]);
+        trips.take(OTHER, measured(ONE, &[4_000]), now);
+        trips.take(third, measured(ONE, &[30_000]), now);
+        let ends = [OTHER, third].map(|worker| trips.end(worker, now));
+        let worst = |ends: &[End]| trips.end(ONE, now).worst(ends, &within(10.0));
+        assert!((known(worst(&ends)).milliseconds - 30.0).abs() < 1e-9);
+        assert!((known(worst(&ends[..1])).milliseconds - 4.0).abs() < 1e-9);
+        assert_eq!(worst(&[]), Reach::Anywhere);
     }
 }

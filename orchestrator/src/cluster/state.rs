@@ -6,7 +6,8 @@
 //! - [`hearing`]: whether workers can be heard at all.
 //! - [`reports`]: what workers say of themselves and their instances.
 //! - [`placing`]: which waiting instance gets which worker.
-//! - [`nearness`]: which services are to be near each other, and what becomes of those that are not.
+//! - [`links`]: which services are to be near to which others.
+//! - [`nearness`]: what becomes of those that are not.
 //! - [`peers`]: which worker measures the way to which others.
 //! - [`overlay`]: addresses and tables.
 //! - [`time`]: silence, pauses, and what is to be said again.
@@ -16,6 +17,7 @@ mod demand;
 mod draining;
 mod forgetting;
 mod hearing;
+mod links;
 mod nearness;
 mod overlay;
 mod peers;
@@ -42,6 +44,7 @@ use serde_json::Value;
 
 pub(super) use self::demand::Refused;
 pub(super) use self::draining::Wish;
+use self::links::Ties;
 use self::nearness::Lateness;
 use self::peers::Measuring;
 use self::summary::Told;
@@ -68,8 +71,9 @@ pub(super) struct State {
     services: BTreeMap<Id, Service>,
     /// Two services bear one name while the older is being removed.
     by_name: HashMap<ServiceName, BTreeSet<Id>>,
-    /// Services that are to be near to others.
+    /// Services that ask to be near to others, whether those are here or not.
     linked: BTreeSet<Id>,
+    ties: Ties,
     /// What workers have measured, and whom they measure.
     round_trips: RoundTrips,
     measuring: Measuring,
@@ -182,6 +186,7 @@ impl State {
             services: BTreeMap::new(),
             by_name: HashMap::new(),
             linked: BTreeSet::new(),
+            ties: Ties::default(),
             round_trips: RoundTrips::default(),
             measuring: Measuring::default(),
             lateness: Lateness::default(),
@@ -319,7 +324,7 @@ impl State {
         tracing::info!(service = %name, instance = number, "instance removed");
         if service.instances.is_empty() {
             self.services.remove(&id);
-            self.linked.remove(&id);
+            self.unlink(id);
             self.effects.keep.insert(service_key(id), None);
             if let Some(ids) = self.by_name.get_mut(&name) {
                 ids.remove(&id);

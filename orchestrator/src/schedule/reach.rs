@@ -13,6 +13,8 @@ pub struct Link {
     /// Its name, for people.
     pub target: String,
     pub bound: Bound,
+    /// The milliseconds that the service asks for, of which the bound may be a part.
+    pub wanted: f64,
 }
 
 /// What is known of a way.
@@ -21,6 +23,8 @@ pub enum Reach {
     /// There is nothing to be near to.
     Anywhere,
     Unknown,
+    /// Neither end measures anything, so that it will not be known.
+    Unmeasured,
     Known(RoundTrip),
 }
 
@@ -66,6 +70,7 @@ impl Reach {
         match self {
             Self::Anywhere => (-1.0, 0.0),
             Self::Unknown => (1.0 - bound.rigidness, f64::INFINITY),
+            Self::Unmeasured => (1.0 - bound.rigidness, f64::MAX),
             Self::Known(trip) => (1.0 - trip.share, trip.milliseconds),
         }
     }
@@ -74,6 +79,8 @@ impl Reach {
         match self {
             Self::Anywhere => false,
             Self::Unknown => only_known || bound.rigidness >= 1.0,
+            // It would be waited for in vain.
+            Self::Unmeasured => only_known,
             Self::Known(trip) => trip.violates(bound),
         }
     }
@@ -81,7 +88,7 @@ impl Reach {
     fn trip(self) -> Option<RoundTrip> {
         match self {
             Self::Known(trip) => Some(trip),
-            Self::Anywhere | Self::Unknown => None,
+            Self::Anywhere | Self::Unknown | Self::Unmeasured => None,
         }
     }
 }
@@ -100,7 +107,7 @@ pub(super) fn is_too_far(request: &Request, worker: &Worker) -> bool {
 pub(super) fn tenths_late(request: &Request, worker: &Worker) -> u64 {
     let tenths = ways(request, worker).map(|(_, reach)| match reach {
         Reach::Anywhere => 0,
-        Reach::Unknown => 10,
+        Reach::Unknown | Reach::Unmeasured => 10,
         Reach::Known(trip) => super::algorithm::whole((1.0 - trip.share) * 10.0, 10),
     });
     tenths.sum()
@@ -113,7 +120,7 @@ fn ways<'a>(request: &'a Request, worker: &'a Worker) -> impl Iterator<Item = (&
 /// What was wanted, and which of those that were turned down comes closest.
 pub(super) fn detail(request: &Request, refused: &[&Worker]) -> String {
     let mut parts = Vec::new();
-    for (index, Link { target, bound }) in request.links.iter().enumerate() {
+    for (index, Link { target, bound, wanted }) in request.links.iter().enumerate() {
         let reach = |worker: &&&Worker| worker.reach.get(index).copied();
         let too_far: Vec<_> = refused
             .iter()
@@ -123,12 +130,13 @@ pub(super) fn detail(request: &Request, refused: &[&Worker]) -> String {
         if too_far.is_empty() {
             continue;
         }
-        let mut text = format!("wants {} ms to {target}", bound.milliseconds);
+        let clearly = if bound.milliseconds < *wanted { "clearly less than " } else { "" };
+        let mut text = format!("wants {clearly}{wanted} ms to {target}");
         if let Some((worker, trip)) = closest(&too_far, index) {
             let _infallible = write!(text, "; best is {} on {}", trip.describe(bound), worker.host);
         }
-        let unknown: Vec<_> =
-            too_far.iter().filter(|worker| reach(worker) == Some(Reach::Unknown)).copied().collect();
+        let is_unknown = |reach: Option<Reach>| matches!(reach, Some(Reach::Unknown | Reach::Unmeasured));
+        let unknown: Vec<_> = too_far.iter().filter(|worker| is_unknown(reach(worker))).copied().collect();
         if !unknown.is_empty() {
             let _infallible = write!(text, "; not known yet of {}", names(&unknown));
         }
@@ -143,7 +151,7 @@ pub(super) fn change(request: &Request, only_refused: &[&Worker]) -> String {
         let reach = worker.reach.get(index).copied();
         reach.is_some_and(|reach| reach.keeps_away(&request.links[index].bound, request.only_known))
     };
-    for (index, Link { target, bound }) in request.links.iter().enumerate() {
+    for (index, Link { target, bound, .. }) in request.links.iter().enumerate() {
         // Of those that only this way keeps from it.
         let others = |worker: &Worker| {
             (0..request.links.len()).any(|other| other != index && keeps_away(other, worker))

@@ -47,7 +47,7 @@ fn near(place: &str, kilometres: f64) -> Vec<Near> {
 /// To the database, within 10 ms.
 fn link(rigidness: f64) -> Link {
     let bound = Bound { milliseconds: 10.0, rigidness, convergence: Duration::ZERO };
-    Link { target: "db".to_owned(), bound }
+    Link { target: "db".to_owned(), bound, wanted: bound.milliseconds }
 }
 
 fn known(milliseconds: f64, share: f64) -> Reach {
@@ -206,9 +206,13 @@ fn who_is_near_enough_comes_before_who_is_so_most_of_the_time_and_that_before_wh
     assert_eq!(order(0.7, reaches), ["worker3", "worker2", "worker1"]);
     assert_eq!(order(1.0, reaches), ["worker3"]);
     assert_eq!(order(1.0, [Reach::Anywhere; 4]).len(), 4);
+    // What nobody measures is a wish.
+    let unmeasured = [Reach::Unmeasured, known(9.0, 0.8), known(4.0, 1.0), Reach::Unknown];
+    assert_eq!(order(1.0, unmeasured), ["worker3", "worker1"]);
     // The way that is worst speaks for all.
     let worst = |one: Reach, other| one.worse(other, &link(0.7).bound);
     assert_eq!(worst(known(4.0, 1.0), Reach::Unknown), Reach::Unknown);
+    assert_eq!(worst(Reach::Unmeasured, Reach::Unknown), Reach::Unknown);
     assert_eq!(worst(Reach::Unknown, known(30.0, 0.0)), known(30.0, 0.0));
     assert_eq!(worst(Reach::Anywhere, known(4.0, 1.0)), known(4.0, 1.0));
 }

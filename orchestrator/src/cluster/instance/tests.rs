@@ -1,11 +1,13 @@
 use std::time::{Duration, Instant};
 
+use protocol::decision::{Decision, Rejection};
 use protocol::id::Id;
 use protocol::outage::Reconcile;
 use protocol::service::Instance as Document;
 use protocol::status::Status;
 
 use super::{Instance, PAUSE_MAX, Phase, pause};
+use crate::cluster::decisions::WithoutPlace;
 
 const SERVICE: Id = Id::from_bytes([7; 12]);
 const WORKER: Id = Id::from_bytes([1; 12]);
@@ -87,8 +89,17 @@ fn an_instance_whose_worker_is_gone_need_not_wait() {
 fn without_room_it_waits_for_room_only() {
     let now = Instant::now();
     let mut instance = Instance::new(SERVICE, Document::new(0, Status::Requested));
-    assert!(instance.no_room("full".to_owned(), false));
-    assert!(!instance.no_room("full".to_owned(), false), "told twice");
+    let mut no_room = |detail: &str, count, seconds| {
+        let rejection = Rejection { filter: "memory".into(), count, detail: String::new() };
+        let decision = Decision { rejections: vec![rejection], ..Decision::default() };
+        let refused = WithoutPlace::new(&decision, now + Duration::from_secs(seconds));
+        instance.no_room(detail.to_owned(), refused, false)
+    };
+    assert!(no_room("full", 1, 0));
+    assert!(!no_room("full", 1, 1), "told twice");
+    assert!(!no_room("as full, with another number", 1, 1));
+    assert!(no_room("fuller", 2, 2));
+    assert!(no_room("as full, with another number", 2, 400), "it is not wrong for ever");
     assert!(!instance.placeable(now + Duration::from_secs(3600), false));
     assert!(instance.placeable(now, true));
 }

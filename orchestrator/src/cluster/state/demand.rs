@@ -92,11 +92,15 @@ impl State {
         let (id, number) = (document.id, instance.instance_number);
         document.instance_list.clear();
         self.by_name.entry(document.job_name.clone()).or_default().insert(id);
+        let connectivity = Connectivity::of(&document.sla);
+        let is_linked = self.services.get(&id).is_some_and(|known| known.connectivity == connectivity);
         let service = self.services.entry(id).or_insert_with(|| Service::new(document.clone()));
-        service.connectivity = Connectivity::of(&document.sla);
+        service.connectivity = connectivity;
         service.document = document;
         self.effects.keep.insert(service_key(id), Some(encode(&service.document)));
-        self.link(id);
+        if !is_linked {
+            self.link(id);
+        }
         let Some(service) = self.services.get_mut(&id) else { return Ok(()) };
         if let Some(known) = service.instances.get(&number) {
             return match known.phase {

@@ -9,6 +9,7 @@ use protocol::id::Id;
 use protocol::name::ServiceName;
 
 use super::{Refused, State, encode, worker_key};
+use crate::cluster::decisions::WithoutPlace;
 use crate::cluster::instance::Phase;
 use crate::cluster::worker::{Standing, Worker};
 use crate::schedule::{self, Request};
@@ -77,9 +78,8 @@ impl State {
             }
             None => {
                 let refusal = schedule::Refusal(&choice.decision);
-                let detail = Some(format!("Stays on {host}, which is drained: {refusal}"));
-                if instance.record.document.status_detail != detail {
-                    instance.record.document.status_detail = detail;
+                let detail = format!("Stays on {host}, which is drained: {refusal}");
+                if instance.stays(detail, WithoutPlace::new(&choice.decision, now)) {
                     self.changed(id, number);
                 }
             }

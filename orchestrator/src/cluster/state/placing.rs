@@ -6,8 +6,9 @@ use protocol::constraint::{Demands, names_of};
 use protocol::decision::{Decision, Decisions};
 use protocol::id::Id;
 
-use super::nearness::Links;
+use super::links::Links;
 use super::{Service, State};
+use crate::cluster::decisions::WithoutPlace;
 use crate::cluster::instance::{Instance, Phase};
 use crate::cluster::worker::Standing;
 use crate::schedule::{self, Request, Share};
@@ -21,30 +22,34 @@ impl State {
     /// Places what can be placed now.
     pub(in crate::cluster) fn place_waiting(&mut self, now: Instant) {
         let room = std::mem::take(&mut self.room);
-        let ready: Vec<_> = self
+        let ways = std::mem::take(&mut self.measuring.ways);
+        let mut ready: Vec<_> = self
             .waiting
             .iter()
             .copied()
             .filter(|(id, number)| {
                 let instance = self.services.get(id).and_then(|service| service.instances.get(number));
-                instance.is_some_and(|instance| instance.placeable(now, room))
+                let has_room = room || (ways && self.ties.has(*id));
+                instance.is_some_and(|instance| instance.placeable(now, has_room))
                     && !self.name_in_use(*id, *number)
             })
             .collect();
+        ready.retain(|instance| !self.awaits_neighbours(*instance, now));
         if ready.is_empty() {
             return;
         }
         let mut views = self.views();
         let (mut current, mut links) = (None, Links::default());
         for (id, number) in ready {
-            if current.replace(id) != Some(id) {
+            let is_next = current.replace(id) != Some(id);
+            if is_next {
                 self.count_siblings(id, &mut views);
                 links = self.links(id);
             }
-            if self.awaits_neighbours(&links, (id, number), now) {
-                continue;
+            // It is the same for all instances of a service that are not to be near to each other.
+            if is_next || links.are_to(id) {
+                self.see_reach(&links, (id, number), &mut views, now);
             }
-            self.see_reach(&links, (id, number), &mut views, now);
             self.place(id, number, &links, &mut views, now);
         }
     }
@@ -73,15 +78,18 @@ impl State {
                 };
                 instance.place(view.id, &worker.node().ip, worker.port(), now);
                 // What is to be near to it may have a place now.
-                self.room |= !self.linked.is_empty();
+                self.measuring.ways |= self.ties.has(id);
                 tracing::info!(service = %name, instance = number, worker = %worker.host(), "instance placed");
                 self.changed(id, number);
                 self.tell_deploy(id, number);
             }
             None => {
                 let reason = schedule::Refusal(&decision).to_string();
+                let refused = WithoutPlace::new(&decision, now);
+                // Where it lacks nothing but room, it may as well go where there is some.
+                let is_bound = is_bound && schedule::lacks_nearness(&decision);
                 instance.attempts.add(decision);
-                if instance.no_room(reason.clone(), is_bound) {
+                if instance.no_room(reason.clone(), refused, is_bound) {
                     tracing::warn!(service = %name, instance = number, %reason, "instance not placed");
                     self.changed(id, number);
                 }

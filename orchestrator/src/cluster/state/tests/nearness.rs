@@ -1,11 +1,13 @@
 //! Services that are to be near each other.
 
-use std::collections::BTreeSet;
+mod measuring;
+mod moving;
+
 use std::time::Duration;
 
 use protocol::id::Id;
 use protocol::name::ServiceName;
-use protocol::rtt::{Coordinate, Measured, RttReport};
+use protocol::rtt::{Measured, RttReport};
 use protocol::status::Status;
 use serde_json::{Value, json};
 
@@ -45,10 +47,10 @@ fn deploy_db(world: &mut World, host: &str) {
 }
 
 /// Each measures those that it was told to, and says what it has found.
-fn measure(world: &mut World, round_trips: &[[u32; 3]; 3]) {
+fn measure<const N: usize>(world: &mut World, round_trips: &[[u32; N]; N]) {
     for (worker, row) in round_trips.iter().enumerate() {
         let others =
-            (0..3).filter(|other| world.peers(worker).iter().any(|peer| peer.node == world.id(*other)));
+            (0..N).filter(|other| world.peers(worker).iter().any(|peer| peer.node == world.id(*other)));
         let measured = others.map(|other| Measured { node: world.id(other), micros: vec![row[other]; 8] });
         let report = RttReport { measured: measured.collect(), ..RttReport::default() };
         world.state.round_trips_known(world.id(worker), report, world.now);
@@ -58,9 +60,13 @@ fn measure(world: &mut World, round_trips: &[[u32; 3]; 3]) {
 
 /// All have asked whom to measure, and have measured.
 fn measured() -> World {
-    let mut world = World::with_workers(3);
-    ask(&mut world, 3);
-    measure(&mut world, &ROUND_TRIPS);
+    measured_as(&ROUND_TRIPS)
+}
+
+fn measured_as<const N: usize>(round_trips: &[[u32; N]; N]) -> World {
+    let mut world = World::with_workers(u8::try_from(N).unwrap());
+    ask(&mut world, N);
+    measure(&mut world, round_trips);
     world
 }
 
@@ -73,71 +79,16 @@ fn ask(world: &mut World, count: usize) {
     world.run(Duration::from_secs(10));
 }
 
+/// So much time passes, while the workers measure this.
+fn pass<const N: usize>(world: &mut World, seconds: u64, round_trips: &[[u32; N]; N]) {
+    for _ in 0..seconds / 5 {
+        measure(world, round_trips);
+        world.run(Duration::from_secs(5));
+    }
+}
+
 fn why(world: &World) -> Vec<protocol::decision::Decision> {
     world.state.decisions(SERVICE).unwrap().instances[&0].clone()
-}
-
-#[test]
-fn of_a_few_workers_each_measures_all_others_and_of_many_some() {
-    let mut world = World::with_workers(3);
-    ask(&mut world, 3);
-    for worker in 0..3 {
-        let peers: BTreeSet<_> = world.peers(worker).iter().map(|peer| peer.node).collect();
-        assert_eq!(peers, (0..3).filter(|it| *it != worker).map(|it| world.id(it)).collect());
-    }
-    let mut world = World::with_workers(60);
-    ask(&mut world, 60);
-    for worker in 0..60 {
-        let x = f64::from(u32::try_from(worker).unwrap());
-        let coordinate = Coordinate::new([x, 0.0, 0.1, 0.1]).ok();
-        world.state.round_trips_known(
-            world.id(worker),
-            RttReport { coordinate, ..RttReport::default() },
-            world.now,
-        );
-    }
-    world.run(Duration::from_secs(700));
-    for worker in 2..58 {
-        let peers: Vec<_> = world.peers(worker).iter().map(|peer| peer.node).collect();
-        assert!((6..=9).contains(&peers.len()), "{peers:?}");
-        let near = [worker - 2, worker - 1, worker + 1, worker + 2];
-        assert!(near.iter().all(|near| peers.contains(&world.id(*near))), "{worker}: {peers:?}");
-        assert!(world.peers(worker).iter().all(|peer| peer.coordinate.is_some()));
-    }
-}
-
-#[test]
-fn the_way_between_two_that_are_to_be_near_is_measured_however_many_workers_there_are() {
-    let mut world = World::with_workers(60);
-    ask(&mut world, 60);
-    deploy_db(&mut world, "pi7");
-    let mut wish = near_db(&json!({ "rigidness": 0.5 }));
-    wish["constraints"] = on("pi50");
-    world.deploy_with(0, &wish);
-    world.run(Duration::from_secs(10));
-    for (worker, other) in [(7, 50), (50, 7)] {
-        assert!(world.peers(worker).iter().any(|peer| peer.node == world.id(other)), "{worker}");
-    }
-}
-
-#[test]
-fn the_root_is_told_how_far_each_worker_usually_is_from_others() {
-    let mut world = measured();
-    let told = world.all_told().workers.unwrap();
-    let rtts: Vec<_> = told.iter().map(|worker| worker.rtt_ms).collect();
-    assert_eq!(rtts, [Some(0.4), Some(0.4), Some(30.0)]);
-}
-
-#[test]
-fn workers_that_have_said_nothing_new_are_told_nothing() {
-    let mut world = measured();
-    world.run(Duration::from_secs(10));
-    let told = (world.told, world.kept);
-    for _ in 0..20 {
-        world.run(Duration::from_secs(60));
-        measure(&mut world, &ROUND_TRIPS);
-    }
-    assert_eq!((world.told, world.kept), told);
 }
 
 #[test]
@@ -188,6 +139,7 @@ fn where_nowhere_is_near_enough_it_waits_here_and_says_what_there_is() {
 #[test]
 fn before_anything_is_known_a_rigid_service_waits_and_another_one_does_not() {
     let mut world = World::with_workers(3);
+    ask(&mut world, 3);
     deploy_db(&mut world, "pi2");
     world.deploy_with(0, &near_db(&json!({})));
     world.run(Duration::from_secs(5));
@@ -202,10 +154,10 @@ fn before_anything_is_known_a_rigid_service_waits_and_another_one_does_not() {
     world.run(Duration::from_secs(5));
     assert_eq!(world.runs(&web(), 0), None);
     assert!(world.detail(0).contains("rtt (wants 10 ms to db; not known yet of pi1)"), "{}", world.detail(0));
-    ask(&mut world, 3);
     let mut close = ROUND_TRIPS;
     (close[1][2], close[2][1]) = (9_000, 9_000);
     measure(&mut world, &close);
+    world.run(Duration::from_secs(3));
     assert_eq!(world.runs(&web(), 0), Some(1), "as soon as it is known");
 
     let mut world = World::with_workers(3);
@@ -273,139 +225,4 @@ fn what_is_to_leave_its_worker_stays_there_rather_than_far_from_what_it_needs() 
     world.run(Duration::from_secs(20));
     assert_eq!(world.runs(&web(), 0), Some(2));
     assert!(world.detail(0).contains("rtt (wants 10 ms to db"), "{}", world.detail(0));
-}
-
-/// The first two rooms have changed places: what was near is far.
-const CHANGED: [[u32; 3]; 3] = [[0, 31_000, 30_000], [31_000, 0, 400], [30_000, 400, 0]];
-
-/// The database is on the second worker, and what is to be near to it on the first one.
-fn pair(keys: &Value) -> World {
-    let mut world = measured();
-    deploy_db(&mut world, "pi1");
-    let mut first = near_db(keys);
-    first["memory"] = json!(7000);
-    let big = json!({ "memory": 7000, "job_name": "smp.bed.big.bed", "service_name": "big", "constraints": on("pi1") });
-    world.deploy_described(Id::from_bytes([9; 12]), 0, &big);
-    world.run(Duration::from_secs(5));
-    world.deploy_with(0, &first);
-    world.run(Duration::from_secs(5));
-    assert_eq!(world.runs(&web(), 0), Some(0));
-    world
-}
-
-/// So much time passes, while the workers measure this.
-fn pass(world: &mut World, seconds: u64, round_trips: &[[u32; 3]; 3]) {
-    for _ in 0..seconds / 5 {
-        measure(world, round_trips);
-        world.run(Duration::from_secs(5));
-    }
-}
-
-#[test]
-fn one_that_is_too_far_away_for_a_while_moves_where_it_is_near_enough_and_runs_all_the_time() {
-    let mut world = pair(&json!({}));
-    pass(&mut world, 15, &CHANGED);
-    assert_eq!(world.runs(&web(), 0), Some(0), "not at once");
-    pass(&mut world, 30, &CHANGED);
-    assert_eq!(world.runs(&web(), 0), Some(2), "{:?}", world.detail(0));
-    assert_eq!(world.status(0), Some(Status::Running));
-    assert_eq!(world.runs(&db(), 0), Some(1), "the service that asks is the one that moves");
-    assert_eq!(world.detail(0), "Running");
-}
-
-#[test]
-fn one_that_was_to_move_and_finds_its_place_good_again_stays_for_good() {
-    let mut world = pair(&json!({}));
-    world.deaf(2, true);
-    pass(&mut world, 30, &CHANGED);
-    assert!(world.detail(0).contains("Waiting for the worker"), "it was to move: {}", world.detail(0));
-    assert_eq!(world.runs(&web(), 0), Some(0));
-    world.disconnect(2);
-    pass(&mut world, 60, &ROUND_TRIPS);
-    assert_eq!((world.runs(&web(), 0), world.status(0)), (Some(0), Some(Status::Running)));
-    let record = &world.state.services[&SERVICE].instances[&0].record;
-    assert_eq!((record.moving_from, record.document.worker_id), (None, Some(world.id(0))));
-    assert!(record.address.is_some());
-}
-
-#[test]
-fn it_is_borne_for_as_long_as_the_service_says_and_for_a_moment_in_any_case() {
-    let mut world = pair(&json!({ "convergence_time": 300 }));
-    pass(&mut world, 240, &CHANGED);
-    assert_eq!(world.runs(&web(), 0), Some(0));
-    pass(&mut world, 120, &CHANGED);
-    assert_eq!(world.runs(&web(), 0), Some(2));
-
-    let mut world = pair(&json!({}));
-    for _ in 0..20 {
-        pass(&mut world, 10, &CHANGED);
-        pass(&mut world, 10, &ROUND_TRIPS);
-    }
-    assert_eq!(world.runs(&web(), 0), Some(0), "moments do not add up");
-}
-
-#[test]
-fn one_that_is_nowhere_near_enough_stays_and_says_so_once_until_it_is_again() {
-    let mut world = pair(&json!({}));
-    let mut nowhere = CHANGED;
-    // Near enough, but not clearly.
-    (nowhere[1][2], nowhere[2][1]) = (9_000, 9_000);
-    pass(&mut world, 60, &nowhere);
-    assert_eq!(world.runs(&web(), 0), Some(0));
-    let detail = world.detail(0);
-    let told = "Running, but its round trip to db is 31 ms, wants 10 ms; stays: no worker fits";
-    assert!(detail.starts_with(told), "{detail}");
-    assert!(why(&world)[0].rejections.iter().any(|it| it.filter == "rtt"), "{:?}", why(&world)[0]);
-    let kept = world.kept;
-    pass(&mut world, 60, &nowhere);
-    assert_eq!(world.kept, kept, "said once");
-    world.restart();
-    ask(&mut world, 3);
-    pass(&mut world, 60, &nowhere);
-    assert!(world.detail(0).starts_with(told), "after a restart of the cluster, too");
-    pass(&mut world, 10, &ROUND_TRIPS);
-    assert_eq!((world.detail(0).as_str(), world.status(0)), ("Running", Some(Status::Running)));
-}
-
-#[test]
-fn where_near_and_far_change_again_and_again_it_moves_ever_more_seldom() {
-    let mut world = pair(&json!({}));
-    let (mut moves, mut at) = (0, Some(0));
-    for round in 0..120 {
-        pass(&mut world, 30, if round % 2 == 0 { &CHANGED } else { &ROUND_TRIPS });
-        let now_at = world.runs(&web(), 0);
-        moves += u32::from(now_at != at);
-        at = now_at;
-    }
-    assert!((1..=7).contains(&moves), "{moves} moves in an hour");
-}
-
-#[test]
-fn a_wish_is_followed_where_it_can_be_and_keeps_nobody_from_a_place() {
-    let mut world = measured();
-    deploy_db(&mut world, "pi2");
-    world.deploy_with(0, &near_db(&json!({ "rigidness": 0 })));
-    world.run(Duration::from_secs(5));
-    assert_eq!(world.runs(&web(), 0), Some(2));
-    let mut elsewhere = near_db(&json!({ "rigidness": 0 }));
-    elsewhere["constraints"] = on("pi0");
-    world.deploy_with(1, &elsewhere);
-    world.run(Duration::from_secs(5));
-    assert_eq!(world.runs(&web(), 1), Some(0));
-}
-
-#[test]
-fn a_worker_that_is_given_up_is_measured_no_more() {
-    let mut world = measured();
-    world.disconnect(2);
-    world.run(Duration::from_secs(120));
-    for worker in 0..2 {
-        assert!(world.peers(worker).iter().all(|peer| peer.node != world.id(2)), "{worker}");
-    }
-    assert!(world.state.round_trips.coordinate(world.id(2)).is_none());
-    world.connect(2);
-    let id = world.id(2);
-    world.state.round_trips_known(id, RttReport::default(), world.now);
-    world.run(Duration::from_secs(120));
-    assert_eq!(world.peers(0).len(), 2, "until it is back");
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::Wish;
 use super::world::{SERVICE, World, name};
+use crate::cluster::decisions::WithoutPlace;
 use crate::cluster::directory::Subject;
 
 fn decisions(world: &World, number: u32) -> Vec<protocol::decision::Decision> {
@@ -116,7 +117,8 @@ fn an_instance_that_serves_while_it_finds_no_new_place_is_not_offered_to_other_c
     let from = world.id(0);
     let instance = world.state.instance_mut(SERVICE, 0).unwrap();
     instance.move_away(from, "moves");
-    instance.no_room("no worker fits".to_owned(), false);
+    let refused = WithoutPlace::new(&protocol::decision::Decision::default(), world.now);
+    instance.no_room("no worker fits".to_owned(), refused, false);
     assert_eq!(world.status(0), Some(Status::ClusterScheduled));
 }
 
