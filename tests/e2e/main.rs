@@ -36,11 +36,12 @@ fn main() {
         bad_input::CLAIMS,
         restart::CLAIMS,
         oak::CLAIMS,
+        // Before another cluster has a worker.
+        nearness::CLAIMS,
         vanish::CLAIMS,
         clusters::CLAIMS,
         chaos::CLAIMS,
         storage::CLAIMS,
-        nearness::CLAIMS,
     ]
     .concat();
     let bed = Arc::new(Mutex::new(Bed::default()));
