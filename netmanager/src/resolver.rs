@@ -178,13 +178,14 @@ impl Resolver {
         self.published.get_mut(&address).is_some_and(|published| published.retry.take().is_some())
     }
 
-    /// An instance of the service runs here now.
+    /// An instance of the service runs here now. The cluster hears of it next, and tells all who listen: that table is
+    /// waited for, and asked for only if it does not come.
     pub fn attached(&mut self, name: &ServiceName, number: u32, now: Instant) -> Vec<Action> {
-        let mut actions = self.keep(name, now);
+        let actions = self.keep(name, now);
         if let Some(service) = self.services.get_mut(name) {
             service.local.insert(number);
         }
-        actions.extend(self.ask_service(name, now));
+        self.pending.ask_unless_told(Key::Service(name.clone()), now);
         actions
     }
 
@@ -228,7 +229,17 @@ impl Resolver {
             Some(Key::Service(name))
                 if table.app_name == name_or_address && table.query_key == name_or_address =>
             {
-                if self.services.contains_key(&name) { self.answered(table, now) } else { Vec::new() }
+                if !self.services.contains_key(&name) {
+                    return Vec::new();
+                }
+                let actions = self.answered(table, now);
+                let is_told = |service: &Service| {
+                    service.local.iter().all(|number| service.instances.contains_key(number))
+                };
+                if !self.services.get(&name).is_some_and(is_told) {
+                    self.pending.ask_unless_told(Key::Service(name), now);
+                }
+                actions
             }
             _ => self.changed(name_or_address, now),
         }

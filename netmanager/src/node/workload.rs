@@ -74,11 +74,12 @@ impl Node {
         let took_ms = started.elapsed().as_millis();
         let (address, address_v6) = (attached.ns_address, &attached.ns_address_v6);
         tracing::info!(%instance, pid, %address, address_v6, took_ms, "workload attached");
+        // First to listen, then to say what all listeners are told of.
+        let actions = self.resolver.attached(&instance.service, instance.number, now());
+        self.carry_out(actions);
         if let Some(attachment) = self.state.endpoint(&instance) {
             self.announce(attachment);
         }
-        let actions = self.resolver.attached(&instance.service, instance.number, now());
-        self.carry_out(actions);
         let up = self.cluster.as_ref().is_some_and(|it| matches!(it.state, SessionState::Up { .. }));
         if up && self.state.endpoint(&instance).is_some_and(|it| it.instance_ip.is_none()) {
             self.unnamed.push(Unnamed { instance, attached, deadline: Instant::now() + NAMING, reply });

@@ -13,6 +13,9 @@ use crate::table::Table;
 
 /// How long the cluster may take to answer.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a question waits whose answer is expected to come unasked. An Oakestra cluster tells only that there is
+/// news, which ends the wait as well.
+pub(super) const NEWS: Duration = Duration::from_millis(250);
 /// After how long a question for an address is dropped.
 pub const GIVE_UP: Duration = Duration::from_secs(15);
 /// Questions for addresses at one time. A container that scans the ServiceIPs does not get more of the cluster.
@@ -50,8 +53,10 @@ pub(super) fn is_of_overlay(address: IpAddr, plan: &Plan) -> bool {
 #[derive(Debug)]
 struct Question {
     since: Instant,
-    /// `None` while the session is down.
+    /// `None` while the session is down, and until `not_before`.
     sent: Option<Instant>,
+    /// Until then its answer may come unasked.
+    not_before: Instant,
     /// Something changed since it was sent, so its answer may already be old.
     again: bool,
 }
@@ -74,14 +79,25 @@ impl Pending {
 
     /// Asks, or notes that what is asked already must be asked once more.
     pub(super) fn ask(&mut self, key: Key, now: Instant) -> Option<TableQuery> {
-        if let Some(question) = self.questions.get_mut(&key) {
-            question.again |= question.sent.is_some();
-            return None;
+        match self.questions.get_mut(&key) {
+            Some(question) if question.sent.is_some() => {
+                question.again = true;
+                None
+            }
+            Some(question) => self.connected.then(|| question.send(&key, now)),
+            None => {
+                let mut question = Question { since: now, sent: None, not_before: now, again: false };
+                let query = self.connected.then(|| question.send(&key, now));
+                self.questions.insert(key, question);
+                query
+            }
         }
-        let query = self.connected.then(|| key.query());
-        self.questions
-            .insert(key, Question { since: now, sent: self.connected.then_some(now), again: false });
-        query
+    }
+
+    /// Asks if the answer has not come by itself within [`NEWS`].
+    pub(super) fn ask_unless_told(&mut self, key: Key, now: Instant) {
+        let question = Question { since: now, sent: None, not_before: now + NEWS, again: false };
+        self.questions.entry(key).or_insert(question);
     }
 
     /// Asks for an address on behalf of a packet: not twice, and not without limit.
@@ -135,7 +151,7 @@ impl Pending {
         if !self.connected {
             return Vec::new();
         }
-        let due = |question: &Question| question.sent.is_none_or(|sent| sent + TIMEOUT <= now);
+        let due = |question: &Question| question.due() <= now;
         let questions = self.questions.iter_mut().filter(|(_, question)| due(question));
         questions.map(|(key, question)| question.send(key, now)).collect()
     }
@@ -144,7 +160,7 @@ impl Pending {
         self.questions
             .iter()
             .filter_map(|(key, question)| {
-                let retry = question.sent.map(|sent| sent + TIMEOUT);
+                let retry = self.connected.then(|| question.due());
                 let give_up = matches!(key, Key::Address(_)).then(|| question.since + GIVE_UP);
                 [retry, give_up].into_iter().flatten().min()
             })
@@ -153,6 +169,11 @@ impl Pending {
 }
 
 impl Question {
+    /// When it is to be sent, while the session is up.
+    fn due(&self) -> Instant {
+        self.sent.map_or(self.not_before, |sent| sent + TIMEOUT)
+    }
+
     fn send(&mut self, key: &Key, now: Instant) -> TableQuery {
         self.sent = Some(now);
         self.again = false;

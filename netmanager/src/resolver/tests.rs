@@ -5,6 +5,7 @@ use protocol::name::ServiceName;
 use protocol::net::{TableQuery, TableResult};
 use serde_json::json;
 
+use super::pending::NEWS;
 use super::{Action, GIVE_UP, IDLE, NEGATIVE, RETRY, Resolver, SILENCE, TIMEOUT, is_use};
 use crate::datapath::{Backend, Flow, FlowState, Transport};
 use crate::table::OwnAddress;
@@ -195,6 +196,7 @@ fn a_change_during_a_query_is_asked_for_after_its_answer() {
     let now = Instant::now();
     let mut resolver = connected(now);
     resolver.attached(&name(), 0, now);
+    assert_eq!(resolver.changed(NAME, now), [Action::Query(by_name())]);
     assert_eq!(resolver.changed(NAME, now), []);
     let actions = resolver.answered(answer(NAME, &[0]), now);
     assert_eq!(actions.last(), Some(&Action::Query(by_name())));
@@ -219,11 +221,27 @@ fn a_table_that_is_told_with_a_change_needs_no_question_and_ends_the_one_that_wa
 }
 
 #[test]
+fn the_table_of_an_instance_that_comes_is_asked_for_only_if_nobody_tells_it() {
+    let now = Instant::now();
+    let mut resolver = connected(now);
+    resolver.attached(&name(), 0, now);
+    assert_eq!(resolver.deadline(), Some(now + NEWS));
+    resolver.told(NAME, answer(NAME, &[0]), now);
+    assert_eq!(resolver.tick(now + NEWS), [], "it was told");
+
+    resolver.attached(&name(), 1, now);
+    resolver.told(NAME, answer(NAME, &[0]), now);
+    assert_eq!(resolver.tick(now + NEWS), [Action::Query(by_name())], "it was told of others alone");
+    assert_eq!(resolver.tick(now + NEWS), [], "asked twice");
+    assert_eq!(resolver.tick(now + NEWS + TIMEOUT), [Action::Query(by_name())]);
+}
+
+#[test]
 fn an_instance_here_is_identified_as_soon_as_its_address_is_told() {
     let now = Instant::now();
     let mut resolver = connected(now);
     let actions = resolver.attached(&name(), 4, now);
-    assert_eq!(actions, [Action::Subscribe(name()), Action::Query(by_name())]);
+    assert_eq!(actions, [Action::Subscribe(name())]);
     let mut told = answer(NAME, &[4, 5]);
     told.instance_list[0].namespace_ip = None;
     let own = OwnAddress { v4: Ipv4Addr::new(10, 30, 0, 4), v6: None };
@@ -238,6 +256,7 @@ fn an_unanswered_question_is_asked_again_and_one_for_a_packet_is_dropped_in_the_
     let start = Instant::now();
     let mut resolver = connected(start);
     resolver.attached(&name(), 0, start);
+    assert_eq!(resolver.changed(NAME, start), [Action::Query(by_name())]);
     resolver.missed(ROUND_ROBIN, start);
     assert_eq!(resolver.tick(start + TIMEOUT / 2), []);
     assert_eq!(
