@@ -45,8 +45,9 @@ pub fn place(request: &Request, workers: &[Worker], algorithm: &dyn Algorithm) -
     // Of each filter, whom it turned down as the first, and as the only one.
     let mut first: [Vec<&Worker>; FILTERS.len()] = Default::default();
     let mut only: [Vec<&Worker>; FILTERS.len()] = Default::default();
+    let asked: Vec<_> = (0..FILTERS.len()).filter(|filter| FILTERS[*filter].is_asked_for(request)).collect();
     for (index, worker) in workers.iter().enumerate() {
-        let mut refusing = (0..FILTERS.len()).filter(|filter| FILTERS[*filter].refuses(request, worker));
+        let mut refusing = asked.iter().copied().filter(|filter| FILTERS[*filter].refuses(request, worker));
         match (refusing.next(), refusing.next()) {
             (None, _) => fitting.push((algorithm::order(algorithm, request, worker), index)),
             (Some(filter), more) => {

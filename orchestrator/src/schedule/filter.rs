@@ -61,6 +61,23 @@ impl Filter {
         }
     }
 
+    /// Whether it may refuse a worker at all: most services ask for little.
+    pub(super) fn is_asked_for(self, request: &Request) -> bool {
+        match self {
+            Self::Silent | Self::Cordoned | Self::Runtime => true,
+            Self::Node => !request.nodes.is_empty(),
+            Self::Architecture => !request.architectures.is_empty(),
+            Self::Cpu => request.vcpus > 0,
+            Self::Gpu => request.vgpus > 0,
+            Self::Driver => !request.drivers.is_empty(),
+            Self::Addon => !request.addons.is_empty(),
+            Self::Distance => !request.near.is_empty(),
+            Self::RoundTrip => !request.links.is_empty(),
+            Self::Disk => request.storage > 0,
+            Self::Memory => request.memory > 0,
+        }
+    }
+
     pub(super) fn refuses(self, request: &Request, worker: &Worker) -> bool {
         let lacks = |wanted: &[String], has: &[String]| !wanted.iter().all(|one| has.contains(one));
         match self {

@@ -6,7 +6,7 @@ use protocol::constraint::Near;
 use protocol::decision::SCORES_MAX;
 use protocol::id::Id;
 
-use super::{Choice, Link, Placement, Reach, Refusal, Request, RoundTrip, Share, Worker};
+use super::{Choice, FILTERS, Link, Placement, Reach, Refusal, Request, RoundTrip, Share, Worker};
 
 const MUNICH: &str = "48.137,11.575";
 const BERLIN: &str = "52.520,13.405";
@@ -356,6 +356,13 @@ proptest! {
         let mut reversed = workers.clone();
         reversed.reverse();
         prop_assert_eq!(chosen(&reversed), chosen(&workers));
+    }
+
+    #[test]
+    fn a_filter_that_is_not_asked_for_refuses_nobody(worker in any_worker()) {
+        for filter in FILTERS.into_iter().filter(|filter| !filter.is_asked_for(&Request::default())) {
+            prop_assert!(!filter.refuses(&Request::default(), &worker), "{filter:?}");
+        }
     }
 
     #[test]
