@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Look, Socket, bind_loopback, bind_metrics};
 use crate::config::Config;
+use crate::heap;
 use crate::lock::Lock;
 use crate::node::Node;
 use crate::plane::Mode;
@@ -61,6 +62,7 @@ pub async fn run(config: Config, paths: &Paths, listen: Listen) -> Result<()> {
     let tasks = TaskTracker::new();
     let choice = config.datapath;
     let node = Node::open(config, store, &paths.bpffs, choice, tasks.clone(), stop_node.clone()).await?;
+    heap::give_back();
     let mode = node.mode();
     let look = node.tables().map(|tables| Look {
         tables,

@@ -21,6 +21,7 @@ pub mod doctor;
 mod echo;
 pub mod error;
 pub mod hash;
+mod heap;
 pub mod hooks;
 pub mod ipam;
 pub mod link;
