@@ -18,7 +18,7 @@ use crate::measure::{Quantity, Taken};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Memory of the daemon (PSS) that knows so many services of one instance each, all on one other node. Its tables in the
+/// Memory of the daemon (RSS) that knows so many services of one instance each, all on one other node. Its tables in the
 /// kernel are not in it.
 pub(crate) fn memory(services: u32) -> Result<Taken> {
     let (node, other) = (Arc::new(Netns::new("daemon")?), Netns::new("other")?);
