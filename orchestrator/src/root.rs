@@ -12,9 +12,10 @@
 //! - Pure: [`record`] (a service and its instances), [`place`] (which cluster), [`pool`] and [`subnet`] (addresses),
 //!   [`token`], [`access`] (who may do what), [`limit`] (how often).
 //! - The store's users: [`services`] (all of them, in memory as they are stored; [`layout`] reads older stores),
-//!   [`application`], [`change`], [`instance`], [`cluster`], [`account`] and [`organization`] (users),
+//!   [`application`], [`creation`], [`change`], [`instance`], [`cluster`], [`account`] and [`organization`] (users),
 //!   [`session`] (logins), [`reset`]; the keys are in [`key`].
-//! - In the background: [`placement`], [`dispatch`], [`outage`] (clusters that fall silent), [`expiry`]. From clusters: [`report`], [`grpc`], [`net`].
+//! - In the background: [`placement`], [`dispatch`], [`outage`] (clusters that fall silent), [`unfinished`] (what was begun is
+//!   ended), [`expiry`]. From clusters: [`report`], [`grpc`], [`net`].
 //! - Only observed, never stored: [`live`].
 
 pub mod access;
@@ -27,6 +28,7 @@ mod change;
 mod cluster;
 mod command;
 pub mod config;
+mod creation;
 mod dispatch;
 mod escalation;
 mod expiry;
@@ -58,6 +60,7 @@ mod stream;
 mod streams;
 pub mod subnet;
 pub mod token;
+mod unfinished;
 pub mod user;
 mod validation;
 mod why;
@@ -90,6 +93,7 @@ use self::session::Attempts;
 use self::signing_key::KeyError;
 use self::streams::Streams;
 use self::token::Tokens;
+use self::unfinished::Leftovers;
 use crate::clock;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::http::{self, BindError, Service, Version};
@@ -151,6 +155,7 @@ struct Root {
     services: Arc<Services>,
     /// Who waits for one more instance.
     wanted: Wanted,
+    leftovers: Leftovers,
     /// Always what the store says of addresses, plus those of transactions in hand.
     pool: Mutex<Pool>,
     live: Mutex<Live>,
@@ -272,6 +277,7 @@ impl Bound {
         tasks.spawn(dispatch::run(root.clone(), dispatch::Lane::Notices, background.clone()));
         tasks.spawn(outage::run(root.clone(), background.clone()));
         tasks.spawn(expiry::run(root.clone(), background.clone()));
+        tasks.spawn(unfinished::run(root.clone(), background.clone()));
         let streams = root.streams.stop.clone();
         let end_streams = async {
             let is_deposed = tokio::select! {
@@ -331,6 +337,7 @@ impl Root {
             tasks: TaskTracker::new(),
             services: Arc::new(Services::load(&store).await?),
             wanted: Wanted::default(),
+            leftovers: Leftovers::load(&store).await?,
             store,
             pool: Mutex::new(pool),
             live: Mutex::new(Live::new(clock::moment(), config.cluster_timeout.as_secs_f64())),

@@ -111,6 +111,12 @@ impl StoreError {
     pub const fn is_out_of_reach(&self) -> bool {
         matches!(self, Self::Etcd { .. } | Self::Deposed)
     }
+
+    /// Whether what was to be written may be written all the same.
+    #[must_use]
+    pub const fn is_unclear(&self) -> bool {
+        matches!(self, Self::Etcd { .. } | Self::Closed)
+    }
 }
 
 impl Store {

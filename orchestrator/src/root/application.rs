@@ -1,6 +1,7 @@
 //! Applications and their services: made from an SLA, listed, deleted with all that belongs to them.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use protocol::id::{ExtendedId, Id};
 use protocol::net::UpdateKind;
@@ -9,11 +10,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::access::Caller;
+use super::creation::{Creation, OPERATIONS, Taken};
 use super::failure::Failure;
 use super::instance::{after_removal, notify};
 use super::pool::PoolError;
 use super::record::{Parent, Record, Removed};
-use super::services::{Change, Version, write_new};
+use super::services::{Change, Version};
+use super::unfinished::Unfinished;
 use super::{Root, key};
 use crate::object_id;
 use crate::sla::Violation;
@@ -82,49 +85,36 @@ impl Application {
     }
 }
 
-/// Addresses that were taken for services which are not stored yet. Given back unless [`Self::keep`] is called.
-struct Taken<'a> {
-    root: &'a Root,
-    addresses: Vec<IpAddr>,
-}
-
-impl Taken<'_> {
-    fn keep(mut self) {
-        self.addresses.clear();
-    }
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        let mut pool = self.root.pool();
-        for address in &self.addresses {
-            pool.release(*address);
-        }
-    }
-}
-
 impl Root {
     /// That no application of the document exists yet. Only for a better answer: making them is what decides.
     pub(super) async fn names_are_free(&self, document: &sla::Document) -> Result<(), Failure> {
         for application in &document.applications {
             let (name, namespace) = (&application.application_name, &application.application_namespace);
-            if self.store.get::<Id>(&key::application_name(name, namespace)).await?.is_some() {
-                return Err(Failure::Conflict(format!(
-                    "An application named {name}.{namespace} exists already."
-                )));
+            if let Some(entry) = self.store.get::<Id>(&key::application_name(name, namespace)).await? {
+                let what = match self.application(entry.value).await? {
+                    Some(_) => "exists already",
+                    None => "is being made or deleted: try again in a moment",
+                };
+                return Err(Failure::Conflict(format!("An application named {name}.{namespace} {what}.")));
             }
         }
         Ok(())
     }
 
-    /// Makes the applications of a checked SLA, with their services and addresses, or none of them.
+    /// Makes the applications of a checked SLA, with their services and addresses, or none of them. Until all is there, nothing
+    /// of it is shown.
     pub(super) async fn create_applications(
-        &self,
+        self: &Arc<Self>,
         caller: &Caller,
         document: sla::Document,
     ) -> Result<(), Failure> {
-        let mut taken = Taken { root: self, addresses: Vec::new() };
-        let (mut transaction, mut made) = (Transaction::new(), Vec::new());
+        let (root, caller) = (Arc::clone(self), caller.clone());
+        self.to_its_end(async move { root.create_all(&caller, document).await }).await
+    }
+
+    async fn create_all(&self, caller: &Caller, document: sla::Document) -> Result<(), Failure> {
+        let mut taken = Taken::new(self);
+        let mut creation = Creation::default();
         for (index, described) in document.applications.into_iter().enumerate() {
             let mut extra = described.extra;
             extra.retain(|key, _| !OWN_KEYS.contains(&key.as_str()));
@@ -138,24 +128,29 @@ impl Root {
                 services: Vec::new(),
                 extra,
             };
-            let name_key = key::application_name(&application.name, &application.namespace);
-            transaction = transaction.expect_absent(&name_key).put(&name_key, &application.id);
             for (position, service) in described.microservices.into_iter().enumerate() {
                 let path = format!("applications[{index}].microservices[{position}]");
                 let record = self.new_service(&application.parent(), service, &path, &mut taken)?;
                 application.services.push(record.service.id);
-                transaction = store_service(&record, transaction);
-                made.push(Change::new(record));
+                creation.services.push(record);
             }
-            transaction = transaction.put(&key::application(application.id), &application);
+            creation.name(application.id, key::application_name(&application.name, &application.namespace));
+            creation.last = creation.last.put(&key::application(application.id), &application);
         }
-        self.commit_new(made, transaction).await?;
-        taken.keep();
-        Ok(())
+        self.create(creation, taken).await
     }
 
-    /// Adds services to an application that exists. Returns what was made.
+    /// Adds services to an application that exists, all or none. Returns what was made.
     pub(super) async fn add_services(
+        self: &Arc<Self>,
+        application: Id,
+        services: Vec<sla::Microservice>,
+    ) -> Result<Vec<Record>, Failure> {
+        let root = Arc::clone(self);
+        self.to_its_end(async move { root.add_all(application, services).await }).await
+    }
+
+    async fn add_all(
         &self,
         application: Id,
         services: Vec<sla::Microservice>,
@@ -163,19 +158,18 @@ impl Root {
         let application_key = key::application(application);
         let Entry { value: mut application, revision } =
             self.application_entry(application).await?.ok_or_else(|| Failure::no_application(application))?;
-        let mut taken = Taken { root: self, addresses: Vec::new() };
-        let mut transaction = Transaction::new().expect(&application_key, Some(revision));
-        let mut made = Vec::new();
+        let mut taken = Taken::new(self);
+        let mut creation = Creation::default();
         for (position, service) in services.into_iter().enumerate() {
             let path = format!("applications[0].microservices[{position}]");
             let record = self.new_service(&application.parent(), service, &path, &mut taken)?;
             application.services.push(record.service.id);
-            transaction = store_service(&record, transaction);
-            made.push(record);
+            creation.services.push(record);
         }
-        let new = made.iter().cloned().map(Change::new).collect();
-        self.commit_new(new, transaction.put(&application_key, &application)).await?;
-        taken.keep();
+        let made = creation.services.clone();
+        creation.last =
+            creation.last.expect(&application_key, Some(revision)).put(&application_key, &application);
+        self.create(creation, taken).await?;
         Ok(made)
     }
 
@@ -201,7 +195,7 @@ impl Root {
         for more in record.owned().filter(|more| !held.contains(&Some(*more))) {
             let reserved = self.pool().reserve(more);
             reserved.map_err(|error| wrong_address(path, "", &error.to_string()))?;
-            taken.addresses.push(more);
+            taken.add(more);
         }
         Ok(record)
     }
@@ -224,21 +218,8 @@ impl Root {
                 address
             }
         };
-        taken.addresses.push(address.into());
+        taken.add(address.into());
         Ok(address)
-    }
-
-    /// Commits what must not be there yet, and says what was.
-    async fn commit_new(&self, made: Vec<Change>, transaction: Transaction) -> Result<(), Failure> {
-        match self.commit(made, transaction).await {
-            Err(StoreError::Conflict { key }) => Err(Failure::Conflict(match key.split_once('/') {
-                Some(("application-name", name)) => format!("An application named {name} exists already."),
-                Some(("service-name", name)) => format!("A service named {name} exists already."),
-                Some(("address", address)) => format!("{address} is taken by another service."),
-                _ => "The application was changed by somebody else meanwhile: try again.".to_owned(),
-            })),
-            other => Ok(other?),
-        }
     }
 
     pub(super) async fn application(&self, id: Id) -> Result<Option<Application>, StoreError> {
@@ -254,45 +235,49 @@ impl Root {
         Ok(listed.into_iter().map(|(_, entry)| entry.value).collect())
     }
 
-    /// Deletes an application with all of its services and their instances. Of many instances, most go before the rest does.
-    pub(super) async fn delete_application(&self, id: Id) -> Result<(), Failure> {
+    /// Deletes an application with all of its services and their instances. It is shown no more from the beginning on, and its
+    /// name is free at the end.
+    pub(super) async fn delete_application(self: &Arc<Self>, id: Id) -> Result<(), Failure> {
+        let root = Arc::clone(self);
+        self.to_its_end(async move {
+            let (intent, unfinished) = root.begin_deletion(id).await?;
+            root.clear_away_or_later(intent, &unfinished).await
+        })
+        .await
+    }
+
+    /// From here on the application is to go, and goes, whatever happens.
+    pub(super) async fn begin_deletion(&self, id: Id) -> Result<(Id, Unfinished), Failure> {
+        let (intent, application_key) = (object_id::new(), key::application(id));
         loop {
             let entry = self.application_entry(id).await?.ok_or_else(|| Failure::no_application(id))?;
-            let mut application = entry.value;
-            // In this order everybody takes several turns.
-            application.services.sort_unstable();
-            self.remove_most(&application.services).await?;
-            let application_key = key::application(id);
-            let mut transaction = Transaction::new()
-                .expect(&application_key, Some(entry.revision))
-                .delete(&application_key)
-                .delete(&key::application_name(&application.name, &application.namespace));
-            let (mut gone, mut changes) = (Vec::new(), Vec::new());
-            for service in &application.services {
-                let Some(turn) = self.services.turn(*service).await else { continue };
-                if let Some(version) = self.version(&turn).await? {
-                    let deleted;
-                    (transaction, deleted) = delete_service(&version, transaction);
-                    gone.push(deleted);
-                    changes.push(Change::deleted(turn));
-                }
-            }
-            if self.committed(changes, transaction).await? {
-                gone.iter().for_each(|deleted| self.deleted(deleted));
-                return Ok(());
+            let application = entry.value;
+            let name = key::application_name(&application.name, &application.namespace);
+            let unfinished = Unfinished { names: vec![name], services: application.services };
+            let begun =
+                Transaction::new().expect(&application_key, Some(entry.revision)).delete(&application_key);
+            match self.begin(intent, &unfinished, begun).await {
+                Err(StoreError::Conflict { .. }) => {}
+                other => return other.map(|_revision| (intent, unfinished)).map_err(Failure::from),
             }
         }
     }
 
-    /// Deletes a service with all of its instances.
+    /// Deletes a service with all of its instances. Of many instances, most go before the rest does.
     pub(super) async fn delete_service(&self, id: Id) -> Result<(), Failure> {
         loop {
-            self.remove_most(&[id]).await?;
             let turn = self.services.turn(id).await.ok_or_else(|| Failure::no_service(id))?;
             let version = self.version(&turn).await?.ok_or_else(|| Failure::no_service(id))?;
             let parent = version.record.service.application_id;
             let (mut transaction, deleted) = delete_service(&version, Transaction::new());
-            if let Some(Entry { value: mut application, revision }) = self.application_entry(parent).await? {
+            if transaction.operations() > OPERATIONS && !deleted.instances.is_empty() {
+                drop(turn);
+                self.thin_out(id).await?;
+                continue;
+            }
+            if let Some(Entry { value: mut application, revision }) = self.application_entry(parent).await?
+                && application.services.contains(&id)
+            {
                 application.services.retain(|service| *service != id);
                 let application_key = key::application(parent);
                 transaction =
@@ -322,16 +307,6 @@ impl Root {
             Err(error) => Err(error),
         }
     }
-}
-
-fn store_service(record: &Record, mut transaction: Transaction) -> Transaction {
-    let service = &record.service;
-    let name_key = key::service_name(&service.job_name);
-    for address in record.owned() {
-        let address_key = key::address(address);
-        transaction = transaction.expect_absent(&address_key).put(&address_key, &service.id);
-    }
-    write_new(record, transaction.expect_absent(&name_key).put(&name_key, &service.id))
 }
 
 /// A service that was deleted: what it had.

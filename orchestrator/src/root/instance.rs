@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::{StreamExt, TryStreamExt};
 use protocol::id::Id;
 use protocol::net::{JobUpdate, UpdateKind};
 use tokio::sync::oneshot;
@@ -16,8 +15,6 @@ use crate::store::{StoreError, Transaction};
 
 /// Instances of one service that are added, or removed, in one transaction: etcd takes so many operations and no more.
 const TOGETHER: usize = 32;
-/// Services whose instances are removed at the same time.
-const AT_ONCE: usize = 16;
 
 /// Who has asked for one more instance and waits for its number.
 type Waiting = oneshot::Sender<Result<u32, Failure>>;
@@ -147,23 +144,9 @@ impl Root {
         Ok(removed.len())
     }
 
-    /// Removes instances of these services until there are so few that the services can be deleted in one transaction.
-    pub(super) async fn remove_most(&self, services: &[Id]) -> Result<(), Failure> {
-        let few = TOGETHER / services.len().max(1);
-        let removing = services.iter().copied().map(|service| self.remove_until(service, few));
-        futures::stream::iter(removing).buffer_unordered(AT_ONCE).try_collect().await
-    }
-
-    /// Removes instances of a service until so many are left, or it is gone.
-    async fn remove_until(&self, service: Id, few: usize) -> Result<(), Failure> {
-        while self.service(service).await?.is_some_and(|record| record.instances().nth(few).is_some()) {
-            match self.remove_some(service, some_of).await {
-                Ok(_) => {}
-                Err(Failure::NotFound { .. }) => break,
-                Err(failure) => return Err(failure),
-            }
-        }
-        Ok(())
+    /// Removes some instances of a service that has many.
+    pub(super) async fn thin_out(&self, service: Id) -> Result<(), Failure> {
+        self.remove_some(service, some_of).await.map(drop)
     }
 
     /// What follows from a removal outside of the store.

@@ -10,6 +10,7 @@
 //! | `password-reset/<hash of the token>` | whose password a link sets, and until when |
 //! | `application/<id>` | [`Application`](super::application::Application) |
 //! | `application-name/<name>.<namespace>` | its id |
+//! | `unfinished/<random>` | [`Unfinished`](super::unfinished::Unfinished): services and names of applications that are to go, unless what is being made with them is finished |
 //! | `service/<id>` | [`Head`](super::record::Head): what belongs to the service itself |
 //! | `instance/<service>/<n>` | [`Instance`](super::record::Instance) |
 //! | `next-instance/<service>` | number of its next instance; written with each change of the service or of an instance, so that its revision is that of the whole |
@@ -32,6 +33,7 @@ pub(super) const SERVICES: &str = "service/";
 pub(super) const INSTANCES: &str = "instance/";
 pub(super) const NEXT_INSTANCES: &str = "next-instance/";
 pub(super) const APPLICATIONS: &str = "application/";
+pub(super) const UNFINISHED: &str = "unfinished/";
 pub(super) const ADDRESSES: &str = "address/";
 pub(super) const UNPLACED: &str = "unplaced/";
 pub(super) const CLUSTERS: &str = "cluster/";
@@ -82,6 +84,10 @@ pub(super) fn application(id: Id) -> String {
 
 pub(super) fn application_name(name: &str, namespace: &str) -> String {
     format!("application-name/{name}.{namespace}")
+}
+
+pub(super) fn unfinished(id: Id) -> String {
+    format!("{UNFINISHED}{id}")
 }
 
 pub(super) fn service(id: Id) -> String {

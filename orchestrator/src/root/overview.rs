@@ -1,6 +1,9 @@
 //! The whole in numbers, and what somebody may have to act on. Pure, but for the gathering.
 
+use std::collections::HashSet;
+
 use protocol::cluster::{Cluster, Worker, WorkerState};
+use protocol::id::Id;
 use protocol::overview::{
     ClusterTotals, Code, InstanceTotals, Kind, Overview, Problem, Subject, WorkerTotals,
 };
@@ -18,8 +21,8 @@ impl Root {
         let mut apps = self.applications().await?;
         apps.retain(|app| self.may_use(caller, app));
         let services = self.services().await?.into_iter();
-        let services =
-            services.filter(|record| apps.iter().any(|app| app.id == record.service.application_id));
+        let listed: HashSet<Id> = apps.iter().flat_map(|app| app.services.iter().copied()).collect();
+        let services = services.filter(|record| listed.contains(&record.service.id));
         let services = services.map(|record| record.document());
         let mut services: Vec<_> = services.collect();
         services.sort_by(|a, b| a.job_name.cmp(&b.job_name));

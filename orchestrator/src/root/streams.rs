@@ -70,20 +70,20 @@ impl Root {
         Ok(looked)
     }
 
-    async fn things(&self) -> Result<Vec<Thing>, StoreError> {
+    pub(super) async fn things(&self) -> Result<Vec<Thing>, StoreError> {
         let (mut owners, mut things) = (BTreeMap::<Id, Owner>::new(), Vec::new());
         for application in self.applications().await? {
             let id = application.id;
             let organization = application.organization.unwrap_or(self.root_organization);
             let owner = Some((application.owner.clone(), organization));
-            owners.insert(id, owner.clone());
+            owners.extend(application.services.iter().map(|service| (*service, owner.clone())));
             let document = json!(Document::from(application));
             things.push(Thing { topic: Topic::Applications, id, owner, document });
         }
         for record in self.services().await? {
-            // One whose application is being deleted is told of as gone.
-            let Some(owner) = owners.get(&record.service.application_id) else { continue };
             let id = record.service.id;
+            // One that its application does not list is not there yet, or is being deleted with it.
+            let Some(owner) = owners.get(&id) else { continue };
             let mut document = self.document(&record);
             for instance in document["instance_list"].as_array_mut().into_iter().flatten() {
                 leave_out(instance);

@@ -1,14 +1,17 @@
 //! The root without its doors, over a long time.
 
+mod large;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use protocol::id::Id;
 use protocol::plan::Plan;
 use protocol::sla::Microservice;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::access::Caller;
+use super::application::Application;
 use super::failure::Failure;
 use super::plan::PlanError;
 use super::role::{Role, Roles};
@@ -46,27 +49,40 @@ fn config(data: &tempfile::TempDir, plan: Plan) -> Config {
 }
 
 /// Makes an application with one service; gives both ids.
-pub(super) async fn create(root: &Root, number: usize) -> Result<(Id, Id), Failure> {
+pub(super) async fn create(root: &Arc<Root>, number: usize) -> Result<(Id, Id), Failure> {
+    let name = format!("app{number}");
+    let own = create_of(root, &name, [described("web")]).await?;
+    Ok((own.id, own.services[0]))
+}
+
+fn described(service: &str) -> Value {
+    json!({
+        "microservice_name": service, "microservice_namespace": "test", "virtualization": "docker", "code": "c",
+    })
+}
+
+/// Makes an application with these services.
+async fn create_of(
+    root: &Arc<Root>,
+    name: &str,
+    services: impl IntoIterator<Item = Value>,
+) -> Result<Application, Failure> {
     let caller = Caller {
         name: UserName::try_from("Admin").unwrap(),
         id: Id::from_bytes([9; 12]),
         organization: root.root_organization,
         roles: Roles::from([Role::Admin]),
     };
-    let name = format!("app{number}");
+    let services: Vec<_> = services.into_iter().collect();
     let document = json!({
         "sla_version": "v2.0", "customerID": "Admin",
         "applications": [{
-            "application_name": name, "application_namespace": "test",
-            "microservices": [{
-                "microservice_name": "web", "microservice_namespace": "test", "virtualization": "docker", "code": "c",
-            }],
+            "application_name": name, "application_namespace": "test", "microservices": services,
         }],
     });
     root.create_applications(&caller, serde_json::from_value(document).unwrap()).await?;
     let applications = root.applications().await.unwrap();
-    let own = applications.into_iter().find(|application| application.name == name).unwrap();
-    Ok((own.id, own.services[0]))
+    Ok(applications.into_iter().find(|application| application.name == name).unwrap())
 }
 
 /// How many instances come and go: more by hand, with HYPHA_TEST_DEPLOYS.
@@ -117,6 +133,9 @@ async fn however_often_services_and_instances_come_and_go_no_address_is_lost_or_
 
 async fn nothing_is_left(root: &Root) {
     for prefix in [
+        "application-name/",
+        "service-name/",
+        key::UNFINISHED,
         key::ADDRESSES,
         key::UNPLACED,
         key::COMMANDS,
@@ -126,7 +145,7 @@ async fn nothing_is_left(root: &Root) {
         key::NEXT_INSTANCES,
         key::APPLICATIONS,
     ] {
-        let left = root.store.list::<serde_json::Value>(prefix).await.unwrap();
+        let left = root.store.list::<Value>(prefix).await.unwrap();
         assert!(left.is_empty(), "{prefix}: {left:?}");
     }
     assert!(root.services().await.unwrap().is_empty());
@@ -164,12 +183,7 @@ async fn what_is_asked_for_at_once_is_all_there_and_numbered_in_turn_after_a_res
 async fn services_that_are_added_while_their_application_is_deleted_go_with_it_or_never_come() {
     let data = tempfile::tempdir_in(MEMORY).unwrap();
     let root = root(&data).await;
-    let more = |name: String| {
-        let described = json!({
-            "microservice_name": name, "microservice_namespace": "test", "virtualization": "docker", "code": "c",
-        });
-        serde_json::from_value::<Microservice>(described).unwrap()
-    };
+    let more = |name: String| serde_json::from_value::<Microservice>(described(&name)).unwrap();
     for round in 0..100 {
         let (application, _) = create(&root, round).await.unwrap();
         let services = (0..10).map(|number| more(format!("more{number}"))).collect();

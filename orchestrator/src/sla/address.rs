@@ -125,6 +125,12 @@ impl Check<'_> {
                 self.wrong(&join(&path, "from"), "some of these instances have an address already");
                 continue;
             }
+            let count = numbered.iter().map(|other| u64::from(other.to - other.from) + 1).sum::<u64>();
+            if count + u64::from(steps) >= INSTANCES_MAX {
+                let expected = format!("expected addresses for at most {INSTANCES_MAX} instances in all");
+                self.wrong(&join(&path, "to"), expected);
+                continue;
+            }
             numbered.push(range);
             let mut wanted = (0..=steps).filter_map(|step| pool::after(start, step));
             let start_path = join(&path, "start");

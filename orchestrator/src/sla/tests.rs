@@ -249,6 +249,7 @@ fn addresses_of_instances_are_checked_one_by_one_and_against_all_others() {
         (json!([range(3, 2, "10.30.8.0")]), "instances[0].to"),
         (json!([range(0, 1000, "10.30.8.0")]), "instances[0].to"),
         (json!([range(0, u32::MAX, "10.30.8.0")]), "instances[0].to"),
+        (json!([range(0, 499, "10.30.12.0"), range(500, 1000, "10.30.15.0")]), "instances[1].to"),
         (json!([range(0, 1, "10.30.253.253")]), "instances[0].start"),
         (json!([range(0, 1, "10.31.0.0")]), "instances[0].start"),
         (json!([range(0, 7, "10.30.7.0")]), "instances[0].start"),

@@ -59,6 +59,23 @@ impl Transaction {
         self.failure.is_some() || self.steps.iter().any(|step| !matches!(step, Step::Expect { .. }))
     }
 
+    /// All of another one after this.
+    pub fn and(mut self, other: Self) -> Self {
+        self.steps.extend(other.steps);
+        self.failure = self.failure.or(other.failure);
+        self
+    }
+
+    /// How many values it writes or deletes.
+    pub fn operations(&self) -> usize {
+        self.steps.iter().filter(|step| !matches!(step, Step::Expect { .. })).count()
+    }
+
+    /// How many bytes the values have that it writes.
+    pub fn bytes(&self) -> usize {
+        self.steps.iter().map(|step| if let Step::Put { value, .. } = step { value.len() } else { 0 }).sum()
+    }
+
     pub(super) fn into_steps(self) -> Result<Vec<Step>, StoreError> {
         self.failure.map_or(Ok(self.steps), Err)
     }

@@ -16,6 +16,7 @@ use super::schema;
 use crate::clock;
 use crate::root::Root;
 use crate::root::access::Caller;
+use crate::root::application::Application;
 use crate::root::failure::Failure;
 use crate::root::pool::Given;
 use crate::root::record::Record;
@@ -37,16 +38,15 @@ impl Root {
         document
     }
 
-    /// The service, if the caller may use its application.
+    /// The service, if the caller may use its application. One that this does not list is being made, or deleted.
     async fn service_for(&self, caller: &Caller, id: &str) -> Result<Arc<Record>, Failure> {
         let id = extract::id(id, "service")?;
         let record = self.service(id).await?.ok_or_else(|| Failure::no_service(id))?;
         let application = self.application(record.service.application_id).await?;
-        if application.is_some_and(|application| self.may_use(caller, &application)) {
-            Ok(record)
-        } else {
-            Err(Failure::no_service(id))
-        }
+        let is_shown = |application: Application| {
+            application.services.contains(&id) && self.may_use(caller, &application)
+        };
+        if application.is_some_and(is_shown) { Ok(record) } else { Err(Failure::no_service(id)) }
     }
 }
 
@@ -183,10 +183,10 @@ pub(super) async fn delete(
     responses((status = 200, body = Vec<schema::Service>)))]
 pub(super) async fn list(State(root): State<Arc<Root>>, caller: Caller) -> Result<Json<Vec<Value>>, Failure> {
     let applications = root.applications().await?.into_iter();
-    let visible: HashSet<Id> =
-        applications.filter(|one| root.may_use(&caller, one)).map(|application| application.id).collect();
+    let visible = applications.filter(|one| root.may_use(&caller, one));
+    let visible: HashSet<Id> = visible.flat_map(|application| application.services).collect();
     let records = root.services().await?.into_iter();
-    let records = records.filter(|record| visible.contains(&record.service.application_id));
+    let records = records.filter(|record| visible.contains(&record.service.id));
     Ok(Json(records.map(|record| root.document(&record)).collect()))
 }
 
