@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Extension, Json, Router};
 use protocol::cluster::ClusterStatus;
 use protocol::decision::Decisions;
@@ -40,6 +40,7 @@ pub(super) fn router(api: Api) -> Router {
     Router::new()
         .route("/api/node/register", post(register))
         .route("/api/service/{job_id}/{number}", post(deploy).delete(undeploy))
+        .route("/api/worker/{id}", delete(delete_worker))
         .route("/api/worker/{id}/cordon", post(cordon))
         .route("/api/worker/{id}/drain", post(drain))
         .route("/api/worker/{id}/uncordon", post(uncordon))
@@ -140,8 +141,14 @@ async fn uncordon(State(api): State<Api>, Path(id): Path<String>) -> Result<Json
     wish(&api, &id, Wish::Uncordon).await
 }
 
+async fn delete_worker(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+    let worker = worker_id(&id)?;
+    api.ask(|reply| Command::DeleteWorker { worker, reply }).await??;
+    Ok(ok())
+}
+
 async fn wish(api: &Api, id: &str, wish: Wish) -> Result<Json<Value>, Problem> {
-    let worker: Id = id.parse().map_err(|error| Problem::not_found(format!("no such worker: {error}")))?;
+    let worker = worker_id(id)?;
     api.ask(|reply| Command::Wish { worker, wish, reply }).await??;
     Ok(ok())
 }
@@ -165,6 +172,10 @@ async fn status(State(api): State<Api>) -> Json<ClusterStatus> {
 
 pub(super) async fn no_route() -> Problem {
     Problem::not_found("nothing is served under this path")
+}
+
+fn worker_id(text: &str) -> Result<Id, Problem> {
+    text.parse().map_err(|error| Problem::not_found(format!("no such worker: {error}")))
 }
 
 fn service_id(text: &str) -> Result<Id, Problem> {

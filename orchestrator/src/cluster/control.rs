@@ -78,6 +78,11 @@ pub(super) enum Command {
         wish: Wish,
         reply: oneshot::Sender<Result<(), Refused>>,
     },
+    /// An operator says that a worker is gone for good.
+    DeleteWorker {
+        worker: Id,
+        reply: oneshot::Sender<Result<(), Refused>>,
+    },
     /// Registered at the root, which gave this id.
     RootIsBack {
         id: Id,
@@ -199,6 +204,10 @@ impl Control {
             Command::Why { service, reply } => answer(reply, self.state.decisions(service)),
             Command::Wish { worker, wish, reply } => {
                 let outcome = self.state.wish(worker, wish);
+                afterwards.push(Box::new(move || answer(reply, outcome)));
+            }
+            Command::DeleteWorker { worker, reply } => {
+                let outcome = self.state.delete_worker(worker, now);
                 afterwards.push(Box::new(move || answer(reply, outcome)));
             }
             Command::TableChanged(update) => self.state.table_changed(&update, Instant::now()),

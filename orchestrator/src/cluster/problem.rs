@@ -42,7 +42,9 @@ impl From<Refused> for Problem {
             Refused::UnknownService(_) | Refused::UnknownInstance { .. } | Refused::UnknownWorker(_) => {
                 StatusCode::NOT_FOUND
             }
-            Refused::BeingRemoved { .. } => StatusCode::CONFLICT,
+            Refused::BeingRemoved { .. } | Refused::IsHeard { .. } | Refused::HearsNobody { .. } => {
+                StatusCode::CONFLICT
+            }
         };
         Self { status, message: refused.to_string(), field: None }
     }

@@ -99,6 +99,7 @@ fn endpoints() -> Vec<Endpoint> {
         endpoint(POST, "/v1/clusters/{id}/cordon", Rule::One(INFRASTRUCTURE), cluster::cordon),
         endpoint(POST, "/v1/clusters/{id}/uncordon", Rule::One(INFRASTRUCTURE), cluster::uncordon),
         endpoint(GET, "/v1/workers", Rule::One(EVERYBODY), worker::list),
+        endpoint(DELETE, "/v1/workers/{id}", Rule::One(INFRASTRUCTURE), worker::delete),
         endpoint(POST, "/v1/workers/{id}/cordon", Rule::One(INFRASTRUCTURE), worker::cordon),
         endpoint(POST, "/v1/workers/{id}/drain", Rule::One(INFRASTRUCTURE), worker::drain),
         endpoint(POST, "/v1/workers/{id}/uncordon", Rule::One(INFRASTRUCTURE), worker::uncordon),

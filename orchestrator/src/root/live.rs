@@ -141,7 +141,11 @@ impl Live {
     /// A cluster has kept an operator's word, which its next report will show.
     pub(super) fn heed(&mut self, cluster: Id, worker: Id, word: Word) {
         let workers = self.clusters.get_mut(&cluster).and_then(|view| view.report.workers.as_mut());
-        for told in workers.into_iter().flatten().filter(|told| told.id == worker) {
+        let Some(workers) = workers else { return };
+        if word == Word::Delete {
+            workers.retain(|told| told.id != worker);
+        }
+        for told in workers.iter_mut().filter(|told| told.id == worker) {
             told.cordoned = word != Word::Uncordon;
             told.draining = word == Word::Drain || (word == Word::Cordon && told.draining);
         }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use protocol::cluster::{ReportedWorker, UntoldWorkers, Worker, Workers};
 use protocol::id::Id;
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
+use serde::Deserialize;
 
 use super::Root;
 use super::cluster::{Cluster, unanswered};
@@ -22,6 +23,8 @@ pub(super) enum Word {
     Cordon,
     Drain,
     Uncordon,
+    /// It is gone for good.
+    Delete,
 }
 
 impl Root {
@@ -53,7 +56,8 @@ impl Root {
     /// Passes a word on to the worker's cluster, and is done when that has kept it.
     ///
     /// # Errors
-    /// When no cluster has told of such a worker, or its cluster is not reached or refuses.
+    /// When no cluster has told of such a worker, or its cluster is not reached or refuses; [`Failure::Conflict`] of one that
+    /// is to be deleted and is heard.
     pub(super) async fn pass_on(&self, worker: Id, word: Word) -> Result<(), Failure> {
         let of = self.live().cluster_of_worker(worker);
         let unknown = || Failure::NotFound { kind: "worker", id: worker.to_string() };
@@ -61,13 +65,14 @@ impl Root {
             Some(cluster) => self.cluster(cluster).await?.ok_or_else(unknown)?,
             None => return Err(unknown()),
         };
-        let verb = match word {
-            Word::Cordon => "cordon",
-            Word::Drain => "drain",
-            Word::Uncordon => "uncordon",
+        let (method, verb) = match word {
+            Word::Cordon => (Method::POST, "/cordon"),
+            Word::Drain => (Method::POST, "/drain"),
+            Word::Uncordon => (Method::POST, "/uncordon"),
+            Word::Delete => (Method::DELETE, ""),
         };
-        let url = format!("http://{}/api/worker/{worker}/{verb}", cluster.authority());
-        let sent = self.client.post(url).timeout(ANSWER_WITHIN).send().await;
+        let url = format!("http://{}/api/worker/{worker}{verb}", cluster.authority());
+        let sent = self.client.request(method, url).timeout(ANSWER_WITHIN).send().await;
         let response = sent.map_err(|error| {
             let why = unanswered(&error);
             Failure::Cluster(format!("Cluster {} at {} {why}.", cluster.name, cluster.authority()))
@@ -81,9 +86,24 @@ impl Root {
                 "Cluster {} does not know that worker (any more).",
                 cluster.name
             ))),
+            StatusCode::CONFLICT if word == Word::Delete => {
+                let why = response.json::<Refusal>().await.map(|refusal| refusal.message).unwrap_or_default();
+                Err(Failure::Conflict(format!("Cluster {}: {}.", cluster.name, shortened(&why))))
+            }
             status => Err(Failure::Cluster(format!("Cluster {} answered {status}.", cluster.name))),
         }
     }
+}
+
+/// What a cluster says against it.
+#[derive(Deserialize)]
+struct Refusal {
+    message: String,
+}
+
+/// A person reads it.
+fn shortened(text: &str) -> String {
+    text.chars().take(300).collect()
 }
 
 /// As many as are kept of one cluster.

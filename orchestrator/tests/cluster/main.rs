@@ -13,7 +13,7 @@ use protocol::topic::NodeTopic;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::bed::{Bed, NAME, SERVICE, captured_deploy, config, eventually, job};
+use crate::bed::{Bed, NAME, PATIENCE, SERVICE, captured_deploy, config, eventually, job};
 use crate::root::CLUSTER;
 use crate::worker::{Worker, is_reported};
 
@@ -253,6 +253,51 @@ async fn a_restart_of_the_cluster_loses_nothing_and_repeats_nothing() {
     let table = worker.query(NAME, "").await;
     assert_eq!(table["instance_list"][0]["namespace_ip"], "10.18.0.66", "known without the root");
     worker.no_command(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_is_deleted_once_it_is_silent_and_what_it_kept_goes_elsewhere() {
+    let bed = Bed::new().await;
+    let mut first = bed.worker("pi1").await;
+    first.say_net(NodeTopic::Subnet, &json!({"METHOD": "GET"})).await;
+    assert_eq!(first.net_message().await.1["address"], "10.18.0.0");
+    bed.root.allocate(SERVICE, NAME, &[0]);
+    let mut job = job(0);
+    job["on_disconnect"] = json!("keep");
+    assert_eq!(bed.cluster.deploy(&job, 0).await.0, 200);
+    bed.run_on(&mut first, 0, "10.18.0.2").await;
+    let url = bed.cluster.url(&format!("/api/worker/{}", first.id));
+    let delete = || bed.cluster.send(bed.cluster.http.delete(&url));
+    let (status, refused) = delete().await;
+    let said = refused["message"].as_str().unwrap_or_default();
+    assert!(status == 409 && said.starts_with("worker pi1 is heard from"), "{refused}");
+
+    let mut second = bed.worker("pi2").await;
+    let keep_alive = second.keep_alive();
+    drop(first);
+    let deleted = async {
+        let start = Instant::now();
+        while delete().await.0 != 200 {
+            assert!(start.elapsed() < PATIENCE, "it is heard for ever");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let (kind, deploy) = second.command().await;
+        assert_eq!((kind.as_str(), &deploy["instance_number"]), ("deploy", &json!(0)));
+        eventually("the block at the root", || {
+            let returned = bed.root.memory().returned.clone();
+            (returned == ["10_18_0_0"], format!("{returned:?}"))
+        })
+        .await;
+        eventually("a report without it", || {
+            let workers = bed.root.memory().report.clone().and_then(|report| report.workers);
+            let names: Vec<_> = workers.iter().flatten().map(|worker| worker.name.as_str()).collect();
+            (names == ["pi2"], format!("{names:?}"))
+        })
+        .await;
+    };
+    let keep_talking = keep_alive.run();
+    tokio::select! { () = deleted => {}, () = keep_talking => {} }
+    assert_eq!(delete().await.0, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

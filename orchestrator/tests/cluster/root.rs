@@ -33,6 +33,8 @@ pub(crate) struct Memory {
     pub(crate) deploy_status: Vec<Value>,
     pub(crate) dropped_interests: Vec<String>,
     pub(crate) subnets: u8,
+    /// Blocks that came back, with `_` for dots.
+    pub(crate) returned: Vec<String>,
     /// It has forgotten its clusters, like after the loss of its disk.
     pub(crate) amnesia: bool,
 }
@@ -57,6 +59,7 @@ impl Root {
         self.api = self.serve(Router::new().route("/api/information/{id}", post(information))).await;
         let net = Router::new()
             .route("/api/net/subnet", get(subnet))
+            .route("/api/net/subnet/{address}", delete(subnet_back))
             .route("/api/net/service/{name}/instances", get(by_name))
             .route("/api/net/service/ip/{ip}/instances", get(by_address))
             .route("/api/net/service/net_deploy_status", post(deploy_status))
@@ -142,6 +145,11 @@ async fn subnet(State(memory): Shared) -> Json<Value> {
     Json(
         json!({"subnet_addr": format!("10.18.0.{address}"), "subnet_addr_v6": format!("fc00::{number:x}00")}),
     )
+}
+
+async fn subnet_back(State(memory): Shared, Path(address): Path<String>) -> Json<Value> {
+    memory.lock().expect("no test panicked with it").returned.push(address);
+    Json(json!({ "message": "ok" }))
 }
 
 async fn by_name(State(memory): Shared, Path(name): Path<String>) -> Response {

@@ -19,7 +19,7 @@ const REPORT_PERIOD: Duration = Duration::from_millis(200);
 
 pub(crate) struct Cluster {
     /// Dropped first: the worker is gone before its broker.
-    _worker: Runtime,
+    worker: Option<Runtime>,
     _daemon: Daemon,
     _data: TempDir,
 }
@@ -50,7 +50,12 @@ impl Cluster {
             let (client, events) = connect(&api, mqtt).await;
             tokio::spawn(work(client, events));
         });
-        Self { _worker: worker, _daemon: daemon, _data: data }
+        Self { worker: Some(worker), _daemon: daemon, _data: data }
+    }
+
+    /// The worker says nothing more.
+    pub(crate) fn silence(&mut self) {
+        self.worker = None;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -12,14 +13,14 @@ use crate::root::Root;
 /// Dropped in this order: who asks, what is below, what is above.
 struct Fleet {
     admin: Person,
-    _cluster: Cluster,
+    cluster: Cluster,
     _root: Root,
 }
 
 fn fleet() -> Fleet {
     let root = Root::start();
     let cluster = Cluster::join(&root);
-    Fleet { admin: root.admin(), _cluster: cluster, _root: root }
+    Fleet { admin: root.admin(), cluster, _root: root }
 }
 
 fn sla(service: &Value) -> String {
@@ -62,6 +63,24 @@ fn a_cordoned_worker_is_shown_as_such_and_gets_nothing_new() {
     admin.hypha(&["uncordon", "pi-1"]).exits(0);
     admin.hypha(&["cordon", "pi-1", "pi-9"]).exits(3).says("no worker 'pi-9'");
     assert_eq!(admin.hypha(&["get", "workers", "pi-1", "-o", "name"]).exits(0).answer, "worker/pi-1\n");
+}
+
+#[test]
+fn a_worker_that_is_gone_is_deleted_and_one_that_is_there_is_not() {
+    let mut fleet = fleet();
+    apply(&fleet.admin, &json!({ "instances": 1 }), &[]).exits(0);
+    let run = fleet.admin.hypha(&["delete", "node/pi-1", "--yes"]).exits(8);
+    run.says("deleting worker/pi-1: 1 worker, 1 instance to go elsewhere")
+        .says("Cluster home: worker pi-1 is heard from")
+        .says("stop its node-engine");
+    fleet.cluster.silence();
+    let start = Instant::now();
+    while !fleet.admin.hypha(&["get", "workers"]).exits(0).answer.contains("unreachable") {
+        assert!(start.elapsed() < Duration::from_secs(30), "it is not missed");
+    }
+    fleet.admin.hypha(&["rm", "worker/pi-1", "-y"]).exits(0).says("worker/pi-1  gone");
+    assert_eq!(fleet.admin.hypha(&["get", "workers", "-o", "json"]).exits(0).json(), json!([]));
+    fleet.admin.hypha(&["delete", "worker/pi-1", "-y"]).exits(3).says("no worker 'pi-1'");
 }
 
 #[test]

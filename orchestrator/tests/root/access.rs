@@ -28,7 +28,7 @@ enum For {
     ApplicationPeople,
 }
 
-const TABLE: [(&str, &str, For); 43] = [
+const TABLE: [(&str, &str, For); 44] = [
     ("POST", "/api/auth/login", For::Everybody),
     ("POST", "/api/auth/refresh", For::RefreshTokens),
     ("POST", "/api/auth/register", For::Administrators),
@@ -69,6 +69,7 @@ const TABLE: [(&str, &str, For); 43] = [
     ("POST", "/v1/clusters/{id}/cordon", For::Operators),
     ("POST", "/v1/clusters/{id}/uncordon", For::Operators),
     ("GET", "/v1/workers", For::Users),
+    ("DELETE", "/v1/workers/{id}", For::Operators),
     ("POST", "/v1/workers/{id}/cordon", For::Operators),
     ("POST", "/v1/workers/{id}/drain", For::Operators),
     ("POST", "/v1/workers/{id}/uncordon", For::Operators),

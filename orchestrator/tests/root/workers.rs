@@ -94,6 +94,24 @@ async fn an_operator_s_word_is_passed_on_and_shown_when_the_cluster_has_kept_it(
 }
 
 #[tokio::test]
+async fn a_worker_is_deleted_by_its_cluster_or_with_its_reason_not() {
+    let bed = Bed::start().await;
+    let home = Cluster::join(&bed, "home").await;
+    home.report_workers(&bed, json!([told(PI, "pi-2"), told("6b033dc62c1f07cbdcd88441", "pi-1")])).await;
+    home.refuse(Some(StatusCode::CONFLICT));
+    let refused = bed.delete(&format!("/v1/workers/{PI}")).await.is(409);
+    assert_eq!(refused["message"], "Cluster home: not now.");
+    assert_eq!(listed(&bed).await["workers"].as_array().map(Vec::len), Some(2));
+    home.refuse(None);
+    home.forget();
+    bed.delete(&format!("/v1/workers/{PI}")).await.ok();
+    home.told(&format!("DELETE /api/worker/{PI}")).await;
+    let left = listed(&bed).await;
+    assert_eq!(left["workers"].as_array().map(Vec::len), Some(1), "it is not shown any more: {left}");
+    bed.delete(&format!("/v1/workers/{PI}")).await.is(404);
+}
+
+#[tokio::test]
 async fn a_cluster_that_is_not_there_is_named() {
     let bed = Bed::start().await;
     let gone = Cluster::register(&bed, "gone").await;

@@ -137,6 +137,11 @@ impl Client {
         self.call(Method::POST, &format!("/v1/workers/{worker}/{verb}"), None).await.map(drop)
     }
 
+    /// Takes a worker that is gone for good out of its cluster.
+    pub(crate) async fn delete_worker(&self, id: Id) -> Result<(), ApiError> {
+        self.call(Method::DELETE, &format!("/v1/workers/{id}"), None).await.map(drop)
+    }
+
     /// Registers the applications of an SLA document. Starts no instance.
     pub(crate) async fn create_apps(&self, document: &Value) -> Result<(), ApiError> {
         self.call(Method::POST, "/api/application/", Some(document)).await.map(drop)

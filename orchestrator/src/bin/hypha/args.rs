@@ -63,8 +63,12 @@ pub(crate) enum Command {
     Get(Get),
     /// Set how many instances of services run, and wait until they do.
     Scale(Scale),
-    /// Delete applications, services or instances, and wait until they are gone.
-    #[command(visible_alias = "rm")]
+    /// Delete applications, services or instances, and wait until they are gone; or workers that are gone already.
+    #[command(
+        visible_alias = "rm",
+        after_help = "A worker is deleted once it is silent: drain it, stop its node-engine and netmanager, delete it.\n\
+                            What it ran still is placed elsewhere at once; one that is heard from would join again."
+    )]
     Delete(Delete),
     /// Show the last lines that instances wrote (the root keeps the last KiB of each).
     Logs(Logs),
@@ -175,7 +179,7 @@ pub(crate) struct Scale {
 
 #[derive(Debug, Args)]
 pub(crate) struct Delete {
-    /// `app/shop`, `service/shop/web`, `instance/web/2`.
+    /// `app/shop`, `service/shop/web`, `instance/web/2`, `worker/pi-7` (or `node/pi-7`, `worker/berlin/pi-7`).
     #[arg(required = true, value_name = "KIND/NAME")]
     pub(crate) targets: Vec<String>,
     /// Do not ask; needed where there is no terminal.

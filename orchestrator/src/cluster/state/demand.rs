@@ -1,6 +1,6 @@
 //! What is asked of the cluster: workers that join, instances to run and to remove.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use protocol::connectivity::Connectivity;
 use protocol::id::Id;
@@ -22,6 +22,14 @@ pub(in crate::cluster) enum Refused {
     UnknownWorker(Id),
     #[error("instance {number} of service {service} is being removed")]
     BeingRemoved { service: Id, number: u32 },
+    #[error(
+        "worker {host} is heard from (last {} s ago) and would join again: stop its node-engine and netmanager, and delete it \
+         6 s later",
+        silence.as_secs()
+    )]
+    IsHeard { host: String, silence: Duration },
+    #[error("the broker is out of reach, so that it is not known whether worker {host} is gone")]
+    HearsNobody { host: String },
 }
 
 impl State {

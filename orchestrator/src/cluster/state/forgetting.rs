@@ -1,10 +1,14 @@
-//! Workers that have been gone for so long that nobody expects them any more: their addresses go back to the root.
+//! Workers that nobody expects any more, since they have been gone for so long, or since an operator says so: their addresses go
+//! back to the root.
 
 use std::time::Instant;
 
+use protocol::id::Id;
 use protocol::net::Subnet;
+use protocol::outage::Reconcile;
 
-use super::{Ask, State, encode, return_key, worker_key};
+use super::{Ask, Refused, State, encode, return_key, worker_key};
+use crate::cluster::instance::Phase;
 use crate::cluster::worker::{Standing, Worker};
 
 impl State {
@@ -23,20 +27,53 @@ impl State {
                 && self.former.count_on(id) == 0
         });
         for id in forgotten.map(Worker::id).collect::<Vec<_>>() {
-            let Some(worker) = self.workers.remove(&id) else { continue };
-            tracing::info!(worker = %worker.host(), %id, "worker is forgotten: it has been gone for too long");
-            self.by_host.remove(worker.host());
-            self.subnets_asked.remove(&id);
-            self.measures_no_more(id);
-            self.effects.keep.insert(worker_key(id), None);
-            self.effects.dismiss.push(id);
-            self.effects.report = true;
-            if let Some(subnet) = worker.record.subnet {
-                // Kept until the root has it back: what is lost between would be nobody's for ever.
-                self.effects.keep.insert(return_key(&subnet), Some(encode(&subnet)));
-                self.effects.ask.push(Ask::Return(subnet));
+            self.forget(id, "it has been gone for too long");
+        }
+    }
+
+    /// An operator says that a worker is gone for good: what ran there goes elsewhere at once, also what asks to be kept. Of one
+    /// that is heard this is not believed, since it would join again, and with another block than its netmanager has.
+    pub(in crate::cluster) fn delete_worker(&mut self, id: Id, now: Instant) -> Result<(), Refused> {
+        let worker = self.workers.get(&id).ok_or(Refused::UnknownWorker(id))?;
+        let host = worker.host().to_owned();
+        if self.hears_nobody_since.is_some() {
+            return Err(Refused::HearsNobody { host });
+        }
+        if worker.standing() == Standing::Reachable {
+            return Err(Refused::IsHeard { host, silence: worker.silence(now) });
+        }
+        self.told_otherwise(id);
+        self.worker_lost(id);
+        for (service, number) in self.instances_on(id) {
+            if matches!(self.phase(service, number), Some(Phase::Placed { .. } | Phase::Up { .. })) {
+                self.give_up(service, number, format!("Worker {host} was deleted"), |_asked| {
+                    Reconcile::Newest
+                });
             }
         }
+        self.forget(id, "an operator has deleted it");
+        self.overlay_acts();
+        Ok(())
+    }
+
+    fn forget(&mut self, id: Id, why: &str) {
+        let Some(worker) = self.workers.remove(&id) else { return };
+        tracing::info!(worker = %worker.host(), %id, why, "worker is forgotten");
+        self.by_host.remove(worker.host());
+        self.subnets_asked.remove(&id);
+        self.measures_no_more(id);
+        self.effects.keep.insert(worker_key(id), None);
+        self.effects.dismiss.push(id);
+        self.effects.report = true;
+        if let Some(subnet) = worker.record.subnet {
+            self.give_back(subnet);
+        }
+    }
+
+    /// Kept until the root has it back: what is lost between would be nobody's for ever.
+    pub(super) fn give_back(&mut self, subnet: Subnet) {
+        self.effects.keep.insert(return_key(&subnet), Some(encode(&subnet)));
+        self.effects.ask.push(Ask::Return(subnet));
     }
 
     /// The root has a block back, or never knew that it gave it.

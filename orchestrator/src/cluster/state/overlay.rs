@@ -44,6 +44,8 @@ impl State {
     pub(in crate::cluster) fn subnet_given(&mut self, worker: Id, subnet: Subnet) {
         self.subnets_asked.remove(&worker);
         let Some(known) = self.workers.get_mut(&worker) else {
+            // It was forgotten meanwhile.
+            self.give_back(subnet);
             return;
         };
         let subnet = known.record.subnet.get_or_insert(subnet);

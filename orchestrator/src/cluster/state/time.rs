@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use protocol::id::Id;
-use protocol::outage::Outage;
+use protocol::outage::{Outage, Reconcile};
 
 use super::{Service, State};
 use crate::cluster::instance::Phase;
@@ -81,7 +81,7 @@ impl State {
     }
 
     /// Of what it still serves nothing is left, and what was to go has gone. What was to stay: see [`Due::Lost`].
-    fn worker_lost(&mut self, worker: Id) {
+    pub(super) fn worker_lost(&mut self, worker: Id) {
         self.directory.forget_worker(worker);
         self.measures_no_more(worker);
         self.nobody_moves_from(worker);
@@ -195,8 +195,20 @@ impl State {
         let Some(known) = self.workers.get(&worker) else { return };
         let reason =
             format!("Worker {} has not been heard for {} s", known.host(), known.silence(now).as_secs());
+        self.give_up(id, number, reason, |asked| asked);
+    }
+
+    /// An instance goes elsewhere, since its worker is gone. `reconcile`: what is to count of what its service asks for should
+    /// that come back.
+    pub(super) fn give_up(
+        &mut self,
+        id: Id,
+        number: u32,
+        reason: String,
+        reconcile: impl FnOnce(Reconcile) -> Reconcile,
+    ) {
         let Some(service) = self.services.get_mut(&id) else { return };
-        let reconcile = Outage::of(&service.document.sla).reconcile;
+        let reconcile = reconcile(Outage::of(&service.document.sla).reconcile);
         if let Some(instance) = service.instances.get_mut(&number) {
             tracing::warn!(service = %service.document.job_name, instance = number, %reason, "instance is given up");
             instance.lose_worker(reason, reconcile);

@@ -43,7 +43,7 @@ impl Message {
         service::deploy, service::undeploy, service::why,
         cluster::list, cluster::list_active, cluster::report, cluster::cordon, cluster::uncordon,
         overview::status, stream::listen,
-        worker::list, worker::cordon, worker::drain, worker::uncordon,
+        worker::list, worker::cordon, worker::drain, worker::uncordon, worker::delete,
     ),
     components(schemas(ErrorBody)),
     modifiers(&Refusals),

@@ -51,3 +51,16 @@ pub(super) async fn uncordon(
     root.pass_on(extract::id(&id, "worker")?, Word::Uncordon).await?;
     Ok(Message::json("The worker gets new instances again."))
 }
+
+/// Takes a worker that is gone for good out of its cluster: what it ran is placed elsewhere at once, and its addresses can be given
+/// to others. Refused as long as it is heard from, since it would join again: drain and stop it first.
+#[utoipa::path(delete, path = "/v1/workers/{id}", tag = "worker", params(("id" = String, Path)),
+    responses((status = 200, body = Message), (status = 409, description = "it is heard from"),
+        (status = 502, description = "its cluster was not reached or refused")))]
+pub(super) async fn delete(
+    State(root): State<Arc<Root>>,
+    Named(id): Named<String>,
+) -> Result<Json<Message>, Failure> {
+    root.pass_on(extract::id(&id, "worker")?, Word::Delete).await?;
+    Ok(Message::json("The worker is gone."))
+}

@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use protocol::id::Id;
+
 use crate::api::{ApiError, Client};
 use crate::args::{Delete, Kind};
+use crate::command::worker;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Workers};
 use crate::name::Target;
 use crate::rollout::seconds;
 use crate::terminal::Terminal;
@@ -16,26 +19,55 @@ use orchestrator::standing::counts;
 
 const PAUSE: Duration = Duration::from_millis(300);
 
+/// What is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doomed {
+    Thing(Target),
+    Worker(Id),
+}
+
+/// What there is.
+#[derive(Debug, Default)]
+struct Seen {
+    fleet: Fleet,
+    workers: Workers,
+}
+
+impl Seen {
+    /// Workers only for who has one of them in mind: Oakestra's root does not know any.
+    async fn fetch(client: &Client, kinds: &[Kind]) -> Result<Self, ApiError> {
+        let workers = async {
+            let is_asked = kinds.contains(&Kind::Worker);
+            if is_asked { Workers::fetch(client).await } else { Ok(Workers::default()) }
+        };
+        let (fleet, workers) = futures::try_join!(Fleet::fetch(client), workers)?;
+        Ok(Self { fleet, workers })
+    }
+}
+
 pub(crate) async fn delete(context: &Context, arguments: &Delete) -> Result<(), Failure> {
     let client = context.client()?;
-    let fleet = Fleet::fetch(&client).await?;
-    let mut targets = Vec::new();
-    for text in &arguments.targets {
-        let target = find(&fleet, text)?;
-        if !targets.contains(&target) {
-            targets.push(target);
+    let named = arguments.targets.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
+    let kinds: Vec<_> = named.iter().map(|(kind, _)| *kind).collect();
+    let seen = Seen::fetch(&client, &kinds).await?;
+    let mut doomed = Vec::new();
+    for (kind, name) in named {
+        let target = find(&seen, kind, name)?;
+        if !doomed.contains(&target) {
+            doomed.push(target);
         }
     }
-    let what = inventory(&fleet, &targets);
+    let what = inventory(&seen, &doomed);
     if !arguments.yes {
         confirm(&what).await?;
     }
     context.terminal.say(&format!("deleting {what}"));
-    for &target in &targets {
+    for &target in &doomed {
         let deleted = match target {
-            Target::App(id) => client.delete_app(id).await,
-            Target::Service(id) => client.delete_service(id).await,
-            Target::Instance(id, number) => client.stop_instance(id, number).await,
+            Doomed::Thing(Target::App(id)) => client.delete_app(id).await,
+            Doomed::Thing(Target::Service(id)) => client.delete_service(id).await,
+            Doomed::Thing(Target::Instance(id, number)) => client.stop_instance(id, number).await,
+            Doomed::Worker(id) => client.delete_worker(id).await,
         };
         match deleted {
             // Somebody else was faster, or it went with what contained it.
@@ -46,14 +78,15 @@ pub(crate) async fn delete(context: &Context, arguments: &Delete) -> Result<(), 
     if arguments.patience.no_wait {
         return Ok(());
     }
-    let labels: Vec<_> = targets.iter().map(|target| name(&fleet, *target)).collect();
-    gone(context, &client, &targets, &labels, arguments.patience.timeout).await
+    let waiting = doomed.iter().map(|target| (*target, name(&seen, *target))).collect();
+    gone(context, &client, &kinds, waiting, arguments.patience.timeout).await
 }
 
 /// `KIND/NAME` as it is typed.
-fn find(fleet: &Fleet, text: &str) -> Result<Target, Failure> {
+fn parse(text: &str) -> Result<(Kind, &str), Failure> {
     let usage = |title: String| {
-        Failure::new(Exit::Usage, title).hint("hypha delete app/NAME, service/NAME or instance/NAME/N")
+        Failure::new(Exit::Usage, title)
+            .hint("hypha delete app/NAME, service/NAME, instance/NAME/N or worker/NAME")
     };
     let (word, name) =
         text.split_once('/').ok_or_else(|| usage(format!("expected KIND/NAME, got '{text}'")))?;
@@ -64,38 +97,62 @@ fn find(fleet: &Fleet, text: &str) -> Result<Target, Failure> {
             "a cluster leaves when its orchestrator stops; it cannot be deleted here".to_owned(),
         ));
     }
-    if kind == Kind::Worker {
-        return Err(usage(
-            "a worker leaves when its node-engine stops; it cannot be deleted here".to_owned(),
-        ));
+    Ok((kind, name))
+}
+
+fn find(seen: &Seen, kind: Kind, name: &str) -> Result<Doomed, Failure> {
+    match kind {
+        Kind::Worker => Ok(Doomed::Worker(worker::find(&seen.workers, name)?.worker.id)),
+        kind => Ok(Doomed::Thing(seen.fleet.names().find(name, &[kind])?)),
     }
-    Ok(fleet.names().find(name, &[kind])?)
 }
 
-fn name(fleet: &Fleet, target: Target) -> String {
-    format!("{}/{}", target.kind().singular(), fleet.names().label(target))
+fn name(seen: &Seen, doomed: Doomed) -> String {
+    match doomed {
+        Doomed::Thing(target) => {
+            format!("{}/{}", target.kind().singular(), seen.fleet.names().label(target))
+        }
+        Doomed::Worker(id) => {
+            let known = seen.workers.workers.iter().find(|of| of.worker.id == id);
+            format!("worker/{}", known.map_or_else(|| id.to_string(), |of| of.worker.name.clone()))
+        }
+    }
 }
 
-/// `app/shop, service/hello/web: 4 services, 9 instances`
-fn inventory(fleet: &Fleet, targets: &[Target]) -> String {
-    let covered =
-        |app, service| targets.contains(&Target::App(app)) || targets.contains(&Target::Service(service));
+/// `app/shop, service/hello/web: 4 services, 9 instances`; of workers, what is to go elsewhere.
+fn inventory(seen: &Seen, doomed: &[Doomed]) -> String {
+    let fleet = &seen.fleet;
+    let is_doomed = |target| doomed.contains(&Doomed::Thing(target));
+    let covered = |app, service| is_doomed(Target::App(app)) || is_doomed(Target::Service(service));
     let services: Vec<_> =
         fleet.services.iter().filter(|service| covered(service.application_id, service.id)).collect();
     let of_services: usize = services
         .iter()
         .map(|service| service.instance_list.iter().filter(|instance| counts(instance)).count())
         .sum();
-    let single = targets
+    let single = doomed
         .iter()
         .filter(|target| match target {
-            Target::Instance(id, _) => !services.iter().any(|service| service.id == *id),
-            Target::App(_) | Target::Service(_) => false,
+            Doomed::Thing(Target::Instance(id, _)) => !services.iter().any(|service| service.id == *id),
+            Doomed::Thing(Target::App(_) | Target::Service(_)) | Doomed::Worker(_) => false,
         })
         .count();
-    let names: Vec<_> = targets.iter().map(|target| name(fleet, *target)).collect();
-    let (services, instances) = (count(services.len(), "service"), count(of_services + single, "instance"));
-    format!("{}: {services}, {instances}", names.join(", "))
+    let workers = seen.workers.workers.iter().filter(|of| doomed.contains(&Doomed::Worker(of.worker.id)));
+    let workers: Vec<_> = workers.collect();
+    let mut parts = Vec::new();
+    if workers.len() < doomed.len() {
+        parts.extend([count(services.len(), "service"), count(of_services + single, "instance")]);
+    }
+    if !workers.is_empty() {
+        let elsewhere: usize = workers.iter().map(|of| of.worker.instances as usize).sum();
+        parts.push(format!(
+            "{}, {} to go elsewhere",
+            count(workers.len(), "worker"),
+            count(elsewhere, "instance")
+        ));
+    }
+    let names: Vec<_> = doomed.iter().map(|target| name(seen, *target)).collect();
+    format!("{}: {}", names.join(", "), parts.join(", "))
 }
 
 async fn confirm(what: &str) -> Result<(), Failure> {
@@ -111,20 +168,19 @@ async fn confirm(what: &str) -> Result<(), Failure> {
     }
 }
 
-/// Waits until the root has none of `targets` any more.
+/// Waits until the root has none of these any more.
 async fn gone(
     context: &Context,
     client: &Client,
-    targets: &[Target],
-    labels: &[String],
+    kinds: &[Kind],
+    mut waiting: Vec<(Doomed, String)>,
     timeout: Duration,
 ) -> Result<(), Failure> {
     let start = Instant::now();
-    let mut waiting: Vec<_> = targets.iter().zip(labels).collect();
     context.terminal.on_interrupt("stopped watching, the deletion goes on  hypha get instances");
     loop {
-        let fleet = match Fleet::fetch(client).await {
-            Ok(fleet) => fleet,
+        let seen = match Seen::fetch(client, kinds).await {
+            Ok(seen) => seen,
             // It is asked for and goes on, so a root that is away for a moment is waited for.
             Err(ApiError::Unreachable(_)) if start.elapsed() < timeout => {
                 tokio::time::sleep(PAUSE).await;
@@ -132,8 +188,8 @@ async fn gone(
             }
             Err(error) => return Err(error.into()),
         };
-        waiting.retain(|(target, label)| {
-            let there = is_there(&fleet, **target);
+        waiting.retain(|(doomed, label)| {
+            let there = is_there(&seen, *doomed);
             if !there {
                 context.terminal.say(&format!("{:>7}  {label}  gone", seconds(start.elapsed())));
             }
@@ -152,11 +208,13 @@ async fn gone(
     }
 }
 
-fn is_there(fleet: &Fleet, target: Target) -> bool {
-    match target {
-        Target::App(id) => fleet.apps.iter().any(|app| app.id == id),
-        Target::Service(id) => fleet.service(id).is_some(),
-        Target::Instance(id, number) => fleet.service(id).is_some_and(|service| {
+fn is_there(seen: &Seen, doomed: Doomed) -> bool {
+    let fleet = &seen.fleet;
+    match doomed {
+        Doomed::Worker(id) => seen.workers.workers.iter().any(|of| of.worker.id == id),
+        Doomed::Thing(Target::App(id)) => fleet.apps.iter().any(|app| app.id == id),
+        Doomed::Thing(Target::Service(id)) => fleet.service(id).is_some(),
+        Doomed::Thing(Target::Instance(id, number)) => fleet.service(id).is_some_and(|service| {
             service
                 .instance_list
                 .iter()
@@ -170,40 +228,56 @@ mod tests {
     use protocol::service::Instance;
     use protocol::status::Status;
 
-    use super::{Fleet, Target, find, inventory};
+    use super::{Doomed, Failure, Fleet, Seen, Target, Workers, inventory, parse};
     use crate::exit::Exit;
     use crate::sample;
 
-    fn fleet() -> Fleet {
+    fn seen() -> Seen {
         let apps = vec![sample::app(1, "hello", "demo")];
         let mut web = sample::service(&apps[0], 11, "web");
         web.instance_list = vec![Instance::new(0, Status::Running), Instance::new(1, Status::Failed)];
         let client = sample::service(&apps[0], 12, "client");
-        Fleet { apps, services: vec![web, client], ..Fleet::default() }
+        let workers = vec![sample::worker("home", "pi-1", |_| {})];
+        Seen {
+            fleet: Fleet { apps, services: vec![web, client], ..Fleet::default() },
+            workers: Workers { workers, ..Workers::default() },
+        }
+    }
+
+    fn find(seen: &Seen, text: &str) -> Result<Doomed, Failure> {
+        let (kind, name) = parse(text)?;
+        super::find(seen, kind, name)
     }
 
     #[test]
     fn what_goes_is_counted() {
-        let fleet = fleet();
+        let seen = seen();
         let counted = |texts: &[&str]| {
-            let targets: Vec<_> = texts.iter().map(|text| find(&fleet, text).unwrap()).collect();
-            inventory(&fleet, &targets)
+            let targets: Vec<_> = texts.iter().map(|text| find(&seen, text).unwrap()).collect();
+            inventory(&seen, &targets)
         };
         assert_eq!(counted(&["app/hello"]), "app/hello: 2 services, 2 instances");
         assert_eq!(
             counted(&["svc/web", "i/web/1"]),
             "service/hello/web, instance/hello/web/1: 1 service, 2 instances"
         );
+        assert_eq!(counted(&["node/pi-1"]), "worker/pi-1: 1 worker, 3 instances to go elsewhere");
+        assert_eq!(
+            counted(&["app/hello", "w/home/pi-1"]),
+            "app/hello, worker/pi-1: 2 services, 2 instances, 1 worker, 3 instances to go elsewhere"
+        );
         assert_eq!(counted(&["instance/web/1"]), "instance/hello/web/1: 0 services, 1 instance");
     }
 
     #[test]
     fn a_target_has_a_kind_that_can_be_deleted() {
-        let fleet = fleet();
-        assert_eq!(find(&fleet, "service/hello/web").unwrap(), Target::Service(sample::id(11)));
+        let seen = seen();
+        assert_eq!(find(&seen, "service/hello/web").unwrap(), Doomed::Thing(Target::Service(sample::id(11))));
         for text in ["web", "pod/web", "cluster/home"] {
-            assert_eq!(find(&fleet, text).unwrap_err().exit, Exit::Usage, "{text}");
+            assert_eq!(find(&seen, text).unwrap_err().exit, Exit::Usage, "{text}");
         }
-        assert_eq!(find(&fleet, "app/nope").unwrap_err().exit, Exit::NotFound);
+        for text in ["app/nope", "worker/pi-9"] {
+            assert_eq!(find(&seen, text).unwrap_err().exit, Exit::NotFound, "{text}");
+        }
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn say_what_is_untold(context: &Context, workers: &Workers) {
 }
 
 /// `pi-7`, or `berlin/pi-7` where two clusters have one of that name.
-fn find<'a>(workers: &'a Workers, name: &str) -> Result<&'a Worker, Failure> {
+pub(crate) fn find<'a>(workers: &'a Workers, name: &str) -> Result<&'a Worker, Failure> {
     let full = |of: &Worker| format!("{}/{}", of.cluster_name, of.worker.name);
     let mut meant = workers.workers.iter().filter(|of| of.worker.name == name || full(of) == name);
     match (meant.next(), meant.next()) {

@@ -266,6 +266,13 @@ impl World {
         self.settle();
     }
 
+    /// What an instance is there for is done.
+    pub(super) fn end_job(&mut self, worker: usize, number: u32) {
+        self.workers[worker].lose(&name(), number);
+        self.report(worker, &name(), number, Status::Completed);
+        self.settle();
+    }
+
     /// The cluster is killed and started again; workers find it.
     pub(super) fn restart(&mut self) {
         let kept = Kept {
