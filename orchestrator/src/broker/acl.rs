@@ -13,8 +13,9 @@ pub struct AclArgs {
     /// User name of the cluster at the broker, as in --broker mqtts://USER@HOST.
     #[arg(long, value_name = "USER", default_value = "orchestrator", value_parser = user_name)]
     pub user: String,
-    /// Whose rules. With `per_listener_settings true` a listener of its own for the cluster, with a password or a certificate,
-    /// gets those of the cluster, and the workers' listener those of the workers: there nobody can claim to be the cluster.
+    /// Whose rules. With `per_listener_settings true` a listener of its own for the cluster, which has a password or a certificate,
+    /// gets those of the cluster, and the workers' listener, which can ask for neither, those of the workers: there nobody can claim
+    /// to be the cluster.
     #[arg(long = "for", value_name = "WHOM", value_enum, default_value_t = Whom::All)]
     pub whom: Whom,
     /// Let in workers that send no user name, too: Oakestra's, unless they have certificates. Any client without a name can then
@@ -140,9 +141,11 @@ const HEAD: &str = "\
 # Made by `orchestrator broker-acl` from the rules by which the embedded broker judges. Make it anew after an upgrade.
 #
 # What no ACL file can do:
-# - Know who somebody is. A user name is a claim, unless Mosquitto checks it: with `password_file` and
-#   `allow_anonymous false`, or with certificates whose common name is the node's id (`require_certificate true`,
-#   `use_identity_as_username true`). Without that, who reaches the listener and knows a node's id can speak as it.
+# - Know who somebody is. A user name is a claim until Mosquitto checks it. The cluster's can be checked: by a password
+#   (`password_file`, `allow_anonymous false`), or by a certificate with it as common name (`require_certificate true`,
+#   `use_identity_as_username true`). Those of workers cannot: Hypha's node-engine and netmanager have neither a password nor a
+#   certificate, and a listener that asks for one keeps them out (Oakestra's may have certificates, with the node's id as common
+#   name). Who reaches the workers' listener and knows a node's id can speak as that node: let nobody else reach it.
 # - Keep out nodes that have not registered. They are let in, and the cluster ignores what they say.
 # - Say which client id is whose: one who connects with another's ends that one's connection.
 # - Refuse a subscription. Mosquitto grants it, and delivers only what may be read.
@@ -153,7 +156,7 @@ const HEAD: &str = "\
 #   message_size_limit 262144     the cluster ignores what is longer
 #   persistence true              what is said while the cluster is away survives a restart of Mosquitto
 #   listener 10003                where workers look for it: --mqtt-port of the cluster, under the cluster's address
-#   allow_anonymous true
+#   allow_anonymous true          Hypha's workers have no password
 #   acl_file FILE                 of `orchestrator broker-acl --for workers`
 #   listener 8883                 --broker of the cluster, with cafile, certfile and keyfile
 #   allow_anonymous false

@@ -237,3 +237,19 @@ fn a_name_that_would_be_something_else_in_the_file_is_refused() {
         assert!(user_name(name).is_err(), "{name:?}");
     }
 }
+
+#[test]
+fn nobody_is_told_to_give_passwords_to_workers_which_send_none() {
+    let head = acl(CLUSTER, Whom::All, false);
+    let head = head.split("\n\n").next().unwrap();
+    let remedies: Vec<_> = head.lines().filter(|line| line.contains("password_file")).collect();
+    assert_eq!(remedies.len(), 2, "{remedies:?}");
+    assert!(
+        head.contains("The cluster's can be checked: by a password")
+            && head.contains("Those of workers cannot")
+    );
+    let of_workers = head.split("listener 10003").nth(1).and_then(|rest| rest.split("listener 8883").next());
+    assert!(
+        of_workers.is_some_and(|it| it.contains("allow_anonymous true") && !it.contains("password_file"))
+    );
+}
