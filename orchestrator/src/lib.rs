@@ -7,7 +7,7 @@
 //!
 //! What both stand on: [`data_dir`] and [`store`] (what must not be lost), [`http`] (serving), `relay` (of several, one leads), [`standing`] (states in words),
 //! [`registration`] (the wire of a cluster that makes itself known), [`object_id`], [`clock`],
-//! [`open_files`], `backoff` (pauses between tries) and [`error`].
+//! [`open_files`], `backoff` (pauses between tries), `unshown` (flags with passwords) and [`error`].
 #![forbid(unsafe_code)]
 
 pub mod archive;
@@ -30,3 +30,4 @@ pub mod schedule;
 pub mod sla;
 pub mod standing;
 pub mod store;
+mod unshown;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::Settings;
 use super::credentials::Files;
 use super::location::{InvalidLocation, Location};
+use crate::unshown::Unshown;
 
 /// The flags of a cluster whose workers may meet it at another broker.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -13,7 +14,7 @@ pub struct BrokerArgs {
     /// mqtt://USER@HOST:1883, which is not encrypted; user and port may be left out. Workers know only the address of their cluster,
     /// and are told --mqtt-port: they must reach the broker there, by a listener of its own on this machine, or by what forwards to
     /// it. The broker needs the rules of `orchestrator broker-acl`; each cluster needs a broker of its own.
-    #[arg(long, env = "HYPHA_BROKER", value_name = "URL")]
+    #[arg(long, env = "HYPHA_BROKER", value_name = "URL", hide_env_values = true, value_parser = Unshown::<Location>::new())]
     pub broker: Option<Location>,
     /// File with the password of USER at the broker, in one line. Read anew for each connection, as the next ones are.
     #[arg(long, env = "HYPHA_BROKER_PASSWORD_FILE", value_name = "FILE", requires = "broker")]

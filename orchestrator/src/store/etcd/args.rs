@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::location::{InvalidLocation, Location, Tls};
+use crate::unshown::Unshown;
 
 /// The flags of a daemon whose state may be in etcd.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -12,7 +13,7 @@ pub struct StoreArgs {
     /// stand before the host, other hosts after a comma, and a prefix of keys after a slash; etcd:// is not encrypted. Of several
     /// daemons of the same kind and name that are started so, each with its own data directory, one leads, and the others pass on to
     /// it what they are asked; another takes over within 5 s when it is gone. etcd needs --max-txn-ops=1024.
-    #[arg(long, env = "HYPHA_STORE", value_name = "URL", hide_env_values = true)]
+    #[arg(long, env = "HYPHA_STORE", value_name = "URL", hide_env_values = true, value_parser = Unshown::<Location>::new())]
     pub store: Option<Location>,
     /// PEM file of those who may have signed the certificate of etcd, instead of those whom this system trusts.
     #[arg(long, env = "HYPHA_STORE_CA", value_name = "FILE", requires = "store")]

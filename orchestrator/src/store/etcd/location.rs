@@ -60,7 +60,8 @@ impl FromStr for Location {
             Ok(format!("{scheme}://{host}"))
         };
         let endpoints = hosts.split(',').map(endpoint).collect::<Result<_, _>>()?;
-        if !prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
+        // With @ in it, it is the rest of a password that has a slash.
+        if !prefix.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'@') {
             return Err(InvalidLocation("the prefix is not of plain letters"));
         }
         let prefix = prefix.trim_matches('/');
@@ -192,6 +193,7 @@ mod tests {
             "etcd://a:x",
             "etcd://root@a:1",
             "etcd://a:1/ü",
+            "etcd://root:1/2@a:1",
         ] {
             assert!(read(text).is_err(), "{text} was taken");
         }
