@@ -10,7 +10,8 @@
 //! ```
 //!
 //! - Pure: [`record`] (a service and its instances), [`place`] (which cluster), [`pool`] and [`subnet`] (addresses),
-//!   [`token`], [`access`] (who may do what), [`limit`] (how often).
+//!   [`token`], [`access`] (who may do what), [`limit`] (how often), [`event`] (what has
+//!   happened).
 //! - The store's users: [`services`] (all of them, in memory as they are stored; [`layout`] reads older stores),
 //!   [`application`], [`creation`], [`change`], [`instance`], [`cluster`], [`account`] and [`organization`] (users),
 //!   [`session`] (logins), [`reset`]; the keys are in [`key`].
@@ -31,6 +32,7 @@ pub mod config;
 mod creation;
 mod dispatch;
 mod escalation;
+mod event;
 mod expiry;
 mod failure;
 mod grpc;
@@ -82,6 +84,7 @@ pub use self::config::{AccountArgs, Args, Config, ConfigError, PlanArgs};
 pub use self::mail::{MailConfig, MailError};
 
 use self::admin::AdminError;
+use self::event::Events;
 use self::instance::Wanted;
 use self::live::Live;
 use self::mail::Mailer;
@@ -153,6 +156,8 @@ struct Root {
     tasks: TaskTracker,
     /// All services: what the store has of them.
     services: Arc<Services>,
+    /// What has happened.
+    events: Arc<Events>,
     /// Who waits for one more instance.
     wanted: Wanted,
     leftovers: Leftovers,
@@ -325,6 +330,7 @@ impl Root {
             given,
             taken.iter().filter_map(|(key, _)| key.strip_prefix(key::ADDRESSES)?.parse().ok()),
         );
+        let events = Events::load(&store, root_organization).await?;
         Ok(Self {
             tokens: Tokens::new(&signing_key::ensure(&store).await?)?,
             gate: Gate::default(),
@@ -336,6 +342,7 @@ impl Root {
             plan: config.plan,
             tasks: TaskTracker::new(),
             services: Arc::new(Services::load(&store).await?),
+            events: Arc::new(events),
             wanted: Wanted::default(),
             leftovers: Leftovers::load(&store).await?,
             store,

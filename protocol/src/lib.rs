@@ -16,6 +16,7 @@ pub mod cluster;
 pub mod connectivity;
 pub mod constraint;
 pub mod decision;
+pub mod event;
 pub mod id;
 pub mod lenient;
 pub mod link;

@@ -114,7 +114,7 @@ impl Root {
 
     async fn create_all(&self, caller: &Caller, document: sla::Document) -> Result<(), Failure> {
         let mut taken = Taken::new(self);
-        let mut creation = Creation::default();
+        let (mut creation, mut made) = (Creation::default(), Vec::new());
         for (index, described) in document.applications.into_iter().enumerate() {
             let mut extra = described.extra;
             extra.retain(|key, _| !OWN_KEYS.contains(&key.as_str()));
@@ -134,10 +134,16 @@ impl Root {
                 application.services.push(record.service.id);
                 creation.services.push(record);
             }
+            self.events.belongs(application.id, (application.owner.clone(), caller.organization));
+            made.push(application.id);
             creation.name(application.id, key::application_name(&application.name, &application.namespace));
             creation.last = creation.last.put(&key::application(application.id), &application);
         }
-        self.create(creation, taken).await
+        let outcome = self.create(creation, taken).await;
+        if outcome.is_err() {
+            made.iter().for_each(|application| self.events.belongs_to_nobody(*application));
+        }
+        outcome
     }
 
     /// Adds services to an application that exists, all or none. Returns what was made.
@@ -241,7 +247,9 @@ impl Root {
         let root = Arc::clone(self);
         self.to_its_end(async move {
             let (intent, unfinished) = root.begin_deletion(id).await?;
-            root.clear_away_or_later(intent, &unfinished).await
+            let outcome = root.clear_away_or_later(intent, &unfinished).await;
+            root.events.belongs_to_nobody(id);
+            outcome
         })
         .await
     }

@@ -2,6 +2,7 @@
 
 use protocol::cluster::Cluster as Document;
 use protocol::constraint::names_of;
+use protocol::event::Code;
 use protocol::id::Id;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -66,7 +67,7 @@ impl Root {
     /// Makes a cluster known, or known again: the same name keeps its id.
     pub(super) async fn register(&self, registration: Registration) -> Result<Id, StoreError> {
         let name_key = key::cluster_name(&registration.name);
-        let cluster = loop {
+        let (cluster, is_new) = loop {
             let known = self.store.get::<Id>(&name_key).await?;
             let before = match &known {
                 Some(entry) => self.store.get::<Cluster>(&key::cluster(entry.value)).await?,
@@ -82,7 +83,7 @@ impl Root {
                 cordoned: before.as_ref().is_some_and(|before| before.value.cordoned),
             };
             if before.as_ref().is_some_and(|before| before.value == cluster) {
-                break cluster;
+                break (cluster, false);
             }
             let transaction = Transaction::new()
                 .expect(&name_key, known.as_ref().map(|entry| entry.revision))
@@ -93,13 +94,17 @@ impl Root {
                 Err(StoreError::Conflict { .. }) => {}
                 other => {
                     other?;
-                    break cluster;
+                    break (cluster, before.is_none());
                 }
             }
         };
         tracing::info!(
             cluster = %cluster.name, id = %cluster.id, ip = %cluster.ip, port = cluster.port, "cluster registered"
         );
+        self.events.is_called(cluster.id, &cluster.name);
+        if is_new {
+            self.events.of_cluster(cluster.id, Code::Joined, format!("at {}", cluster.authority()));
+        }
         self.live().greeted(cluster.id, clock::moment());
         self.cluster_heard(cluster.id);
         Ok(cluster.id)
@@ -125,6 +130,8 @@ impl Root {
                 other => {
                     other?;
                     tracing::info!(cluster = %cluster.name, %id, cordoned, "an operator's wish");
+                    let code = if cordoned { Code::Cordoned } else { Code::Uncordoned };
+                    self.events.of_cluster(id, code, "by an operator");
                     self.placement.notify_one();
                     return Ok(());
                 }

@@ -128,6 +128,12 @@ impl Live {
         clusters.find(|(_, view)| view.workers().any(|told| told.id == worker)).map(|(id, _)| *id)
     }
 
+    /// What a cluster has told of its workers; nothing, if it has not, or never does.
+    #[must_use]
+    pub fn workers_of(&self, cluster: Id) -> Option<&[ReportedWorker]> {
+        self.clusters.get(&cluster)?.report.workers.as_deref()
+    }
+
     /// The node whose own processes speak under this NsIP.
     #[must_use]
     pub fn node_itself(&self, address: IpAddr) -> Option<&NodeItself> {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::event::Code;
 use protocol::id::Id;
 use protocol::net::UpdateKind;
 use protocol::outage::{Outage, Reconcile};
@@ -44,6 +45,8 @@ pub(super) async fn run(root: Arc<Root>, shutdown: CancellationToken) {
 #[derive(Debug, Default)]
 struct Watch {
     silent: BTreeSet<Id>,
+    /// Those of them that were heard of before by this root.
+    lost: BTreeSet<Id>,
     /// When there is something to do next, by the steady clock.
     next: f64,
 }
@@ -73,7 +76,15 @@ impl Root {
         for id in ids.difference(&watch.silent) {
             let Silent { name, silence } = &silent[id];
             tracing::warn!(cluster = %name, %id, ?silence, "cluster is not heard of; its instances stay until their time is up");
+            let was_heard = self.live().cluster(*id).is_some_and(|view| view.last_heard() > 0.0);
+            if was_heard && watch.lost.insert(*id) {
+                self.events.of_cluster(*id, Code::Lost, "its services run on as last seen");
+            }
         }
+        for id in watch.lost.difference(&ids) {
+            self.events.of_cluster(*id, Code::Back, "");
+        }
+        watch.lost.retain(|id| ids.contains(id));
         if silent.is_empty() || (ids == watch.silent && now.steady < watch.next) {
             watch.silent = ids;
             return Ok(());

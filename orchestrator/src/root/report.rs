@@ -30,7 +30,8 @@ impl Root {
         let Read { mut report, jobs, is_whole } = Read::of(body, &known.name)?;
         report.workers = report.workers.map(worker::bounded);
         let now = clock::moment();
-        let is_audit = self.live().reported(cluster, report, now).map_err(|UnknownBase| {
+        let taken = self.of_workers(cluster, |live| live.reported(cluster, report, now));
+        let is_audit = taken.map_err(|UnknownBase| {
             Failure::Conflict(
                 "The report that this one continues is not known here: report everything.".to_owned(),
             )

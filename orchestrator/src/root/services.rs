@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use protocol::id::Id;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
+use super::event::Events;
 use super::layout::{self, Kept};
 use super::record::{Difference, Head, Instance, Record};
 use super::{Root, key};
@@ -130,16 +131,25 @@ impl Services {
     }
 
     /// Keeps what a transaction has made of services, or has not. Their turns are over, as far as the changes have them.
-    fn settle(&self, changes: Vec<Change>, outcome: &Result<Revision, StoreError>) {
+    fn settle(&self, changes: Vec<Change>, outcome: &Result<Revision, StoreError>, events: &Events) {
         let mut slots = self.slots();
         for Change { service, turn, becomes } in changes {
             let is_new = slots.get(&service).is_some_and(|slot| matches!(slot.known, Known::New));
             match (outcome, becomes) {
                 (Ok(revision), Some(record)) => {
                     let version = Version { record: Arc::new(record), revision: *revision };
-                    slots.entry(service).or_default().known = Known::As(version);
+                    let slot = slots.entry(service).or_default();
+                    match std::mem::replace(&mut slot.known, Known::As(version.clone())) {
+                        Known::As(before) => events.of_service(Some(&before.record), Some(&version.record)),
+                        Known::New => events.of_service(None, Some(&version.record)),
+                        Known::Unclear => {}
+                    }
                 }
-                (Ok(_), None) => drop(slots.remove(&service)),
+                (Ok(_), None) => {
+                    if let Some(Slot { known: Known::As(before), .. }) = slots.remove(&service) {
+                        events.of_service(Some(&before.record), None);
+                    }
+                }
                 // Nothing was written of one that was to be new.
                 (Err(StoreError::Conflict { .. } | StoreError::Deposed), _) if is_new => {
                     slots.remove(&service);
@@ -222,10 +232,11 @@ impl Root {
         transaction: Transaction,
     ) -> Result<(), StoreError> {
         let (store, services) = (self.store.clone(), Arc::clone(&self.services));
+        let events = Arc::clone(&self.events);
         let committed = tokio::spawn(async move {
             services.reserve(&mut changes).await;
             let outcome = store.commit_revision(transaction).await;
-            services.settle(changes, &outcome);
+            services.settle(changes, &outcome, &events);
             outcome.map(|_revision| ())
         });
         committed.await.unwrap_or(Err(StoreError::Closed))
@@ -373,7 +384,7 @@ mod tests {
             assert!(root.services.turn(id).now_or_never().is_none(), "{outcome:?}: it is waited for");
             assert!(root.service(id).await.unwrap().is_none(), "{outcome:?}: it is not there yet");
             let count = root.services().await.unwrap().len();
-            root.services.settle(changes, &outcome);
+            root.services.settle(changes, &outcome, &root.events);
             assert_eq!(root.services.turn(id).await.is_some(), has_slot, "{outcome:?}");
             assert_eq!(root.service(id).await.unwrap().is_some(), is_there, "{outcome:?}");
             assert_eq!(root.services.turn(id).await.is_some(), is_there, "{outcome:?}");

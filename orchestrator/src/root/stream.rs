@@ -17,6 +17,8 @@ const GONE_MAX: usize = 4096;
 pub(super) enum Topic {
     Applications,
     Clusters,
+    /// The last ones that were kept.
+    Events,
     Services,
     Workers,
     /// Not kept here: it is another one for each caller.
@@ -24,13 +26,14 @@ pub(super) enum Topic {
 }
 
 impl Topic {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Applications, Self::Clusters, Self::Services, Self::Workers, Self::Status];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Applications, Self::Clusters, Self::Events, Self::Services, Self::Workers, Self::Status];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Applications => "applications",
             Self::Clusters => "clusters",
+            Self::Events => "events",
             Self::Services => "services",
             Self::Workers => "workers",
             Self::Status => "status",

@@ -99,6 +99,13 @@ impl Root {
             let document = json!(worker);
             things.push(Thing { topic: Topic::Workers, id: worker.worker.id, owner: None, document });
         }
+        let events = self.events.all().into_iter();
+        things.extend(events.map(|(event, owner)| Thing {
+            topic: Topic::Events,
+            id: event.id,
+            owner,
+            document: json!(event),
+        }));
         Ok(things)
     }
 }

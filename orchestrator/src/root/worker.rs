@@ -10,7 +10,9 @@ use serde::Deserialize;
 
 use super::Root;
 use super::cluster::{Cluster, unanswered};
+use super::event::seen;
 use super::failure::Failure;
+use super::live::Live;
 use crate::clock;
 use crate::store::StoreError;
 
@@ -53,6 +55,17 @@ impl Root {
         Ok(Workers { workers, untold })
     }
 
+    /// Changes what is known of a cluster, and notes what has thereby happened to its workers.
+    pub(super) fn of_workers<R>(&self, cluster: Id, change: impl FnOnce(&mut Live) -> R) -> R {
+        let mut live = self.live();
+        let before = live.workers_of(cluster).map(|told| seen(told.iter()));
+        let outcome = change(&mut live);
+        if let Some(after) = live.workers_of(cluster) {
+            self.events.of_workers(cluster, before.as_ref(), after);
+        }
+        outcome
+    }
+
     /// Passes a word on to the worker's cluster, and is done when that has kept it.
     ///
     /// # Errors
@@ -79,7 +92,7 @@ impl Root {
         })?;
         match response.status() {
             status if status.is_success() => {
-                self.live().heed(cluster.id, worker, word);
+                self.of_workers(cluster.id, |live| live.heed(cluster.id, worker, word));
                 Ok(())
             }
             StatusCode::NOT_FOUND => Err(Failure::Cluster(format!(

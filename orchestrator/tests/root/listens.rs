@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::bed::{Bed, eventually, web};
 use crate::cluster::Cluster;
 use crate::people::GOOD_PASSWORD;
+use crate::workers::{PI, told};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -122,6 +123,48 @@ async fn who_comes_back_is_told_what_he_has_missed_or_all_if_that_is_not_known()
     let mut listening = Listening::to(&bed, &bed.token, "services", Some(&known)).await;
     let all = listening.expect("snapshot", "services").await.data["data"].clone();
     assert_eq!(all.as_array().unwrap().len(), 1, "another root counts otherwise: {all}");
+}
+
+#[tokio::test]
+async fn what_happens_is_told_in_order_once_and_only_to_whom_it_concerns() {
+    let bed = Bed::start().await;
+    let jane = bed.person("jane", &["Application_Provider"]).await;
+    let home = Cluster::join(&bed, "home").await;
+    home.report_workers(&bed, json!([])).await;
+    home.report_workers(&bed, json!([told(PI, "pi-2")])).await;
+    let service = bed.service("shop", web()).await;
+    let codes = |events: &Value| {
+        let events = events.as_array().unwrap().iter();
+        events
+            .map(|event| {
+                format!("{} {}", event["subject"]["name"].as_str().unwrap(), event["code"].as_str().unwrap())
+            })
+            .collect::<Vec<_>>()
+    };
+    let mut listening = Listening::to(&bed, &bed.token, "events", None).await;
+    let first = listening.expect("snapshot", "events").await;
+    assert_eq!(codes(&first.data["data"]), ["home joined", "home/pi-2 joined", "shop/web created"]);
+    let mut hers = Listening::to(&bed, &jane.token, "events", None).await;
+    let shown = codes(&hers.expect("snapshot", "events").await.data["data"]);
+    assert_eq!(shown, ["home joined", "home/pi-2 joined"], "the service is not hers");
+
+    let mut dead = told(PI, "pi-2");
+    (dead["state"], dead["silent"]) = (json!("dead"), json!(31));
+    home.report_workers(&bed, json!([dead])).await;
+    let change = listening.expect("delta", "events").await;
+    assert_eq!(codes(&change.data["upsert"]), ["home/pi-2 dead"]);
+    let event = &change.data["upsert"][0];
+    assert_eq!(
+        (&event["severity"], &event["subject"]["kind"]),
+        (&json!("error"), &json!("worker")),
+        "{event}"
+    );
+    assert_eq!(event["message"], "silent for 31 s; its instances go elsewhere");
+    drop(listening);
+    bed.delete(&format!("/api/service/{service}")).await.ok();
+    let mut listening = Listening::to(&bed, &bed.token, "events", change.id.as_deref()).await;
+    let missed = listening.expect("delta", "events").await;
+    assert_eq!(codes(&missed.data["upsert"]), ["shop/web deleted"]);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::bed::{Bed, eventually};
 use crate::cluster::Cluster;
 
-const PI: &str = "6b033dc62c1f07cbdcd88440";
+pub(crate) const PI: &str = "6b033dc62c1f07cbdcd88440";
 
 /// A worker in a report of a cluster of ours.
 pub(crate) fn told(id: &str, name: &str) -> Value {

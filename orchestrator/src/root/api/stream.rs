@@ -34,9 +34,10 @@ pub(super) struct Asked {
 
 /// What changes, as server-sent events: `hello`, then for each topic a `snapshot` (`data`: all documents), then a `delta`
 /// (`upsert`: documents that are new or different, `remove`: ids) at each change. Who comes back with the last event's id
-/// is told what has changed since. A slow reader is told of each thing once, as it is then. Histories and logs are empty.
+/// is told what has changed since. A slow reader is told of each thing once, as it is then. Histories and logs are
+/// empty. `events` are the last 1000 things that have happened since the root was started; those that fall out are removed.
 #[utoipa::path(get, path = "/v1/stream", tag = "status",
-    params(("topics" = Option<String>, Query, description = "some of applications, clusters, services, workers and status, separated by commas; without: all", pattern = "^[a-z,]*$"),
+    params(("topics" = Option<String>, Query, description = "some of applications, clusters, events, services, workers and status, separated by commas; without: all", pattern = "^[a-z,]*$"),
         ("Last-Event-ID" = Option<String>, Header)),
     responses((status = 200, description = "the events, without end", body = String, content_type = "text/event-stream"),
         (status = 400, description = "there is no such topic"), (status = 503, description = "too many listen already")))]
