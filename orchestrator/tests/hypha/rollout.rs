@@ -84,6 +84,28 @@ fn a_worker_that_is_gone_is_deleted_and_one_that_is_there_is_not() {
 }
 
 #[test]
+fn what_has_happened_is_listed_and_told_on() {
+    let Fleet { admin, .. } = &fleet();
+    apply(admin, &json!({ "instances": 1 }), &[]).exits(0);
+    let listed = admin.hypha(&["events", "hello", "-o", "json"]).exits(0).json();
+    let events = listed.as_array().expect("a list").iter();
+    let words: Vec<_> = events.map(|event| event["code"].as_str().unwrap_or_default()).collect();
+    assert_eq!(words, ["created", "scheduled", "placed", "running"], "{listed}");
+    let table = admin.hypha(&["ev", "web/0"]).exits(0).answer;
+    let row = |line: &&str| line.contains("instance/hello/web/0  placed     on home/pi-1");
+    assert!(table.lines().any(|line| row(&line)), "\n{table}");
+
+    let mut child =
+        admin.command(&["events", "-w", "hello"]).stdout(Stdio::piped()).spawn().expect("start hypha");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+    assert!(lines.next().is_some_and(|line| line.contains("Z  service/hello/web  created  docker.io")));
+    admin.hypha(&["scale", "web=0"]).exits(0);
+    assert!(lines.any(|line| line.ends_with("Z  instance/hello/web/0  removed")), "it has ended");
+    child.kill().expect("stop hypha");
+    child.wait().expect("wait for hypha");
+}
+
+#[test]
 fn a_cordoned_cluster_is_shown_as_such_and_gets_nothing_new() {
     let Fleet { admin, .. } = &fleet();
     apply(admin, &json!({ "instances": 1 }), &[]).exits(0);

@@ -72,6 +72,9 @@ pub(crate) enum Command {
     Delete(Delete),
     /// Show the last lines that instances wrote (the root keeps the last KiB of each).
     Logs(Logs),
+    /// Show what has happened to services, instances, workers and clusters: the last 1000 events since the root was started.
+    #[command(visible_alias = "ev")]
+    Events(Events),
     /// Tell why instances are where and as they are, and what those that wait are missing.
     Why(Why),
     /// Place nothing new on workers, or in clusters; what runs there stays.
@@ -197,6 +200,16 @@ pub(crate) struct Logs {
     /// Stay and print what is new; instances that start later join by themselves.
     #[arg(short, long)]
     pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Only of these and of what is in them: `shop`, `web/2`, `pi-7`, `cluster/berlin`, `worker`.
+    #[arg(value_name = "SUBJECT")]
+    pub(crate) subjects: Vec<String>,
+    /// Stay and print what happens from then on, a line for each; with -o json as JSON.
+    #[arg(short, long, visible_short_alias = 'f', visible_alias = "follow")]
+    pub(crate) watch: bool,
 }
 
 #[derive(Debug, Args)]

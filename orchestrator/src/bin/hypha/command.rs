@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod delete;
+pub(crate) mod events;
 pub(crate) mod get;
 pub(crate) mod help;
 pub(crate) mod login;

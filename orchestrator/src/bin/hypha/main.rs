@@ -72,6 +72,7 @@ async fn run(context: &Context, command: Option<Command>) -> Result<(), Failure>
         Some(Command::Scale(arguments)) => command::scale::scale(context, &arguments).await,
         Some(Command::Delete(arguments)) => command::delete::delete(context, &arguments).await,
         Some(Command::Logs(arguments)) => command::logs::logs(context, &arguments).await,
+        Some(Command::Events(arguments)) => command::events::events(context, &arguments).await,
         Some(Command::Why(arguments)) => command::why::why(context, &arguments).await,
         Some(Command::Cordon(arguments)) => {
             command::worker::hold(context, &arguments.workers, Word::Cordon).await

@@ -16,6 +16,7 @@ use crate::address::Address;
 pub(crate) enum Topic {
     Applications,
     Clusters,
+    Events,
     Services,
     Workers,
 }
@@ -25,6 +26,7 @@ impl Topic {
         match self {
             Self::Applications => "applications",
             Self::Clusters => "clusters",
+            Self::Events => "events",
             Self::Services => "services",
             Self::Workers => "workers",
         }

@@ -71,7 +71,7 @@ fn id(topic: Topic, document: &Value) -> Result<Id, Unreadable> {
         Topic::Applications => "applicationID",
         Topic::Services => "microserviceID",
         Topic::Clusters => "_id",
-        Topic::Workers => "id",
+        Topic::Events | Topic::Workers => "id",
     };
     let id = serde_json::from_value(document[key].clone());
     id.map_err(|_no_id| Unreadable::Nameless { topic, key })
