@@ -8,13 +8,17 @@ use protocol::net::{JobUpdate, UpdateKind};
 use tokio::sync::oneshot;
 
 use super::command::{Command, CommandKind};
+use super::creation::OPERATIONS;
 use super::failure::Failure;
 use super::record::{Record, Removed};
 use super::{Root, key};
 use crate::store::{StoreError, Transaction};
 
-/// Instances of one service that are added, or removed, in one transaction: etcd takes so many operations and no more.
+/// Instances of one service that are added in one transaction, and removed at most: etcd takes so many operations and no more.
 const TOGETHER: usize = 32;
+
+/// Keys of an instance that are written or deleted when it is removed, without the notices.
+const OF_EACH: usize = 4;
 
 /// Who has asked for one more instance and waits for its number.
 type Waiting = oneshot::Sender<Result<u32, Failure>>;
@@ -122,7 +126,7 @@ impl Root {
         loop {
             let removed = self.remove_some(service, some_of).await?;
             count += removed;
-            if removed < TOGETHER {
+            if removed == 0 {
                 return Ok(count);
             }
         }
@@ -165,8 +169,10 @@ impl Root {
     }
 }
 
+/// As many as one transaction removes: each with its address, a command, and a notice for each cluster that is to hear of it.
 fn some_of(record: &Record) -> Vec<u32> {
-    record.instances().map(|instance| instance.number).take(TOGETHER).collect()
+    let together = (OPERATIONS / (OF_EACH + record.interested.len())).clamp(1, TOGETHER);
+    record.instances().map(|instance| instance.number).take(together).collect()
 }
 
 /// Frees the addresses, tells the clusters that run the instances to remove them, and those that know their

@@ -103,6 +103,32 @@ async fn an_application_of_hundreds_of_services_comes_and_goes_as_a_whole() {
 }
 
 #[tokio::test]
+async fn however_many_clusters_are_to_hear_of_it_instances_and_their_service_go() {
+    for bed in Bed::both() {
+        let (_bound, root) = bed.open().await;
+        let application = create_of(&root, "known", [described("web"), described("db")]).await.unwrap();
+        for service in &application.services {
+            let clusters = (0..60).map(|number| Id::from_bytes([number; 12]));
+            let interested = root.change_service(*service, |record, transaction| {
+                record.interested.extend(clusters.clone());
+                (transaction, ())
+            });
+            interested.await.unwrap();
+            add_together(&root, *service, 40).await;
+        }
+        assert_eq!(root.remove_instances(application.services[0], None).await.unwrap(), 40);
+        assert_eq!(root.service(application.services[0]).await.unwrap().unwrap().instances().count(), 0);
+        root.delete_application(application.id).await.unwrap();
+        assert_eq!(
+            count(&root, key::NOTICES).await,
+            2 * 60 * 41,
+            "each is to be told of each, and of the service"
+        );
+        assert_eq!(count(&root, key::INSTANCES).await + count(&root, key::SERVICES).await, 0);
+    }
+}
+
+#[tokio::test]
 async fn a_deletion_that_was_begun_is_not_seen_half_done_and_ends_after_a_restart() {
     for bed in Bed::both() {
         let opened = bed.open().await;
