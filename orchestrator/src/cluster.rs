@@ -2,8 +2,8 @@
 //!
 //! In reading order: [`run`] puts the parts together. [`control`] owns the [`state`], which decides everything and does
 //! nothing: workers ([`worker`]), the life of instances ([`instance`]), tables of addresses ([`directory`],
-//! [`table`]). Around it the edges: [`intake`] (MQTT), [`api`] and [`net_api`] (HTTP), [`uplink`] and [`announcer`] (to
-//! the root, through [`root_client`]).
+//! [`table`]). Around it the edges: [`intake`] (MQTT), [`api`] (HTTP), [`announcer`] and, as a branch has them, too, the
+//! parts of [`crate::parent`] (to and from the root).
 
 mod announcer;
 mod api;
@@ -13,14 +13,10 @@ mod decisions;
 mod directory;
 mod instance;
 mod intake;
-mod net_api;
 mod places;
-mod problem;
-mod root_client;
 mod round_trips;
 mod state;
 mod table;
-mod uplink;
 mod worker;
 
 use std::net::SocketAddr;
@@ -35,13 +31,14 @@ use tokio_util::task::TaskTracker;
 
 pub use self::config::{Args, Config, ConfigError};
 use self::control::Control;
-use self::root_client::{Introduction, RootClient};
 use self::state::{INSTANCES, Kept, OWN_ID, RETURNS, Rules, SERVICES, State, TABLES, WORKERS};
-use self::uplink::{Link, Uplink};
 use crate::broker::access::Roster;
 use crate::broker::{self, Broker, BrokerError};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::http::{self, BindError, Service, Version};
+use crate::parent::client::{Introduction, ParentClient};
+use crate::parent::net_api;
+use crate::parent::uplink::{Link, Uplink};
 use crate::reach::{self, Passing};
 use crate::relay::{Door, Greeting};
 use crate::store::etcd::lost;
@@ -155,7 +152,7 @@ pub async fn run_and_tell(
         None => config.broker.clone(),
     };
     let (link, link_seen) = watch::channel(Link { id, connected: false });
-    let root = RootClient::new(&config, link_seen.clone()).map_err(ClusterError::HttpClient)?;
+    let root = ParentClient::new(&config.parent, link_seen.clone()).map_err(ClusterError::HttpClient)?;
     let tasks = TaskTracker::new();
     // Stops everything, when the outside says so or when the state cannot be kept.
     let stop = shutdown.child_token();
@@ -184,7 +181,7 @@ pub async fn run_and_tell(
     let relays = leadership.as_ref().map(|leadership| leadership.secret().clone());
     let service = |router| Service { router, version: Version::Http1, relays: relays.clone() };
     tasks.spawn(http::serve(api, service(api::router(api_state)), stop.clone()));
-    tasks.spawn(http::serve(net, service(net_api::router(commands.clone())), stop.clone()));
+    tasks.spawn(http::serve(net, service(net_api::router(api::Orders(commands.clone()))), stop.clone()));
     let uplink = Uplink {
         root: root.clone(),
         introduction: Introduction {
@@ -195,7 +192,7 @@ pub async fn run_and_tell(
         },
         link,
         news: Arc::clone(&news),
-        commands: commands.clone(),
+        reporter: commands.clone(),
     };
     tasks.spawn(uplink.run(stop.clone()));
     tasks.spawn(announcer::Announcer { root: root.clone(), announcements }.run(stop.clone()));

@@ -5,6 +5,8 @@
 //! - [`standalone`]: both in one process. [`archive`]: the state of either is put away, and put back.
 //! - [`schedule`]: which worker an instance runs on; [`broker`]: MQTT between a cluster and its workers.
 //!
+//! What they do with each other: [`children`] (a root with its clusters) and [`parent`] (a cluster with its root).
+//!
 //! What both stand on: [`data_dir`] and [`store`] (what must not be lost), [`http`] (serving), `relay` (of several, one leads), [`standing`] (states in words),
 //! [`registration`] (the wire of a cluster that makes itself known), [`object_id`], [`clock`],
 //! [`open_files`], `backoff` (pauses between tries), `unshown` (flags with passwords) and [`error`].
@@ -17,12 +19,15 @@ pub mod standalone;
 
 mod backoff;
 pub mod broker;
+pub mod children;
 pub mod clock;
 pub mod data_dir;
 pub mod error;
 pub mod http;
 pub mod object_id;
 pub mod open_files;
+pub mod parent;
+mod problem;
 mod reach;
 pub mod registration;
 mod relay;
@@ -31,3 +36,4 @@ pub mod sla;
 pub mod standing;
 pub mod store;
 mod unshown;
+mod wish;

@@ -9,15 +9,16 @@
 //!  clusters ─> report (api), grpc, net ───────> store, live
 //! ```
 //!
-//! - Pure: [`record`] (a service and its instances), [`place`] (which cluster), [`pool`] and [`subnet`] (addresses),
+//! - Pure: [`record`] (a service and its instances), [`pool`] and [`subnet`] (addresses),
 //!   [`token`], [`access`] (who may do what), [`limit`] (how often), [`event`] (what has
 //!   happened).
 //! - The store's users: [`services`] (all of them, in memory as they are stored; [`layout`] reads older stores),
 //!   [`application`], [`creation`], [`change`], [`instance`], [`cluster`], [`account`] and [`organization`] (users),
 //!   [`session`] (logins), [`reset`]; the keys are in [`key`].
 //! - In the background: [`placement`], [`dispatch`], [`outage`] (clusters that fall silent), [`unfinished`] (what was begun is
-//!   ended), [`expiry`]. From clusters: [`report`], [`grpc`], [`net`].
-//! - Only observed, never stored: [`live`].
+//!   ended), [`expiry`]. From clusters: [`report`], [`net`].
+//! - With the clusters below, as a branch does it, too: [`crate::children`] (also [`place`], which cluster, and [`live`], what is
+//!   only observed and never stored).
 
 pub mod access;
 mod account;
@@ -27,7 +28,6 @@ mod application;
 mod block;
 mod change;
 mod cluster;
-mod command;
 pub mod config;
 mod creation;
 mod dispatch;
@@ -35,19 +35,16 @@ mod escalation;
 mod event;
 mod expiry;
 mod failure;
-mod grpc;
 mod instance;
 mod key;
 mod layout;
 pub mod limit;
-pub mod live;
 pub mod mail;
 mod net;
 pub mod organization;
 mod outage;
 mod overview;
 pub mod password;
-pub mod place;
 mod placement;
 pub mod plan;
 pub mod pool;
@@ -97,6 +94,8 @@ use self::signing_key::KeyError;
 use self::streams::Streams;
 use self::token::Tokens;
 use self::unfinished::Leftovers;
+use crate::children::notices::Notices;
+use crate::children::{call, command, grpc, lane, live, place};
 use crate::clock;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::http::{self, BindError, Service, Version};
@@ -104,11 +103,6 @@ use crate::reach::{self, Passing};
 use crate::relay::{Door, Greeting};
 use crate::store::etcd::{Leadership, lost};
 use crate::store::{Store, StoreError};
-
-/// What a cluster is given to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// A cluster closes a connection that is idle for 30 s; a command must not meet that.
-const IDLE: Duration = Duration::from_secs(20);
 
 /// Why the root could not start.
 #[derive(Debug, thiserror::Error)]
@@ -170,7 +164,7 @@ struct Root {
     /// A command for a cluster was stored.
     commands: Notify,
     /// A notice for a cluster was stored.
-    notices: Notify,
+    notices: Arc<Notify>,
     /// A cluster was heard of: whoever waits to try it again need not wait longer.
     heard: tokio::sync::broadcast::Sender<Id>,
     streams: Streams,
@@ -278,8 +272,8 @@ impl Bound {
         let background = CancellationToken::new();
         let tasks = root.tasks.clone();
         tasks.spawn(placement::run(root.clone(), background.clone()));
-        tasks.spawn(dispatch::run(root.clone(), dispatch::Lane::Commands, background.clone()));
-        tasks.spawn(dispatch::run(root.clone(), dispatch::Lane::Notices, background.clone()));
+        tasks.spawn(lane::run(dispatch::Commands(root.clone()), background.clone()));
+        tasks.spawn(lane::run(root.notices(), background.clone()));
         tasks.spawn(outage::run(root.clone(), background.clone()));
         tasks.spawn(expiry::run(root.clone(), background.clone()));
         tasks.spawn(unfinished::run(root.clone(), background.clone()));
@@ -349,16 +343,10 @@ impl Root {
             pool: Mutex::new(pool),
             live: Mutex::new(Live::new(clock::moment(), config.cluster_timeout.as_secs_f64())),
             cluster_timeout: config.cluster_timeout,
-            client: reqwest::Client::builder()
-                .timeout(ANSWER_WITHIN)
-                .pool_idle_timeout(IDLE)
-                .tcp_nodelay(true)
-                // Clusters are reached where they registered from, whatever the environment says of proxies.
-                .no_proxy()
-                .build()?,
+            client: call::client()?,
             placement: Notify::new(),
             commands: Notify::new(),
-            notices: Notify::new(),
+            notices: Arc::new(Notify::new()),
             heard: tokio::sync::broadcast::channel(64).0,
             streams: Streams::new(),
         })
@@ -375,6 +363,16 @@ impl Root {
 
     fn live(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lane of what is stored for clusters that have tables.
+    fn notices(&self) -> Notices {
+        Notices {
+            store: self.store.clone(),
+            client: self.client.clone(),
+            wake: Arc::clone(&self.notices),
+            heard: self.heard.clone(),
+        }
     }
 
     /// Something was stored that the background has to do.

@@ -12,6 +12,7 @@ use protocol::port;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::external::BrokerArgs;
+use crate::parent::ParentArgs;
 use crate::schedule::Placement;
 use crate::store::etcd::StoreArgs;
 use crate::{cluster, root};
@@ -117,10 +118,12 @@ impl TryFrom<Args> for Config {
             bind: args.bind,
             cluster_name: args.cluster_name,
             cluster_location: args.cluster_location,
-            system_manager_url: between.to_string(),
-            system_manager_port: args.root_port,
-            system_manager_grpc_port: args.grpc_port,
-            root_net_port: args.root_net_port,
+            parent: ParentArgs {
+                system_manager_url: between.to_string(),
+                system_manager_port: args.root_port,
+                system_manager_grpc_port: args.grpc_port,
+                root_net_port: args.root_net_port,
+            },
             port: args.cluster_port,
             net_port: args.cluster_net_port,
             mqtt_port: args.mqtt_port,
@@ -181,7 +184,7 @@ mod tests {
         for (bind, between) in [("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("192.0.2.1", "192.0.2.1")] {
             let args = Cli::parse_from(["standalone", "--bind", bind]).args;
             let Config { root, cluster } = Config::try_from(args).unwrap();
-            assert_eq!(cluster.root, between);
+            assert_eq!(cluster.parent.host, between);
             for port in [root.grpc, root.net, cluster.net] {
                 assert_eq!(port.ip().to_string(), between, "--bind {bind}: {port}");
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use integration::fuzz::campaign;
 use orchestrator::broker;
 use orchestrator::cluster::{Addresses, Config, run_and_tell};
+use orchestrator::parent::ParentAddress;
 use orchestrator::schedule::Placement;
 use protocol::id::Id;
 use protocol::topic::NodeTopic;
@@ -45,11 +46,8 @@ impl Cluster {
             worker_timeout: PATIENCE,
             forget_workers: Duration::from_secs(3600),
             placement: Placement::default(),
-            root: "127.0.0.1".to_owned(),
             // Nothing of ours listens there.
-            root_port: 1,
-            root_grpc_port: 1,
-            root_net_port: 1,
+            parent: ParentAddress { host: "127.0.0.1".to_owned(), api: 1, grpc: 1, net: 1 },
         };
         let stop = CancellationToken::new();
         let (sender, started) = oneshot::channel();

@@ -7,16 +7,16 @@ use protocol::net::{NetDeployStatus, NetInstance};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::root_client::{RootClient, RootError};
 use crate::backoff::Backoff;
 use crate::error::chain;
+use crate::parent::client::{ParentClient, ParentError};
 
 /// Services of which the root is told at the same time: what it keeps of them is made durable together.
 const AT_ONCE: usize = 32;
 
 #[derive(Debug)]
 pub(super) struct Announcer {
-    pub(super) root: RootClient,
+    pub(super) root: ParentClient,
     pub(super) announcements: mpsc::UnboundedReceiver<(Id, NetInstance)>,
 }
 
@@ -63,10 +63,10 @@ impl Announcer {
     }
 
     /// Gives the service of which nothing has to be told any more.
-    async fn tell(&self, status: NetDeployStatus) -> Result<Id, RootError> {
+    async fn tell(&self, status: NetDeployStatus) -> Result<Id, ParentError> {
         match self.root.deploy_status(&status).await {
             // Removed at the root meanwhile; after a registration everything is said again anyway.
-            Err(RootError::Unknown { .. }) => {
+            Err(ParentError::Unknown { .. }) => {
                 tracing::debug!(service = %status.job_id, "the root knows no such service");
             }
             told => told?,

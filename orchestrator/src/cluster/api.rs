@@ -3,24 +3,27 @@
 use std::num::NonZeroU32;
 
 use axum::body::Bytes;
-use axum::extract::{Path, State};
-use axum::routing::{delete, get, post};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use protocol::cluster::ClusterStatus;
 use protocol::decision::Decisions;
 use protocol::id::Id;
+use protocol::net::JobUpdate;
 use protocol::node::{Node, Registered};
-use protocol::service::Service;
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use protocol::service::{Instance, Service};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::control::Command;
-use super::problem::Problem;
-use super::state::Wish;
-use super::uplink::Link;
+use super::state::Refused;
 use crate::broker::Broker;
 use crate::http::Peer;
+use crate::parent::net_api::Listener;
+use crate::parent::orders::{self, Taker};
+use crate::parent::uplink::Link;
+use crate::problem::{Problem, read};
+use crate::wish::Wish;
 
 /// The longest name that a host can have on Linux is 64 bytes, with its domain 255. It is logged, and goes up the tree.
 const HOST_MAX: usize = 255;
@@ -37,30 +40,68 @@ pub(super) struct Api {
 }
 
 pub(super) fn router(api: Api) -> Router {
-    Router::new()
+    let orders = orders::router(Orders(api.commands.clone()));
+    let own = Router::new()
         .route("/api/node/register", post(register))
-        .route("/api/service/{job_id}/{number}", post(deploy).delete(undeploy))
-        .route("/api/worker/{id}", delete(delete_worker))
-        .route("/api/worker/{id}/cordon", post(cordon))
-        .route("/api/worker/{id}/drain", post(drain))
-        .route("/api/worker/{id}/uncordon", post(uncordon))
         .route("/api/cluster/status", get(status))
-        .route("/v1/why/{job_id}", get(why))
-        .fallback(no_route)
-        .with_state(api)
+        .with_state(api);
+    orders.merge(own)
 }
 
-impl Api {
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Problem> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.map_err(|_stopped| Problem::stopping())?;
-        answer.await.map_err(|_stopped| Problem::stopping())
+/// What the root wants, on the way to [`super::control`].
+#[derive(Debug, Clone)]
+pub(super) struct Orders(pub(super) mpsc::Sender<Command>);
+
+async fn ask<T>(
+    commands: &mpsc::Sender<Command>,
+    command: impl FnOnce(oneshot::Sender<T>) -> Command,
+) -> Result<T, Problem> {
+    let (reply, answer) = oneshot::channel();
+    commands.send(command(reply)).await.map_err(|_stopped| Problem::stopping())?;
+    answer.await.map_err(|_stopped| Problem::stopping())
+}
+
+impl Taker for Orders {
+    async fn deploy(&self, service: Service, instance: Instance) -> Result<(), Problem> {
+        let (service, instance) = (Box::new(service), Box::new(instance));
+        Ok(ask(&self.0, |reply| Command::Deploy { service, instance, reply }).await??)
+    }
+
+    async fn undeploy(&self, service: Id, number: Option<u32>) -> Result<(), Problem> {
+        Ok(ask(&self.0, |reply| Command::Undeploy { service, number, reply }).await??)
+    }
+
+    async fn wish(&self, worker: Id, wish: Wish) -> Result<(), Problem> {
+        Ok(ask(&self.0, |reply| Command::Wish { worker, wish, reply }).await??)
+    }
+
+    async fn delete_worker(&self, worker: Id) -> Result<(), Problem> {
+        Ok(ask(&self.0, |reply| Command::DeleteWorker { worker, reply }).await??)
+    }
+
+    async fn why(&self, service: Id) -> Result<Option<Decisions>, Problem> {
+        ask(&self.0, |reply| Command::Why { service, reply }).await
     }
 }
 
-/// Reads a body, whatever its content type is called: Oakestra's parts do not always say.
-pub(super) fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| Problem::body(&error))
+impl Listener for Orders {
+    async fn table_changed(&self, update: JobUpdate) -> Result<(), Problem> {
+        self.0.send(Command::TableChanged(update)).await.map_err(|_stopped| Problem::stopping())
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let status = match refused {
+            Refused::UnknownService(_) | Refused::UnknownInstance { .. } | Refused::UnknownWorker(_) => {
+                StatusCode::NOT_FOUND
+            }
+            Refused::BeingRemoved { .. } | Refused::IsHeard { .. } | Refused::HearsNobody { .. } => {
+                StatusCode::CONFLICT
+            }
+        };
+        Self::new(status, refused.to_string())
+    }
 }
 
 async fn register(
@@ -81,83 +122,9 @@ async fn register(
     if node.ip.is_empty() {
         node.ip = peer.0.ip().to_canonical().to_string();
     }
-    let id = api.ask(|reply| Command::Register { node: Box::new(node), reply }).await?;
+    let id = ask(&api.commands, |reply| Command::Register { node: Box::new(node), reply }).await?;
     let alive_every = Some(api.alive_every);
     Ok(Json(Registered { id, mqtt_broker_port: api.broker.port().to_string(), alive_every }))
-}
-
-async fn deploy(
-    State(api): State<Api>,
-    Path((job_id, number)): Path<(String, String)>,
-    body: Bytes,
-) -> Result<Json<Value>, Problem> {
-    let id = service_id(&job_id)?;
-    let number: u32 = number
-        .parse()
-        .map_err(|_no_number| Problem::not_found(format!("no instance {number:?}: expected its number")))?;
-    let mut service: Service = read(&body)?;
-    if service.id != id {
-        return Err(Problem::field(
-            "_id",
-            format!("the body is of service {}, the path of {id}", service.id),
-        ));
-    }
-    let position = service.instance_list.iter().position(|instance| instance.instance_number == number);
-    let Some(position) = position else {
-        return Err(Problem::field(
-            "instance_list",
-            format!("instance {number} of the path is not in the list"),
-        ));
-    };
-    let instance = Box::new(service.instance_list.swap_remove(position));
-    api.ask(|reply| Command::Deploy { service: Box::new(service), instance, reply }).await??;
-    Ok(ok())
-}
-
-async fn undeploy(
-    State(api): State<Api>,
-    Path((job_id, number)): Path<(String, String)>,
-) -> Result<Json<Value>, Problem> {
-    let service = service_id(&job_id)?;
-    let number = match number.as_str() {
-        "-1" => None,
-        text => Some(text.parse().map_err(|_no_number| {
-            Problem::not_found(format!("no instance {text:?}: expected its number, or -1 for all"))
-        })?),
-    };
-    api.ask(|reply| Command::Undeploy { service, number, reply }).await??;
-    Ok(ok())
-}
-
-async fn cordon(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
-    wish(&api, &id, Wish::Cordon).await
-}
-
-async fn drain(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
-    wish(&api, &id, Wish::Drain).await
-}
-
-async fn uncordon(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
-    wish(&api, &id, Wish::Uncordon).await
-}
-
-async fn delete_worker(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
-    let worker = worker_id(&id)?;
-    api.ask(|reply| Command::DeleteWorker { worker, reply }).await??;
-    Ok(ok())
-}
-
-async fn wish(api: &Api, id: &str, wish: Wish) -> Result<Json<Value>, Problem> {
-    let worker = worker_id(id)?;
-    api.ask(|reply| Command::Wish { worker, wish, reply }).await??;
-    Ok(ok())
-}
-
-async fn why(State(api): State<Api>, Path(job_id): Path<String>) -> Result<Json<Decisions>, Problem> {
-    let service = service_id(&job_id)?;
-    let decisions = api.ask(|reply| Command::Why { service, reply }).await?;
-    let unknown = || Problem::not_found(format!("no service {service} in this cluster"));
-    decisions.map(Json).ok_or_else(unknown)
 }
 
 async fn status(State(api): State<Api>) -> Json<ClusterStatus> {
@@ -168,20 +135,4 @@ async fn status(State(api): State<Api>) -> Json<ClusterStatus> {
         connected_to_root: link.connected,
         connected_to_broker: api.broker.is_connected(),
     })
-}
-
-pub(super) async fn no_route() -> Problem {
-    Problem::not_found("nothing is served under this path")
-}
-
-fn worker_id(text: &str) -> Result<Id, Problem> {
-    text.parse().map_err(|error| Problem::not_found(format!("no such worker: {error}")))
-}
-
-fn service_id(text: &str) -> Result<Id, Problem> {
-    text.parse().map_err(|error| Problem::not_found(format!("no such service: {error}")))
-}
-
-pub(super) fn ok() -> Json<Value> {
-    Json(json!({ "status": "ok" }))
 }

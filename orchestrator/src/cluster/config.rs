@@ -8,6 +8,8 @@ use protocol::port;
 
 use crate::broker;
 use crate::broker::external::{BrokerArgs, InvalidBroker};
+use crate::parent::ParentArgs;
+use crate::parent::args::{NoHost, ParentAddress};
 use crate::schedule::Placement;
 use crate::store::etcd::{InvalidLocation, Location, StoreArgs};
 
@@ -35,18 +37,8 @@ pub struct Args {
     /// Where this cluster is: free text, or `latitude,longitude,radius`.
     #[arg(long, env = "CLUSTER_LOCATION", value_name = "TEXT")]
     pub cluster_location: String,
-    /// Host name or address of the root.
-    #[arg(long, env = "SYSTEM_MANAGER_URL", value_name = "HOST")]
-    pub system_manager_url: String,
-    /// The root's port for reports.
-    #[arg(long, env = "SYSTEM_MANAGER_PORT", value_name = "PORT", default_value_t = port::ROOT_API)]
-    pub system_manager_port: u16,
-    /// The root's port for the registration.
-    #[arg(long, env = "SYSTEM_MANAGER_GRPC_PORT", value_name = "PORT", default_value_t = port::ROOT_GRPC)]
-    pub system_manager_grpc_port: u16,
-    /// The root's port for service addresses.
-    #[arg(long, env = "ROOT_SERVICE_MANAGER_PORT", value_name = "PORT", default_value_t = port::ROOT_NET_API)]
-    pub root_net_port: u16,
+    #[command(flatten)]
+    pub parent: ParentArgs,
     /// Port of the API for the root and for workers that join.
     #[arg(long, short = 'p', env = "HYPHA_CLUSTER_PORT", default_value_t = port::CLUSTER_API)]
     pub port: u16,
@@ -88,11 +80,8 @@ pub struct Config {
     /// The silence after which a worker is not expected any more.
     pub forget_workers: Duration,
     pub placement: Placement,
-    /// Host name or address of the root.
-    pub root: String,
-    pub root_port: u16,
-    pub root_grpc_port: u16,
-    pub root_net_port: u16,
+    /// The root, or the branch that is above.
+    pub parent: ParentAddress,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -103,8 +92,8 @@ pub enum ConfigError {
     Broker(#[from] InvalidBroker),
     #[error("--{0}: empty text is no value")]
     Empty(&'static str),
-    #[error("--system-manager-url: {0:?} is no bare host name or address: leave out scheme, port and path")]
-    NoHost(String),
+    #[error(transparent)]
+    NoHost(#[from] NoHost),
     #[error("--worker-timeout: {0} s is too short, workers report every 2 s")]
     WorkerTimeout(u64),
     #[error("--forget-workers: expected at least 1 hour, got 0")]
@@ -115,19 +104,12 @@ impl TryFrom<Args> for Config {
     type Error = ConfigError;
 
     fn try_from(args: Args) -> Result<Self, ConfigError> {
-        for (flag, value) in [
-            ("cluster-name", &args.cluster_name),
-            ("cluster-location", &args.cluster_location),
-            ("system-manager-url", &args.system_manager_url),
-        ] {
+        for (flag, value) in
+            [("cluster-name", &args.cluster_name), ("cluster-location", &args.cluster_location)]
+        {
             if value.is_empty() {
                 return Err(ConfigError::Empty(flag));
             }
-        }
-        let root = &args.system_manager_url;
-        // One colon separates a port, more of them are an IPv6 address.
-        if root.contains(['/', '[', ' ']) || root.matches(':').count() == 1 {
-            return Err(ConfigError::NoHost(root.clone()));
         }
         if args.worker_timeout < WORKER_TIMEOUT_MIN {
             return Err(ConfigError::WorkerTimeout(args.worker_timeout));
@@ -148,10 +130,7 @@ impl TryFrom<Args> for Config {
             worker_timeout: Duration::from_secs(args.worker_timeout),
             forget_workers: Duration::from_secs(3600) * args.forget_workers,
             placement: args.placement,
-            root: args.system_manager_url,
-            root_port: args.system_manager_port,
-            root_grpc_port: args.system_manager_grpc_port,
-            root_net_port: args.root_net_port,
+            parent: args.parent.address()?,
         })
     }
 }
@@ -160,7 +139,7 @@ impl TryFrom<Args> for Config {
 mod tests {
     use clap::Parser;
 
-    use super::{Args, Config, ConfigError};
+    use super::{Args, Config, ConfigError, NoHost};
 
     #[derive(Parser)]
     struct Cli {
@@ -177,10 +156,10 @@ mod tests {
     #[test]
     fn the_root_is_named_by_its_host_alone() {
         for host in ["root.example", "192.0.2.1", "2001:db8::1"] {
-            assert_eq!(config(host).unwrap().root, host);
+            assert_eq!(config(host).unwrap().parent.host, host);
         }
-        for text in ["http://192.0.2.1", "192.0.2.1:10000", "root/", "[2001:db8::1]"] {
-            assert_eq!(config(text).unwrap_err(), ConfigError::NoHost(text.to_owned()));
+        for text in ["", "http://192.0.2.1", "192.0.2.1:10000", "root/", "[2001:db8::1]"] {
+            assert_eq!(config(text).unwrap_err(), ConfigError::NoHost(NoHost(text.to_owned())));
         }
     }
 }

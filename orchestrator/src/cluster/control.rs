@@ -20,12 +20,15 @@ use tokio_util::task::TaskTracker;
 
 use super::directory::{Subject, Unreached};
 use super::intake::Intake;
-use super::root_client::{RootClient, RootError};
-use super::state::{Ask, Effects, Refused, Scope, State, Summary, Wish};
+use super::state::{Ask, Effects, Refused, State};
 use crate::backoff::Backoff;
 use crate::broker::{self, Broker};
 use crate::error::chain;
+use crate::parent::client::{ParentClient, ParentError};
+use crate::parent::summary::{Scope, Summary};
+use crate::parent::uplink::Reporter;
 use crate::store::{Store, StoreError, Transaction};
+use crate::wish::Wish;
 
 /// Placing takes at most one part in so many of the time, and more are placed together then.
 const PLACING_SHARE: u32 = 4;
@@ -97,12 +100,28 @@ pub(super) enum Command {
     },
 }
 
+impl Reporter for mpsc::Sender<Command> {
+    async fn registered(&self, id: Id) -> Option<()> {
+        self.send(Command::RootIsBack { id }).await.ok()
+    }
+
+    async fn summary(&self, scope: Scope) -> Option<Summary> {
+        let (reply, summary) = oneshot::channel();
+        self.send(Command::Summary { scope, reply }).await.ok()?;
+        summary.await.ok()
+    }
+
+    async fn reported(&self, departed: usize) -> Option<()> {
+        self.send(Command::Reported { departed }).await.ok()
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) state: State,
     pub(super) store: Store,
     pub(super) broker: Broker,
-    pub(super) root: RootClient,
+    pub(super) root: ParentClient,
     pub(super) announcer: mpsc::UnboundedSender<(Id, NetInstance)>,
     pub(super) news: Arc<Notify>,
     pub(super) tasks: TaskTracker,
@@ -256,7 +275,7 @@ fn transaction(keep: &[(&String, &Option<Value>)]) -> Transaction {
     })
 }
 
-async fn ask_root(question: Ask, root: RootClient, commands: mpsc::Sender<Command>) {
+async fn ask_root(question: Ask, root: ParentClient, commands: mpsc::Sender<Command>) {
     let command = match question {
         Ask::Node(address) => {
             let answer = root.node(address).await.map_err(|error| {
@@ -273,18 +292,18 @@ async fn ask_root(question: Ask, root: RootClient, commands: mpsc::Sender<Comman
             Command::TableAnswered { subject, answer }
         }
         Ask::Subnet(worker) => {
-            let tell = |error: &RootError| {
+            let tell = |error: &ParentError| {
                 tracing::warn!(%worker, error = %chain(error), "no subnet from the root; trying on");
             };
             let subnet = until_answered(|| root.subnet(), tell).await;
             Command::SubnetGiven { worker, subnet }
         }
         Ask::Return(subnet) => {
-            let tell = |error: &RootError| {
+            let tell = |error: &ParentError| {
                 let address = subnet.subnet_addr;
                 tracing::warn!(subnet = %address, error = %chain(error), "subnet not given back to the root; trying on");
             };
-            until_answered(|| root.return_subnet(&subnet), tell).await;
+            until_answered(|| root.return_subnet(subnet.subnet_addr), tell).await;
             Command::SubnetReturned(subnet)
         }
         Ask::Forget(name) => {
@@ -301,9 +320,9 @@ async fn ask_root(question: Ask, root: RootClient, commands: mpsc::Sender<Comman
 
 /// The root's answer, however long it takes; a failure is told once. A worker without addresses can run nothing, and a block
 /// that is not given back is lost to all.
-async fn until_answered<T, F: Future<Output = Result<T, RootError>>>(
+async fn until_answered<T, F: Future<Output = Result<T, ParentError>>>(
     ask: impl Fn() -> F,
-    tell: impl Fn(&RootError),
+    tell: impl Fn(&ParentError),
 ) -> T {
     let mut backoff = Backoff::new();
     loop {

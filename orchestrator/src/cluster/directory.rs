@@ -10,7 +10,6 @@ mod interests;
 mod node_itself;
 mod nodes;
 mod question;
-mod subject;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -24,9 +23,9 @@ use protocol::plan::Plan;
 use self::interests::Interests;
 use self::nodes::Nodes;
 use self::question::{Questions, Send};
-pub(super) use self::subject::Subject;
 use super::instance::Address;
 use super::table::Table;
+pub(super) use crate::parent::subject::Subject;
 
 /// Instances of a table that is told to all at each change, some 400 bytes each.
 const TOLD_TO_ALL: usize = 16;

@@ -43,17 +43,15 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub(super) use self::demand::Refused;
-pub(super) use self::draining::Wish;
 use self::links::Ties;
 use self::nearness::Lateness;
 use self::peers::Measuring;
-use self::summary::Told;
-pub(super) use self::summary::{Scope, Summary};
 use super::directory::{Directory, Subject};
 use super::instance::{self, Address, Instance, Phase};
 use super::places::Places;
 use super::round_trips::RoundTrips;
 use super::worker::{self, Worker};
+use crate::parent::summary::Told;
 use crate::schedule::Placement;
 
 /// What workers are given at least to come back after a restart of the cluster or its broker, before they are given up.

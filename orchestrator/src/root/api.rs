@@ -30,11 +30,10 @@ use axum::routing::{MethodFilter, MethodRouter, get, on};
 
 use super::Root;
 use super::access::{ADMIN, ADMINISTRATORS, APPLICATIONS, EVERYBODY, INFRASTRUCTURE, Rule};
-pub(super) use extract::{Body, read};
+pub(super) use extract::Body;
 pub(super) use respond::no_route;
 
-/// A report carries the histories of all instances of a cluster: Oakestra's are some 10 KB for each.
-const REPORT_MAX: usize = 16 << 20;
+use crate::children::report::REPORT_MAX;
 
 /// What is served under one method and path, and for whom.
 struct Endpoint {

@@ -1,106 +1,24 @@
-//! Clusters: who has registered, and how they are reached.
+//! Clusters: who has registered, and what clients read of them.
 
 use protocol::cluster::Cluster as Document;
-use protocol::constraint::names_of;
 use protocol::event::Code;
 use protocol::id::Id;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::failure::Failure;
 use super::live::ClusterView;
 use super::place::Candidate;
 use super::{Root, key};
+use crate::children::cluster::{self, Cluster, Registration};
+use crate::children::grpc::Registry;
 use crate::clock;
-use crate::object_id;
+use crate::error::chain;
 use crate::store::{StoreError, Transaction};
-
-/// A cluster as stored. It changes only when the cluster registers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Cluster {
-    pub id: Id,
-    /// By it a cluster that registers again is known.
-    pub name: String,
-    pub location: String,
-    /// The address that the registration came from; the root calls back there.
-    pub ip: String,
-    pub port: u16,
-    /// Where it is told of changed tables.
-    pub net_port: u16,
-    /// It is given nothing new, by the will of an operator.
-    #[serde(default)]
-    pub cordoned: bool,
-}
-
-impl Cluster {
-    /// Host and port of the URLs at which it takes orders.
-    pub(super) fn authority(&self) -> String {
-        authority(&self.ip, self.port)
-    }
-
-    /// Of those at which it is told of changed tables.
-    pub(super) fn net_authority(&self) -> String {
-        authority(&self.ip, self.net_port)
-    }
-}
-
-fn authority(ip: &str, port: u16) -> String {
-    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
-}
-
-/// What a cluster did that a request got no answer from, for people.
-pub(super) fn unanswered(error: &reqwest::Error) -> &'static str {
-    if error.is_timeout() { "does not answer" } else { "cannot be reached" }
-}
-
-/// What a cluster says of itself when it registers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Registration {
-    pub name: String,
-    pub location: String,
-    pub ip: String,
-    pub port: u16,
-    pub net_port: u16,
-}
 
 impl Root {
     /// Makes a cluster known, or known again: the same name keeps its id.
     pub(super) async fn register(&self, registration: Registration) -> Result<Id, StoreError> {
-        let name_key = key::cluster_name(&registration.name);
-        let (cluster, is_new) = loop {
-            let known = self.store.get::<Id>(&name_key).await?;
-            let before = match &known {
-                Some(entry) => self.store.get::<Cluster>(&key::cluster(entry.value)).await?,
-                None => None,
-            };
-            let cluster = Cluster {
-                id: known.as_ref().map_or_else(object_id::new, |entry| entry.value),
-                name: registration.name.clone(),
-                location: registration.location.clone(),
-                ip: registration.ip.clone(),
-                port: registration.port,
-                net_port: registration.net_port,
-                cordoned: before.as_ref().is_some_and(|before| before.value.cordoned),
-            };
-            if before.as_ref().is_some_and(|before| before.value == cluster) {
-                break (cluster, false);
-            }
-            let transaction = Transaction::new()
-                .expect(&name_key, known.as_ref().map(|entry| entry.revision))
-                .expect(&key::cluster(cluster.id), before.as_ref().map(|entry| entry.revision))
-                .put(&name_key, &cluster.id)
-                .put(&key::cluster(cluster.id), &cluster);
-            match self.store.commit(transaction).await {
-                Err(StoreError::Conflict { .. }) => {}
-                other => {
-                    other?;
-                    break (cluster, before.is_none());
-                }
-            }
-        };
-        tracing::info!(
-            cluster = %cluster.name, id = %cluster.id, ip = %cluster.ip, port = cluster.port, "cluster registered"
-        );
+        let (cluster, is_new) = cluster::register(&self.store, registration).await?;
         self.events.is_called(cluster.id, &cluster.name);
         if is_new {
             self.events.of_cluster(cluster.id, Code::Joined, format!("at {}", cluster.authority()));
@@ -140,12 +58,11 @@ impl Root {
     }
 
     pub(super) async fn cluster(&self, id: Id) -> Result<Option<Cluster>, StoreError> {
-        Ok(self.store.get::<Cluster>(&key::cluster(id)).await?.map(|entry| entry.value))
+        cluster::known(&self.store, id).await
     }
 
     pub(super) async fn clusters(&self) -> Result<Vec<Cluster>, StoreError> {
-        let listed = self.store.list::<Cluster>(key::CLUSTERS).await?;
-        Ok(listed.into_iter().map(|(_, entry)| entry.value).collect())
+        cluster::all(&self.store).await
     }
 
     /// All clusters as clients read them.
@@ -161,28 +78,17 @@ impl Root {
     /// All clusters as the choice among them sees them.
     pub(super) async fn candidates(&self) -> Result<Vec<Candidate>, StoreError> {
         let clusters = self.clusters().await?;
-        let now = clock::moment();
-        let (live, unheard) = (self.live(), ClusterView::default());
-        let candidate = |cluster: Cluster| {
-            let view = live.cluster(cluster.id).unwrap_or(&unheard);
-            let report = view.report();
-            Candidate {
-                id: cluster.id,
-                name: cluster.name,
-                location: cluster.location,
-                active: live.is_active(cluster.id, now),
-                cordoned: cluster.cordoned,
-                workers: report.active_nodes,
-                vcpus: report.vcpus,
-                vgpus: report.vgpus,
-                memory: report.memory.saturating_sub(view.promised_memory(now)),
-                virtualization: report.virtualization.clone(),
-                drivers: names_of(&report.csi_drivers),
-                addons: names_of(&report.supported_addons),
-                largest: report.largest.clone(),
-            }
-        };
-        Ok(clusters.into_iter().map(candidate).collect())
+        let (live, now) = (self.live(), clock::moment());
+        Ok(clusters.into_iter().map(|cluster| cluster.candidate(&live, now)).collect())
+    }
+}
+
+impl Registry for Root {
+    async fn register(&self, registration: Registration) -> Result<Id, &'static str> {
+        self.register(registration).await.map_err(|error| {
+            tracing::error!(error = %chain(&error), "cluster could not be registered");
+            "the root's store failed"
+        })
     }
 }
 

@@ -3,8 +3,6 @@
 //! A cluster says so in each of its reports. It keeps the instance until another one is chosen, and places it as soon as
 //! it has room itself.
 
-use std::collections::HashMap;
-
 use protocol::cluster::ReportedService;
 use protocol::id::Id;
 
@@ -12,33 +10,8 @@ use super::command::{Command, CommandKind};
 use super::place::{Candidate, choose};
 use super::record::Instance;
 use super::{Root, key};
-use crate::clock::{self, Moment};
+use crate::clock;
 use crate::store::StoreError;
-
-/// For so long a cluster that found no worker is not asked again, seconds: two of these would otherwise hand an instance
-/// to and fro with every report.
-const REFUSED_FOR: f64 = 60.0;
-
-/// Which clusters found no worker for an instance, and when by the steady clock.
-#[derive(Debug, Default)]
-pub(super) struct Refusals(HashMap<(Id, u32), Vec<(Id, f64)>>);
-
-impl Refusals {
-    fn note(&mut self, instance: (Id, u32), cluster: Id, now: Moment) {
-        let refusals = self.0.entry(instance).or_default();
-        refusals.retain(|(other, since)| *other != cluster && now.steady - since < REFUSED_FOR);
-        refusals.push((cluster, now.steady));
-    }
-
-    fn is_refused(&self, instance: (Id, u32), cluster: Id, now: Moment) -> bool {
-        let refusals = self.0.get(&instance).into_iter().flatten();
-        refusals.into_iter().any(|(by, since)| *by == cluster && now.steady - since < REFUSED_FOR)
-    }
-
-    pub(super) fn forget(&mut self, instance: (Id, u32)) {
-        self.0.remove(&instance);
-    }
-}
 
 impl Root {
     /// Gives those of a cluster's instances that find no worker there to others, as far as these have room.
@@ -99,25 +72,4 @@ impl Root {
 
 fn waits_in(instance: &Instance, cluster: Id) -> bool {
     instance.cluster_id == Some(cluster) && instance.status.is_unschedulable()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{REFUSED_FOR, Refusals};
-    use crate::clock::Moment;
-    use crate::object_id;
-
-    #[test]
-    fn a_cluster_that_refused_is_asked_again_after_a_while() {
-        let at = |steady| Moment { wall: 0.0, steady };
-        let (service, cluster, other) = (object_id::new(), object_id::new(), object_id::new());
-        let mut refusals = Refusals::default();
-        refusals.note((service, 0), cluster, at(10.0));
-        assert!(refusals.is_refused((service, 0), cluster, at(10.0 + REFUSED_FOR - 1.0)));
-        assert!(!refusals.is_refused((service, 0), cluster, at(10.0 + REFUSED_FOR)));
-        assert!(!refusals.is_refused((service, 1), cluster, at(10.0)));
-        assert!(!refusals.is_refused((service, 0), other, at(10.0)));
-        refusals.forget((service, 0));
-        assert!(!refusals.is_refused((service, 0), cluster, at(10.0)));
-    }
 }

@@ -10,10 +10,10 @@ use protocol::id::Id;
 use protocol::status::Status;
 
 use super::application::Application;
-use super::cluster::Cluster;
 use super::key;
 use super::record::{Instance, Record};
 use super::stream::Owner;
+use crate::children::cluster::Cluster;
 use crate::clock;
 use crate::standing::{Mood, cause, mood};
 use crate::store::{Store, StoreError};
@@ -73,7 +73,7 @@ impl Events {
             let Application { id, owner, organization, .. } = entry.value;
             events.belongs(id, (owner, organization.unwrap_or(root_organization)));
         }
-        for (_, entry) in store.list::<Cluster>(key::CLUSTERS).await? {
+        for (_, entry) in store.list::<Cluster>(crate::children::key::CLUSTERS).await? {
             events.is_called(entry.value.id, &entry.value.name);
         }
         Ok(events)

@@ -17,9 +17,9 @@
 //! | `service-name/<app.ns.service.ns>` | its id |
 //! | `address/<ServiceIP>` | id of the service that owns it |
 //! | `unplaced/<service>/<n>` | this instance waits for a cluster |
-//! | `command/<cluster>/<service>/<n>` | [`Command`](super::command::Command) that the cluster has yet to take |
+//! | `command/<cluster>/<service>/<n>` | [`Command`](crate::children::command::Command) that the cluster has yet to take |
 //! | `notice/<cluster>/<app.ns.service.ns>/<n>` | table update of which the cluster has yet to be told |
-//! | `cluster/<id>` | [`Cluster`](super::cluster::Cluster) |
+//! | `cluster/<id>` | [`Cluster`](crate::children::cluster::Cluster) |
 //! | `cluster-name/<name>` | its id |
 //! | `plan` | [`Plan`](protocol::plan::Plan): which addresses the overlay has |
 //! | `subnet/next` | number of the next block of worker addresses |
@@ -29,6 +29,8 @@ use std::net::IpAddr;
 use protocol::id::Id;
 use protocol::name::ServiceName;
 
+pub(super) use crate::children::key::{COMMANDS, cluster, command, notice};
+
 pub(super) const SERVICES: &str = "service/";
 pub(super) const INSTANCES: &str = "instance/";
 pub(super) const NEXT_INSTANCES: &str = "next-instance/";
@@ -36,9 +38,6 @@ pub(super) const APPLICATIONS: &str = "application/";
 pub(super) const UNFINISHED: &str = "unfinished/";
 pub(super) const ADDRESSES: &str = "address/";
 pub(super) const UNPLACED: &str = "unplaced/";
-pub(super) const CLUSTERS: &str = "cluster/";
-pub(super) const COMMANDS: &str = "command/";
-pub(super) const NOTICES: &str = "notice/";
 pub(super) const USERS: &str = "user/";
 pub(super) const ORGANIZATIONS: &str = "organization/";
 pub(super) const TOKEN_FAMILIES: &str = "token-family/";
@@ -117,20 +116,4 @@ pub(super) fn address(address: IpAddr) -> String {
 
 pub(super) fn unplaced(service: Id, number: u32) -> String {
     format!("{UNPLACED}{service}/{number}")
-}
-
-pub(super) fn cluster(id: Id) -> String {
-    format!("{CLUSTERS}{id}")
-}
-
-pub(super) fn cluster_name(name: &str) -> String {
-    format!("cluster-name/{name}")
-}
-
-pub(super) fn command(cluster: Id, service: Id, number: impl std::fmt::Display) -> String {
-    format!("{COMMANDS}{cluster}/{service}/{number}")
-}
-
-pub(super) fn notice(cluster: Id, name: &ServiceName, number: i64) -> String {
-    format!("{NOTICES}{cluster}/{name}/{number}")
 }

@@ -20,6 +20,7 @@ use super::failure::Failure;
 use super::instance::notify_others;
 use super::record::Record;
 use super::{Root, key};
+use crate::children::cluster::{self, NoCaller};
 use crate::http::Peer;
 use crate::registration::CLUSTER_HEADER;
 
@@ -174,17 +175,7 @@ async fn lose_interest(
 
 impl Root {
     async fn move_net(&self, id: Id, address: IpAddr, port: u16) -> Result<(), Failure> {
-        let moved = self
-            .store
-            .update(&key::cluster(id), |cluster: Option<super::cluster::Cluster>| match cluster {
-                Some(mut cluster) => {
-                    cluster.ip = address.to_string();
-                    cluster.net_port = port;
-                    (Some(cluster), true)
-                }
-                None => (None, false),
-            })
-            .await?;
+        let moved = cluster::move_net(&self.store, id, address.to_string(), port).await?;
         if moved { Ok(()) } else { Err(Failure::no_cluster(id)) }
     }
 
@@ -208,25 +199,10 @@ impl Root {
 
     /// The clusters that a request may come from: the one that it names, or all that registered from its address.
     async fn callers(&self, headers: &HeaderMap, peer: Peer) -> Result<Vec<Id>, Failure> {
-        let named = headers.get(CLUSTER_HEADER).and_then(|value| value.to_str().ok()?.parse::<Id>().ok());
-        if let Some(id) = named {
-            return match self.cluster(id).await? {
-                Some(_) => Ok(vec![id]),
-                None => Err(Failure::Malformed(format!("No cluster {id} has registered here."))),
-            };
-        }
-        let ip = peer.0.ip().to_canonical().to_string();
-        let callers: Vec<Id> = self
-            .clusters()
-            .await?
-            .into_iter()
-            .filter(|cluster| cluster.ip == ip)
-            .map(|cluster| cluster.id)
-            .collect();
-        if callers.is_empty() {
-            return Err(Failure::Malformed(format!("No cluster has registered from {ip}.")));
-        }
-        Ok(callers)
+        cluster::callers(&self.store, headers, peer).await.map_err(|error| match error {
+            NoCaller::Unknown(who) => Failure::Malformed(who),
+            NoCaller::Store(error) => error.into(),
+        })
     }
 
     /// A service's table; whoever asks is told of changes from now on.

@@ -3,18 +3,17 @@
 use std::collections::HashSet;
 
 use futures::{StreamExt, TryStreamExt};
-use protocol::cluster::{Report, ReportedService};
+use protocol::cluster::ReportedService;
 use protocol::id::Id;
 use protocol::service::Instance;
 use protocol::status::Status;
-use serde_json::Value;
 
-use super::api::read;
 use super::command::{Command, CommandKind};
 use super::failure::Failure;
 use super::live::UnknownBase;
 use super::record::Record;
-use super::{Root, key, worker};
+use super::{Root, key};
+use crate::children::report::Read;
 use crate::clock::{self, Moment};
 use crate::store::{StoreError, Transaction};
 
@@ -27,8 +26,7 @@ impl Root {
     /// Takes a cluster's report, as it came. Gives the number that the cluster may continue it by, if it may.
     pub(super) async fn take_report(&self, cluster: Id, body: &[u8]) -> Result<Option<u32>, Failure> {
         let known = self.cluster(cluster).await?.ok_or_else(|| Failure::no_cluster(cluster))?;
-        let Read { mut report, jobs, is_whole } = Read::of(body, &known.name)?;
-        report.workers = report.workers.map(worker::bounded);
+        let Read { report, jobs, is_whole } = Read::of(body, &known.name).map_err(Failure::Malformed)?;
         let now = clock::moment();
         let taken = self.of_workers(cluster, |live| live.reported(cluster, report, now));
         let is_audit = taken.map_err(|UnknownBase| {
@@ -132,42 +130,6 @@ impl Root {
                 other
             }
         }
-    }
-}
-
-/// A report, and its services apart.
-struct Read {
-    report: Report,
-    jobs: Vec<ReportedService>,
-    /// All services could be read.
-    is_whole: bool,
-}
-
-impl Read {
-    fn of(body: &[u8], cluster: &str) -> Result<Self, Failure> {
-        if let Ok(mut report) = serde_json::from_slice::<Report>(body) {
-            let jobs = std::mem::take(&mut report.jobs);
-            return Ok(Self { report, jobs, is_whole: true });
-        }
-        // One service that cannot be read must not hide the others.
-        let mut body: Value = read(body)?;
-        let Some(Value::Array(all)) = body.get_mut("jobs").map(Value::take) else {
-            return Err(Failure::Malformed("A report needs the list 'jobs'.".to_owned()));
-        };
-        body["jobs"] = Value::Array(Vec::new());
-        let report = serde_json::from_value(body)
-            .map_err(|error| Failure::Malformed(format!("The report cannot be read: {error}.")))?;
-        let count = all.len();
-        let mut jobs = Vec::with_capacity(count);
-        for job in all {
-            match serde_json::from_value(job) {
-                Ok(job) => jobs.push(job),
-                Err(error) => {
-                    tracing::warn!(%cluster, %error, "service in a report cannot be read, left out");
-                }
-            }
-        }
-        Ok(Self { report, is_whole: jobs.len() == count, jobs })
     }
 }
 

@@ -314,8 +314,8 @@ mod tests {
     use protocol::plan::Plan;
 
     use super::{Change, Record};
+    use crate::children::cluster::Registration;
     use crate::object_id;
-    use crate::root::cluster::Registration;
     use crate::root::command::{Command, CommandKind};
     use crate::root::key;
     use crate::root::tests::{create, open};

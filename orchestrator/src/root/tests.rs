@@ -139,7 +139,7 @@ async fn nothing_is_left(root: &Root) {
         key::ADDRESSES,
         key::UNPLACED,
         key::COMMANDS,
-        key::NOTICES,
+        crate::children::key::NOTICES,
         key::SERVICES,
         key::INSTANCES,
         key::NEXT_INSTANCES,

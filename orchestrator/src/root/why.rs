@@ -2,21 +2,17 @@
 //! clusters themselves decided, which they are asked for.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use futures::StreamExt;
 use protocol::decision::{ClusterVerdict, Decisions, Why, WhyInstance};
 use protocol::id::Id;
-use reqwest::StatusCode;
 
 use super::Root;
-use super::cluster::{Cluster, unanswered};
 use super::place;
 use super::record::Record;
+use crate::children::call;
 use crate::store::StoreError;
 
-/// A person waits for it.
-const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// Clusters that are asked at the same time.
 const AT_ONCE: usize = 16;
 
@@ -55,21 +51,10 @@ impl Root {
 
     /// What a cluster decided, or why that is not to be had, for people.
     async fn ask_why(&self, cluster: Id, service: Id) -> Result<Decisions, String> {
-        let known: Option<Cluster> = self.cluster(cluster).await.map_err(|error| error.to_string())?;
+        let known = self.cluster(cluster).await.map_err(|error| error.to_string())?;
         let Some(cluster) = known else {
             return Err("its cluster is not known any more".to_owned());
         };
-        let url = format!("http://{}/v1/why/{service}", cluster.authority());
-        let sent = self.client.get(url).timeout(ANSWER_WITHIN).send().await;
-        let answer = sent.map_err(|error| format!("cluster {} {}", cluster.name, unanswered(&error)))?;
-        match answer.status() {
-            status if status.is_success() => {
-                let unreadable = |_error| format!("cluster {} does not say how it decided", cluster.name);
-                answer.json().await.map_err(unreadable)
-            }
-            // It does not know the service yet, or it is one of Oakestra's.
-            StatusCode::NOT_FOUND => Err(format!("cluster {} has nothing to say of it", cluster.name)),
-            status => Err(format!("cluster {} answered {status}", cluster.name)),
-        }
+        call::why(&self.client, &cluster, service).await
     }
 }

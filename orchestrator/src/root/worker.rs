@@ -1,33 +1,18 @@
-//! Workers, as their clusters last told of them: known here to be shown, and to pass an operator's word on. What counts is
+//! Workers, as their clusters last told of them: known here to be shown, and to pass an operator's wish on. What counts is
 //! what the cluster keeps.
 
-use std::time::Duration;
-
-use protocol::cluster::{ReportedWorker, UntoldWorkers, Worker, Workers};
+use protocol::cluster::{UntoldWorkers, Worker, Workers};
 use protocol::id::Id;
-use reqwest::{Method, StatusCode};
-use serde::Deserialize;
 
 use super::Root;
-use super::cluster::{Cluster, unanswered};
 use super::event::seen;
 use super::failure::Failure;
 use super::live::Live;
+use crate::children::call::{self, Declined};
+use crate::children::cluster::Cluster;
 use crate::clock;
 use crate::store::StoreError;
-
-/// A person waits for it.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-
-/// What an operator says of a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Word {
-    Cordon,
-    Drain,
-    Uncordon,
-    /// It is gone for good.
-    Delete,
-}
+use crate::wish::Wish;
 
 impl Root {
     pub(super) async fn workers(&self) -> Result<Workers, StoreError> {
@@ -66,64 +51,43 @@ impl Root {
         outcome
     }
 
-    /// Passes a word on to the worker's cluster, and is done when that has kept it.
+    /// Passes a wish on to the worker's cluster, and is done when that has kept it.
     ///
     /// # Errors
-    /// When no cluster has told of such a worker, or its cluster is not reached or refuses; [`Failure::Conflict`] of one that
-    /// is to be deleted and is heard.
-    pub(super) async fn pass_on(&self, worker: Id, word: Word) -> Result<(), Failure> {
+    /// When no cluster has told of such a worker, or its cluster is not reached or refuses.
+    pub(super) async fn pass_on(&self, worker: Id, wish: Wish) -> Result<(), Failure> {
+        let cluster = self.cluster_of(worker).await?;
+        call::wish(&self.client, &cluster, worker, wish).await?;
+        self.of_workers(cluster.id, |live| live.heed(cluster.id, worker, wish));
+        Ok(())
+    }
+
+    /// Has the worker's cluster forget it.
+    ///
+    /// # Errors
+    /// As [`Self::pass_on`]; [`Failure::Conflict`] if it is heard.
+    pub(super) async fn delete_worker(&self, worker: Id) -> Result<(), Failure> {
+        let cluster = self.cluster_of(worker).await?;
+        call::delete_worker(&self.client, &cluster, worker).await?;
+        self.of_workers(cluster.id, |live| live.deleted(cluster.id, worker));
+        Ok(())
+    }
+
+    async fn cluster_of(&self, worker: Id) -> Result<Cluster, Failure> {
         let of = self.live().cluster_of_worker(worker);
         let unknown = || Failure::NotFound { kind: "worker", id: worker.to_string() };
-        let cluster: Cluster = match of {
-            Some(cluster) => self.cluster(cluster).await?.ok_or_else(unknown)?,
-            None => return Err(unknown()),
-        };
-        let (method, verb) = match word {
-            Word::Cordon => (Method::POST, "/cordon"),
-            Word::Drain => (Method::POST, "/drain"),
-            Word::Uncordon => (Method::POST, "/uncordon"),
-            Word::Delete => (Method::DELETE, ""),
-        };
-        let url = format!("http://{}/api/worker/{worker}{verb}", cluster.authority());
-        let sent = self.client.request(method, url).timeout(ANSWER_WITHIN).send().await;
-        let response = sent.map_err(|error| {
-            let why = unanswered(&error);
-            Failure::Cluster(format!("Cluster {} at {} {why}.", cluster.name, cluster.authority()))
-        })?;
-        match response.status() {
-            status if status.is_success() => {
-                self.of_workers(cluster.id, |live| live.heed(cluster.id, worker, word));
-                Ok(())
-            }
-            StatusCode::NOT_FOUND => Err(Failure::Cluster(format!(
-                "Cluster {} does not know that worker (any more).",
-                cluster.name
-            ))),
-            StatusCode::CONFLICT if word == Word::Delete => {
-                let why = response.json::<Refusal>().await.map(|refusal| refusal.message).unwrap_or_default();
-                Err(Failure::Conflict(format!("Cluster {}: {}.", cluster.name, shortened(&why))))
-            }
-            status => Err(Failure::Cluster(format!("Cluster {} answered {status}.", cluster.name))),
+        match of {
+            Some(cluster) => self.cluster(cluster).await?.ok_or_else(unknown),
+            None => Err(unknown()),
         }
     }
 }
 
-/// What a cluster says against it.
-#[derive(Deserialize)]
-struct Refusal {
-    message: String,
-}
-
-/// A person reads it.
-fn shortened(text: &str) -> String {
-    text.chars().take(300).collect()
-}
-
-/// As many as are kept of one cluster.
-pub(super) const WORKERS_MAX: usize = 16_384;
-
-/// What is kept of what a cluster tells of its workers.
-pub(super) fn bounded(mut workers: Vec<ReportedWorker>) -> Vec<ReportedWorker> {
-    workers.truncate(WORKERS_MAX);
-    workers
+impl From<Declined> for Failure {
+    fn from(declined: Declined) -> Self {
+        match declined {
+            Declined::Conflict(why) => Self::Conflict(why),
+            Declined::Otherwise(why) => Self::Cluster(why),
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use orchestrator::broker;
 use orchestrator::cluster::{Addresses, ClusterError, Config, run_and_tell};
+use orchestrator::parent::ParentAddress;
 use orchestrator::schedule::Placement;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -103,10 +104,7 @@ pub(crate) fn config(root: &Root, data_dir: PathBuf, mqtt: u16) -> Config {
         worker_timeout: Duration::from_secs(2),
         forget_workers: Duration::from_secs(3600),
         placement: Placement::default(),
-        root: "127.0.0.1".to_owned(),
-        root_port: root.api,
-        root_grpc_port: root.grpc,
-        root_net_port: root.net,
+        parent: ParentAddress { host: "127.0.0.1".to_owned(), api: root.api, grpc: root.grpc, net: root.net },
     }
 }
 

@@ -13,14 +13,7 @@ use crate::cluster::decisions::WithoutPlace;
 use crate::cluster::instance::Phase;
 use crate::cluster::worker::{Standing, Worker};
 use crate::schedule::{self, Request};
-
-/// What an operator wants of a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cluster) enum Wish {
-    Cordon,
-    Drain,
-    Uncordon,
-}
+use crate::wish::Wish;
 
 impl State {
     /// Asked twice is asked once.

@@ -9,38 +9,13 @@ use protocol::constraint::name_of;
 use protocol::id::Id;
 use protocol::service::Instance as Document;
 use protocol::status::Status;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::State;
 use crate::cluster::instance::Instance;
 use crate::cluster::worker::{Standing, Worker};
+use crate::parent::summary::{LOCATIONS_MAX, Scope, Summary, distinct, other_keys};
 use crate::schedule;
-
-/// Places of workers that are told of.
-const LOCATIONS_MAX: usize = 64;
-
-/// How much a report tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cluster) enum Scope {
-    All,
-    /// What has changed since the report that the root answered with this number, which is the last one that was made.
-    Since(u32),
-}
-
-/// What the last report has told.
-#[derive(Debug, Default)]
-pub(super) struct Told {
-    workers: BTreeMap<Id, ReportedWorker>,
-    /// Services that have changed since.
-    pub(super) changed: BTreeSet<Id>,
-}
-
-/// A report, and how much of what is gone it tells: the receipt for [`State::reported`].
-#[derive(Debug)]
-pub(in crate::cluster) struct Summary {
-    pub(in crate::cluster) report: Report,
-    pub(in crate::cluster) departed: usize,
-}
 
 impl State {
     pub(in crate::cluster) fn summary(&mut self, scope: Scope, now: Instant) -> Summary {
@@ -49,15 +24,7 @@ impl State {
             Scope::Since(_) => self.jobs(self.told.changed.union(&self.without_room())),
         };
         let all: Vec<_> = self.workers.values().map(|worker| self.reported_worker(worker, now)).collect();
-        let (workers, forgotten) = match scope {
-            Scope::All => (all.clone(), Vec::new()),
-            Scope::Since(_) => (
-                all.iter().filter(|worker| self.told.is_news(worker)).cloned().collect(),
-                self.told.workers.keys().filter(|id| !self.workers.contains_key(id)).copied().collect(),
-            ),
-        };
-        let workers_told = all.into_iter().map(|worker| (worker.id, worker)).collect();
-        self.told = Told { workers: workers_told, changed: BTreeSet::new() };
+        let (workers, forgotten) = self.told.tell(scope, all);
         let active: Vec<_> =
             self.workers.values().filter(|worker| worker.is_alive()).map(Worker::node).collect();
         let report = Report {
@@ -76,10 +43,7 @@ impl State {
             jobs,
             largest: Some(self.largest()),
             workers: Some(workers),
-            since: match scope {
-                Scope::All => None,
-                Scope::Since(number) => Some(number),
-            },
+            since: scope.since(),
             forgotten,
             broker_away: self.hears_nobody_since.map(|since| now.saturating_duration_since(since).as_secs()),
             extra: if scope == Scope::All { other_keys() } else { Map::new() },
@@ -192,38 +156,10 @@ impl State {
     }
 }
 
-impl Told {
-    /// For how long one is silent is no news while it is in time; of one that is not, it always is.
-    fn is_news(&self, worker: &ReportedWorker) -> bool {
-        worker.state != WorkerState::Ready
-            || self
-                .workers
-                .get(&worker.id)
-                .is_none_or(|told| *told != ReportedWorker { silent: told.silent, ..worker.clone() })
-    }
-}
-
-fn distinct<'t>(texts: impl Iterator<Item = &'t str>) -> impl Iterator<Item = String> {
-    let mut seen = BTreeSet::new();
-    texts.filter(move |text| seen.insert(*text)).map(str::to_owned)
-}
-
 /// The mean over those that say anything, as Oakestra forms it.
 fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, count) = values
         .filter(|value| *value > 0.0)
         .fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
     if count > 0.0 { sum / count } else { 0.0 }
-}
-
-/// Keys that Oakestra's root expects and that nothing here fills yet.
-fn other_keys() -> Map<String, Value> {
-    let keys = json!({
-        "gpu_percent": 0.0, "gpu_temp": 0.0, "gpu_drivers": null, "vram": 0, "vram_percent": 0.0,
-        "cpu_history": [], "memory_history": [], "aggregation_per_architecture": {},
-    });
-    match keys {
-        Value::Object(keys) => keys,
-        _ => Map::new(),
-    }
 }

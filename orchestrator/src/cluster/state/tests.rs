@@ -19,8 +19,9 @@ use protocol::status::Status;
 use serde_json::json;
 
 use self::world::{SERVICE, World};
-use super::{Ask, Kept, State, Wish};
+use super::{Ask, Kept, State};
 use crate::cluster::worker::Standing;
+use crate::wish::Wish;
 
 #[test]
 fn a_burst_is_spread_and_none_is_left_behind() {

@@ -34,7 +34,7 @@ impl<S: Send + Sync> FromRequest<S> for Raw {
 }
 
 /// Reads a JSON body, as [`Body`] does.
-pub(in crate::root) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
     let is_list = body.trim_ascii_start().starts_with(b"[");
     match serde_json::from_slice(body) {
         Ok(_) if is_list => Err(Failure::Malformed("The body is a list: expected an object.".to_owned())),

@@ -11,7 +11,7 @@ use super::extract::{self, Named};
 use super::schema;
 use crate::root::Root;
 use crate::root::failure::Failure;
-use crate::root::worker::Word;
+use crate::wish::Wish;
 
 /// All workers, as their clusters last told of them.
 #[utoipa::path(get, path = "/v1/workers", tag = "worker", responses((status = 200, body = schema::Workers)))]
@@ -26,7 +26,7 @@ pub(super) async fn cordon(
     State(root): State<Arc<Root>>,
     Named(id): Named<String>,
 ) -> Result<Json<Message>, Failure> {
-    root.pass_on(extract::id(&id, "worker")?, Word::Cordon).await?;
+    root.pass_on(extract::id(&id, "worker")?, Wish::Cordon).await?;
     Ok(Message::json("The worker gets nothing new."))
 }
 
@@ -37,7 +37,7 @@ pub(super) async fn drain(
     State(root): State<Arc<Root>>,
     Named(id): Named<String>,
 ) -> Result<Json<Message>, Failure> {
-    root.pass_on(extract::id(&id, "worker")?, Word::Drain).await?;
+    root.pass_on(extract::id(&id, "worker")?, Wish::Drain).await?;
     Ok(Message::json("What runs on the worker moves to others."))
 }
 
@@ -48,7 +48,7 @@ pub(super) async fn uncordon(
     State(root): State<Arc<Root>>,
     Named(id): Named<String>,
 ) -> Result<Json<Message>, Failure> {
-    root.pass_on(extract::id(&id, "worker")?, Word::Uncordon).await?;
+    root.pass_on(extract::id(&id, "worker")?, Wish::Uncordon).await?;
     Ok(Message::json("The worker gets new instances again."))
 }
 
@@ -61,6 +61,6 @@ pub(super) async fn delete(
     State(root): State<Arc<Root>>,
     Named(id): Named<String>,
 ) -> Result<Json<Message>, Failure> {
-    root.pass_on(extract::id(&id, "worker")?, Word::Delete).await?;
+    root.delete_worker(extract::id(&id, "worker")?).await?;
     Ok(Message::json("The worker is gone."))
 }

@@ -120,7 +120,7 @@ async fn however_many_clusters_are_to_hear_of_it_instances_and_their_service_go(
         assert_eq!(root.service(application.services[0]).await.unwrap().unwrap().instances().count(), 0);
         root.delete_application(application.id).await.unwrap();
         assert_eq!(
-            count(&root, key::NOTICES).await,
+            count(&root, crate::children::key::NOTICES).await,
             2 * 60 * 41,
             "each is to be told of each, and of the service"
         );

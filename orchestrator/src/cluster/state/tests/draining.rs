@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::world::{SERVICE, World, name};
 use crate::cluster::directory::Subject;
-use crate::cluster::state::Wish;
+use crate::wish::Wish;
 
 fn drain(world: &mut World, worker: usize) {
     world.state.wish(world.id(worker), Wish::Drain).unwrap();

@@ -8,7 +8,8 @@ use protocol::status::Status;
 use serde_json::json;
 
 use super::world::World;
-use crate::cluster::state::{Ask, RETURNS, Refused, WORKERS, Wish};
+use crate::cluster::state::{Ask, RETURNS, Refused, WORKERS};
+use crate::wish::Wish;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 

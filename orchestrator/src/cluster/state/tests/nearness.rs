@@ -11,8 +11,8 @@ use protocol::rtt::{Measured, RttReport};
 use protocol::status::Status;
 use serde_json::{Value, json};
 
-use super::super::Wish;
 use super::world::{SERVICE, World};
+use crate::wish::Wish;
 
 const DB: Id = Id::from_bytes([8; 12]);
 /// Three workers: the first two are in one room, the third is in another town.

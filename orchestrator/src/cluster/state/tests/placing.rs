@@ -7,10 +7,10 @@ use protocol::node::{Node, ResourceReport};
 use protocol::status::Status;
 use serde_json::{Value, json};
 
-use super::super::Wish;
 use super::world::{SERVICE, World, name};
 use crate::cluster::decisions::WithoutPlace;
 use crate::cluster::directory::Subject;
+use crate::wish::Wish;
 
 fn decisions(world: &World, number: u32) -> Vec<protocol::decision::Decision> {
     world.state.decisions(SERVICE).unwrap().instances[&number].clone()

@@ -14,9 +14,8 @@ use protocol::status::Status;
 use protocol::topic::NodeTopic;
 use serde_json::{Value, json};
 
-use crate::cluster::state::{
-    Ask, INSTANCES, Kept, RETURNS, Rules, SERVICES, Scope, State, Summary, TABLES, WORKERS,
-};
+use crate::cluster::state::{Ask, INSTANCES, Kept, RETURNS, Rules, SERVICES, State, TABLES, WORKERS};
+use crate::parent::summary::{Scope, Summary};
 use crate::schedule::Placement;
 
 pub(super) const SERVICE: Id = Id::from_bytes([7; 12]);

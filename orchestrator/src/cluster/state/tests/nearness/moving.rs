@@ -7,9 +7,9 @@ use protocol::rtt::{Measured, RttReport};
 use protocol::status::Status;
 use serde_json::{Value, json};
 
-use super::super::super::Wish;
 use super::super::world::{SERVICE, World};
 use super::{ROUND_TRIPS, ask, db, deploy_db, measure, measured, measured_as, near_db, on, pass, web, why};
+use crate::wish::Wish;
 
 /// The first two rooms have changed places: what was near is far.
 const CHANGED: [[u32; 3]; 3] = [[0, 31_000, 30_000], [31_000, 0, 400], [30_000, 400, 0]];

@@ -11,9 +11,9 @@ use protocol::net::NodeItself;
 use protocol::service::Instance;
 use serde_json::{Value, json};
 
-use super::escalation::Refusals;
-use super::worker::Word;
+use super::refusals::Refusals;
 use crate::clock::{self, Moment};
+use crate::wish::Wish;
 
 /// Seconds without a report after which a cluster is no longer active, unless it is given up sooner than that. Clusters
 /// report every 15 s.
@@ -31,13 +31,13 @@ const SETTLED_AFTER: f64 = 20.0;
 
 #[derive(Debug)]
 pub struct Live {
-    /// When the root started, by the steady clock: the silence of clusters that were not heard of since counts from then.
+    /// When the daemon started, by the steady clock: the silence of clusters that were not heard of since counts from then.
     since: f64,
     /// Seconds: see [`ACTIVE_FOR`].
     active_for: f64,
     clusters: HashMap<Id, ClusterView>,
     instances: HashMap<(Id, u32), InstanceView>,
-    pub(super) refusals: Refusals,
+    pub(crate) refusals: Refusals,
 }
 
 /// A cluster as it last reported.
@@ -144,16 +144,20 @@ impl Live {
         })
     }
 
-    /// A cluster has kept an operator's word, which its next report will show.
-    pub(super) fn heed(&mut self, cluster: Id, worker: Id, word: Word) {
+    /// A cluster has deleted a worker, which its next report will show.
+    pub(crate) fn deleted(&mut self, cluster: Id, worker: Id) {
         let workers = self.clusters.get_mut(&cluster).and_then(|view| view.report.workers.as_mut());
-        let Some(workers) = workers else { return };
-        if word == Word::Delete {
+        if let Some(workers) = workers {
             workers.retain(|told| told.id != worker);
         }
-        for told in workers.iter_mut().filter(|told| told.id == worker) {
-            told.cordoned = word != Word::Uncordon;
-            told.draining = word == Word::Drain || (word == Word::Cordon && told.draining);
+    }
+
+    /// A cluster has kept an operator's wish, which its next report will show.
+    pub(crate) fn heed(&mut self, cluster: Id, worker: Id, wish: Wish) {
+        let workers = self.clusters.get_mut(&cluster).and_then(|view| view.report.workers.as_mut());
+        for told in workers.into_iter().flatten().filter(|told| told.id == worker) {
+            told.cordoned = wish != Wish::Uncordon;
+            told.draining = wish == Wish::Drain || (wish == Wish::Cordon && told.draining);
         }
     }
 }
@@ -276,7 +280,7 @@ impl Live {
         }
     }
 
-    /// The cluster as it last reported; `None` if it was not heard of since the root started.
+    /// The cluster as it last reported; `None` if it was not heard of since the daemon started.
     #[must_use]
     pub fn cluster(&self, id: Id) -> Option<&ClusterView> {
         self.clusters.get(&id)

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use axum::Router;
+use protocol::id::Id;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use super::Root;
 use super::cluster::Registration;
-use crate::error::chain;
 use crate::http::Peer;
 use crate::registration::register_cluster_server::{RegisterCluster, RegisterClusterServer};
 use crate::registration::{Cs1Message, Cs2Message, Sc1Message, Sc2Message};
@@ -16,20 +15,26 @@ use crate::registration::{Cs1Message, Cs2Message, Sc1Message, Sc2Message};
 /// Names and locations go into every answer about clusters.
 const TEXT_MAX: usize = 256;
 
-/// To be served over HTTP/2.
-pub(super) fn router(root: Arc<Root>) -> Router {
-    Routes::new(RegisterClusterServer::new(Registrar(root))).into_axum_router()
+/// Who knows the clusters.
+pub(crate) trait Registry: Send + Sync + 'static {
+    /// Makes a cluster known, or known again, and gives its id. A failure is for the caller to read.
+    fn register(&self, registration: Registration) -> impl Future<Output = Result<Id, &'static str>> + Send;
 }
 
-struct Registrar(Arc<Root>);
+/// To be served over HTTP/2.
+pub(crate) fn router<R: Registry>(registry: Arc<R>) -> Router {
+    Routes::new(RegisterClusterServer::new(Registrar(registry))).into_axum_router()
+}
+
+struct Registrar<R>(Arc<R>);
 
 #[tonic::async_trait]
-impl RegisterCluster for Registrar {
+impl<R: Registry> RegisterCluster for Registrar<R> {
     async fn handle_init_greeting(
         &self,
         _request: Request<Cs1Message>,
     ) -> Result<Response<Sc1Message>, Status> {
-        Ok(Response::new(Sc1Message { hello_cluster_manager: "Hello from Hypha's root".to_owned() }))
+        Ok(Response::new(Sc1Message { hello_cluster_manager: "Hello from Hypha".to_owned() }))
     }
 
     async fn handle_init_final(&self, request: Request<Cs2Message>) -> Result<Response<Sc2Message>, Status> {
@@ -43,10 +48,7 @@ impl RegisterCluster for Registrar {
             name: text("cluster_name", message.cluster_name)?,
             location: text("cluster_location", message.cluster_location)?,
         };
-        let id = self.0.register(registration).await.map_err(|error| {
-            tracing::error!(error = %chain(&error), "cluster could not be registered");
-            Status::unavailable("the root's store failed")
-        })?;
+        let id = self.0.register(registration).await.map_err(Status::unavailable)?;
         Ok(Response::new(Sc2Message { id: id.to_string() }))
     }
 }

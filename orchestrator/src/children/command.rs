@@ -7,16 +7,16 @@ use protocol::id::Id;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Command {
+pub(crate) struct Command {
     pub service: Id,
     pub kind: CommandKind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum CommandKind {
+pub(crate) enum CommandKind {
     Deploy(u32),
     Remove(u32),
-    /// Every instance of the service: the root does not know it (any more).
+    /// Every instance of the service: whoever tells does not know it (any more).
     RemoveAll,
 }

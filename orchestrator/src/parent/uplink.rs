@@ -1,6 +1,6 @@
 //! The connection to the root: registers, reports, and begins again after every outage.
 //!
-//! A root that was restarted, or that lost its disk, is no special case: whenever a report fails, the cluster
+//! A root that was restarted, or that lost its disk, is no special case: whenever a report fails, the cluster (or branch)
 //! registers again, under its name, and then says everything again.
 
 use std::sync::Arc;
@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use protocol::id::Id;
 use reqwest::StatusCode;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::control::Command;
-use super::root_client::{Introduction, RootClient, RootError};
-use super::state::Scope;
+use super::client::{Introduction, ParentClient, ParentError};
+use super::summary::{Scope, Summary};
 use crate::backoff::Backoff;
 use crate::error::chain;
 
@@ -30,24 +29,35 @@ const ALL_EVERY: Duration = Duration::from_secs(300);
 
 /// Whether the root knows us.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Link {
+pub(crate) struct Link {
     /// The last id the root gave.
-    pub(super) id: Option<Id>,
-    pub(super) connected: bool,
+    pub(crate) id: Option<Id>,
+    pub(crate) connected: bool,
+}
+
+/// Whose registration and reports these are. `None`: it stops.
+pub(crate) trait Reporter: Send + Sync {
+    /// It is registered, under this id, for the first time or again.
+    fn registered(&self, id: Id) -> impl Future<Output = Option<()>> + Send;
+
+    fn summary(&self, scope: Scope) -> impl Future<Output = Option<Summary>> + Send;
+
+    /// So much of what a summary said of instances that are gone is known above.
+    fn reported(&self, departed: usize) -> impl Future<Output = Option<()>> + Send;
 }
 
 #[derive(Debug)]
-pub(super) struct Uplink {
-    pub(super) root: RootClient,
-    pub(super) introduction: Introduction,
-    pub(super) link: watch::Sender<Link>,
+pub(crate) struct Uplink<R> {
+    pub(crate) root: ParentClient,
+    pub(crate) introduction: Introduction,
+    pub(crate) link: watch::Sender<Link>,
     /// There is something to report.
-    pub(super) news: Arc<Notify>,
-    pub(super) commands: mpsc::Sender<Command>,
+    pub(crate) news: Arc<Notify>,
+    pub(crate) reporter: R,
 }
 
-impl Uplink {
-    pub(super) async fn run(self, shutdown: CancellationToken) {
+impl<R: Reporter> Uplink<R> {
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
         tokio::select! {
             () = self.stay_connected() => {}
             () = shutdown.cancelled() => {}
@@ -61,7 +71,7 @@ impl Uplink {
                 Ok(id) => {
                     tracing::info!(cluster = %id, name = %self.introduction.name, "registered at the root");
                     let _previous = self.link.send_replace(Link { id: Some(id), connected: true });
-                    if self.commands.send(Command::RootIsBack { id }).await.is_err() {
+                    if self.reporter.registered(id).await.is_none() {
                         return;
                     }
                     let Some(error) = self.report_until_failure(id, &mut backoff).await else {
@@ -79,16 +89,14 @@ impl Uplink {
     }
 
     /// Returns what went wrong; nothing when the cluster stops.
-    async fn report_until_failure(&self, id: Id, backoff: &mut Backoff) -> Option<RootError> {
+    async fn report_until_failure(&self, id: Id, backoff: &mut Backoff) -> Option<ParentError> {
         let (mut scope, mut all_told) = (Scope::All, Instant::now());
         loop {
             let begun = Instant::now();
             if begun.duration_since(all_told) >= ALL_EVERY {
                 scope = Scope::All;
             }
-            let (reply, summary) = oneshot::channel();
-            self.commands.send(Command::Summary { scope, reply }).await.ok()?;
-            let summary = summary.await.ok()?;
+            let summary = self.reporter.summary(scope).await?;
             let sent = Instant::now();
             if scope == Scope::All {
                 all_told = sent;
@@ -96,7 +104,7 @@ impl Uplink {
             scope = match self.root.report(id, &summary.report).await {
                 Ok(taken) => taken.map_or(Scope::All, Scope::Since),
                 // It was told since what it does not know: it was restarted, or has heard of another one in between.
-                Err(RootError::Refused { status: StatusCode::CONFLICT, .. }) if scope != Scope::All => {
+                Err(ParentError::Refused { status: StatusCode::CONFLICT, .. }) if scope != Scope::All => {
                     scope = Scope::All;
                     continue;
                 }
@@ -105,7 +113,7 @@ impl Uplink {
             backoff.succeeded();
             let pause = GATHER.max(begun.elapsed() * SHARE);
             if summary.departed > 0 {
-                self.commands.send(Command::Reported { departed: summary.departed }).await.ok()?;
+                self.reporter.reported(summary.departed).await?;
             }
             match tokio::time::timeout(REPORT_EVERY, self.news.notified()).await {
                 Ok(()) => tokio::time::sleep_until(sent + pause).await,

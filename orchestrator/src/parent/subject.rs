@@ -8,18 +8,18 @@ use protocol::plan::Plan;
 
 /// What a table can be asked by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(in crate::cluster) enum Subject {
+pub(crate) enum Subject {
     Name(ServiceName),
     Address(IpAddr),
 }
 
 impl Subject {
-    pub(in crate::cluster) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         text.parse().map(Self::Address).or_else(|_no_address| text.parse().map(Self::Name)).ok()
     }
 
     /// The NsIP that this is: no service is behind it.
-    pub(in crate::cluster) fn ns_ip(&self, plan: &Plan) -> Option<IpAddr> {
+    pub(crate) fn ns_ip(&self, plan: &Plan) -> Option<IpAddr> {
         match self {
             Self::Address(address) => Some(*address).filter(|address| plan.is_container(*address)),
             Self::Name(_) => None,
