@@ -7,7 +7,7 @@ use crate::store::backup::{BackupError, copy, replace};
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct BackupArgs {
-    /// The root's or the cluster's --data-dir; of a standalone one, the `root` or the `cluster` in it.
+    /// The --data-dir of a root, branch or cluster; of a standalone one, the `root` or the `cluster` in it.
     #[arg(long, env = "HYPHA_DATA_DIR", value_name = "DIR", default_value = "/var/lib/hypha/root")]
     pub data_dir: PathBuf,
     /// The file to write. It must not be there yet. It holds password hashes and the key that signs tokens.
@@ -16,7 +16,7 @@ pub struct BackupArgs {
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct RestoreArgs {
-    /// The root's or the cluster's --data-dir; of a standalone one, the `root` or the `cluster` in it.
+    /// The --data-dir of a root, branch or cluster; of a standalone one, the `root` or the `cluster` in it.
     #[arg(long, env = "HYPHA_DATA_DIR", value_name = "DIR", default_value = "/var/lib/hypha/root")]
     pub data_dir: PathBuf,
     /// The backup.

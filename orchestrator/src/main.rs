@@ -1,4 +1,4 @@
-//! `orchestrator root`, `orchestrator cluster`, `orchestrator standalone`; `orchestrator backup` and `restore`;
+//! `orchestrator root`, `orchestrator branch`, `orchestrator cluster`, `orchestrator standalone`; `orchestrator backup` and `restore`;
 //! `orchestrator broker-acl`.
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use orchestrator::broker::acl;
-use orchestrator::{archive, cluster, open_files, root, standalone};
+use orchestrator::{archive, branch, cluster, open_files, root, standalone};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -33,11 +33,13 @@ enum Command {
     Root(root::Args),
     /// A cluster: its workers, the choice of a worker for each instance, and the MQTT broker.
     Cluster(cluster::Args),
+    /// A branch: a cluster to the root, or to another branch, and a root to clusters of its own.
+    Branch(branch::Args),
     /// Root and one cluster in one process.
     Standalone(standalone::Args),
-    /// Copy the state of a root or a cluster, which may be running, into a file.
+    /// Copy the state of a root, a branch or a cluster, which may be running, into a file.
     Backup(archive::BackupArgs),
-    /// Put a backup in place of the state of a root or a cluster, which must not be running.
+    /// Put a backup in place of the state of a root, a branch or a cluster, which must not be running.
     Restore(archive::RestoreArgs),
     /// Print who may say and hear what at a cluster's broker, as an ACL file of Mosquitto: for `cluster --broker`.
     BrokerAcl(acl::AclArgs),
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Root(args) => start(args, root::run),
         Command::Cluster(args) => start(args, cluster::run),
+        Command::Branch(args) => start(args, branch::run),
         Command::Standalone(args) => start(args, standalone::run),
         Command::Backup(args) => tell(archive::backup(&args)),
         Command::Restore(args) => tell(archive::restore(&args)),

@@ -33,6 +33,8 @@ pub(crate) enum CallError {
     Refused { name: String, status: StatusCode, body: String },
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("this one is stopping")]
+    Stopping,
 }
 
 /// Clusters are reached where they registered from, whatever the environment says of proxies.

@@ -113,6 +113,12 @@ impl Live {
         heard.is_some_and(|heard| now.steady - heard.steady <= self.active_for)
     }
 
+    /// Whether nothing was heard of the cluster for so long that it is not active. After a start it has that time to speak.
+    #[must_use]
+    pub fn is_silent(&self, cluster: Id, now: Moment) -> bool {
+        self.silence(cluster, now).as_secs_f64() > self.active_for
+    }
+
     /// How long nothing was heard of a cluster, as far as can be known.
     #[must_use]
     pub fn silence(&self, cluster: Id, now: Moment) -> Duration {
@@ -332,9 +338,11 @@ mod tests {
         let id = object_id::new();
         assert!(live.cluster(id).is_none());
         assert_eq!(live.silence(id, at(60.0)).as_secs(), 10);
+        assert!(!live.is_active(id, at(60.0)) && !live.is_silent(id, at(60.0)), "there was no time to speak");
         live.greeted(id, at(100.0));
         assert!(live.is_active(id, at(130.0)));
         assert!(!live.is_active(id, at(131.0)));
+        assert!(!live.is_silent(id, at(130.0)) && live.is_silent(id, at(131.0)));
         assert_eq!(live.silence(id, at(131.0)).as_secs(), 31);
         let set_back = Moment { wall: 0.0, steady: 140.0 };
         live.reported(id, Report::default(), set_back).unwrap();

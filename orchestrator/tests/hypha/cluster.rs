@@ -32,12 +32,16 @@ impl Cluster {
 
     /// As [`Self::join`], with this in its environment.
     pub(crate) fn join_with(root: &Root, environment: &[(&str, String)]) -> Self {
+        let port = |name| root.daemon.port(name);
+        Self::below([port("api"), port("grpc"), port("net")], environment)
+    }
+
+    /// The same below whatever has these ports on loopback: for reports, for the registration, and for service addresses.
+    pub(crate) fn below([api, grpc, net]: [&str; 3], environment: &[(&str, String)]) -> Self {
         let data = tempfile::tempdir().expect("make a data directory");
         let folder = data.path().join("cluster").display().to_string();
-        let (api, _) = root.daemon.field("api").rsplit_once(':').expect("an address");
-        let port = |name| root.daemon.port(name);
-        let of_root = ["--system-manager-url", api, "--system-manager-port", port("api")];
-        let of_root_too = ["--system-manager-grpc-port", port("grpc"), "--root-net-port", port("net")];
+        let of_root = ["--system-manager-url", "127.0.0.1", "--system-manager-port", api];
+        let of_root_too = ["--system-manager-grpc-port", grpc, "--root-net-port", net];
         let own = ["--bind", "127.0.0.1", "--port", "0", "--net-port", "0", "--mqtt-port", "0"];
         let names =
             ["cluster", "--cluster-name", "home", "--cluster-location", "attic", "--data-dir", &folder];

@@ -1,5 +1,6 @@
 //! The command line as a person or a script has it: the built program, against a real root where one is needed.
 
+mod branch;
 mod clock;
 mod cluster;
 mod daemon;
