@@ -231,7 +231,7 @@ struct Clusters {
 
 impl Registry for Clusters {
     async fn register(&self, registration: Registration) -> Result<Id, &'static str> {
-        let cluster = cluster::register(&self.store, registration).await.map_err(|error| {
+        let (cluster, _is_new) = cluster::register(&self.store, registration).await.map_err(|error| {
             tracing::error!(error = %chain(&error), "cluster could not be registered");
             "the branch's store failed"
         })?;

@@ -18,7 +18,8 @@ use tokio::sync::watch;
 
 use super::control::{Handle, Stopping};
 use super::state::Unknown;
-use crate::children::call;
+use crate::children::call::{self, Declined};
+use crate::children::cluster::Cluster;
 use crate::parent::net_api::Listener;
 use crate::parent::orders::{self, Taker};
 use crate::parent::uplink::Link;
@@ -49,6 +50,13 @@ pub(super) fn router(orders: Orders, status: Status) -> Router {
     orders::router(orders).merge(own)
 }
 
+impl Orders {
+    async fn cluster_of(&self, worker: Id) -> Result<Cluster, Problem> {
+        let cluster = self.handle.ask(move |state, _| state.cluster_of_worker(worker)).await?;
+        cluster.ok_or_else(|| Problem::not_found(format!("no worker {worker} in this branch")))
+    }
+}
+
 impl Taker for Orders {
     async fn deploy(&self, service: Service, instance: Instance) -> Result<(), Problem> {
         Ok(self.handle.ask(move |state, _| state.deploy(service, instance)).await?)
@@ -60,13 +68,15 @@ impl Taker for Orders {
 
     /// The worker's cluster keeps it.
     async fn wish(&self, worker: Id, wish: Wish) -> Result<(), Problem> {
-        let cluster = self.handle.ask(move |state, _| state.cluster_of_worker(worker)).await?;
-        let Some(cluster) = cluster else {
-            return Err(Problem::not_found(format!("no worker {worker} in this branch")));
-        };
-        let failed = |why| Problem::new(StatusCode::BAD_GATEWAY, why);
-        call::wish(&self.client, &cluster, worker, wish).await.map_err(failed)?;
+        let cluster = self.cluster_of(worker).await?;
+        call::wish(&self.client, &cluster, worker, wish).await?;
         Ok(self.handle.ask(move |state, _| state.heed(cluster.id, worker, wish)).await?)
+    }
+
+    async fn delete_worker(&self, worker: Id) -> Result<(), Problem> {
+        let cluster = self.cluster_of(worker).await?;
+        call::delete_worker(&self.client, &cluster, worker).await?;
+        Ok(self.handle.ask(move |state, _| state.deleted(cluster.id, worker)).await?)
     }
 
     /// What the clusters decided that have the instances. Who cannot be asked says nothing.
@@ -109,6 +119,15 @@ async fn tell_status(State(status): State<Status>) -> Json<ClusterStatus> {
         connected_to_root: link.connected,
         connected_to_broker: None,
     })
+}
+
+impl From<Declined> for Problem {
+    fn from(declined: Declined) -> Self {
+        match declined {
+            Declined::Conflict(why) => Self::new(StatusCode::CONFLICT, why),
+            Declined::Otherwise(why) => Self::new(StatusCode::BAD_GATEWAY, why),
+        }
+    }
 }
 
 impl From<Stopping> for Problem {

@@ -135,6 +135,12 @@ impl State {
         self.effects.report = true;
     }
 
+    /// A cluster has deleted a worker, which its next report will show.
+    pub(in crate::branch) fn deleted(&mut self, cluster: Id, worker: Id) {
+        self.live.deleted(cluster, worker);
+        self.effects.report = true;
+    }
+
     /// The node of one of the clusters whose own processes speak under this NsIP.
     pub(in crate::branch) fn node_itself(&self, address: IpAddr) -> Option<NodeItself> {
         self.live.node_itself(address).cloned()
