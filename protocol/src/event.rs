@@ -105,6 +105,9 @@ pub enum Code {
     Uncordoned,
     /// A worker is forgotten, or deleted.
     Gone,
+    /// One that a later version knows.
+    #[serde(other)]
+    Unknown,
 }
 
 impl Code {
@@ -133,6 +136,7 @@ impl Code {
             Self::Draining => "draining",
             Self::Uncordoned => "uncordoned",
             Self::Gone => "gone",
+            Self::Unknown => "unknown",
         }
     }
 

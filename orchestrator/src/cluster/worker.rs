@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// The port Oakestra records for a worker that does not say its own. Clients show it, nothing connects to it.
 const PORT_UNKNOWN: u16 = 50011;
 /// Silence after which a worker counts as unreachable, unless it is dead before: Oakestra's report every 2 s.
-const UNREACHABLE_AFTER: Duration = Duration::from_secs(6);
+pub(super) const UNREACHABLE_AFTER: Duration = Duration::from_secs(6);
 /// So many signs of life in a row that have to be missed for that.
 const MISSED: u32 = 3;
 /// Instances of one worker that are remembered from its last report: many times of what it has addresses for.

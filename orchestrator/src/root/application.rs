@@ -20,7 +20,7 @@ use super::unfinished::Unfinished;
 use super::{Root, key};
 use crate::object_id;
 use crate::sla::Violation;
-use crate::store::{Entry, StoreError, Transaction};
+use crate::store::{Entry, Revision, StoreError, Transaction};
 
 /// Keys of an application that are the root's to fill, and say nothing in a document.
 const OWN_KEYS: [&str; 2] = ["_id", "userId"];
@@ -246,8 +246,8 @@ impl Root {
     pub(super) async fn delete_application(self: &Arc<Self>, id: Id) -> Result<(), Failure> {
         let root = Arc::clone(self);
         self.to_its_end(async move {
-            let (intent, unfinished) = root.begin_deletion(id).await?;
-            let outcome = root.clear_away_or_later(intent, &unfinished).await;
+            let (intent, unfinished, revision) = root.begin_deletion(id).await?;
+            let outcome = root.clear_away_or_later(intent, &unfinished, revision).await;
             root.events.belongs_to_nobody(id);
             outcome
         })
@@ -255,7 +255,7 @@ impl Root {
     }
 
     /// From here on the application is to go, and goes, whatever happens.
-    pub(super) async fn begin_deletion(&self, id: Id) -> Result<(Id, Unfinished), Failure> {
+    pub(super) async fn begin_deletion(&self, id: Id) -> Result<(Id, Unfinished, Revision), Failure> {
         let (intent, application_key) = (object_id::new(), key::application(id));
         loop {
             let entry = self.application_entry(id).await?.ok_or_else(|| Failure::no_application(id))?;
@@ -266,7 +266,7 @@ impl Root {
                 Transaction::new().expect(&application_key, Some(entry.revision)).delete(&application_key);
             match self.begin(intent, &unfinished, begun).await {
                 Err(StoreError::Conflict { .. }) => {}
-                other => return other.map(|_revision| (intent, unfinished)).map_err(Failure::from),
+                other => return other.map(|revision| (intent, unfinished, revision)).map_err(Failure::from),
             }
         }
     }

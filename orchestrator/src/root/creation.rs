@@ -96,10 +96,12 @@ impl Root {
         let (intent, unfinished) = (object_id::new(), Unfinished { names, services: ids });
         let revision = self.begin(intent, &unfinished, first).await.map_err(already_there)?;
         let made = async {
-            for part in parts {
+            let own_key = key::unfinished(intent);
+            for mut part in parts {
+                // Nothing of it comes late, when the note has been taken over by who clears away.
+                part.transaction = part.transaction.expect(&own_key, Some(revision));
                 self.create_part(part, &mut taken).await?;
             }
-            let own_key = key::unfinished(intent);
             self.store.commit(last.expect(&own_key, Some(revision)).delete(&own_key)).await
         };
         made.await.map_err(|error| {

@@ -106,18 +106,25 @@ impl Root {
         self.leftovers.add(note);
     }
 
-    pub(super) async fn clear_away_or_later(&self, note: Id, unfinished: &Unfinished) -> Result<(), Failure> {
-        let outcome = self.clear_away(note, unfinished).await;
+    pub(super) async fn clear_away_or_later(
+        &self,
+        note: Id,
+        unfinished: &Unfinished,
+        revision: Revision,
+    ) -> Result<(), Failure> {
+        let outcome = self.clear_away(note, unfinished, revision).await;
         if outcome.is_err() {
             self.clear_away_later(note);
         }
         outcome
     }
 
-    async fn clear_away(&self, note: Id, unfinished: &Unfinished) -> Result<(), Failure> {
+    /// `revision`: of the note. An end that comes late takes no name from who has it by then.
+    async fn clear_away(&self, note: Id, unfinished: &Unfinished, revision: Revision) -> Result<(), Failure> {
         let deleting = unfinished.services.iter().copied().map(|service| self.delete_if_there(service));
         futures::stream::iter(deleting).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        let end = Transaction::new().delete(&key::unfinished(note));
+        let own_key = key::unfinished(note);
+        let end = Transaction::new().expect(&own_key, Some(revision)).delete(&own_key);
         let end = unfinished.names.iter().fold(end, |end, name| end.delete(name));
         Ok(self.store.commit(end).await?)
     }
@@ -135,8 +142,8 @@ impl Root {
         let Some(entry) = self.store.get::<Unfinished>(&own_key).await? else { return Ok(()) };
         // From here on it cannot be any more, also not by what comes late.
         let claimed = Transaction::new().expect(&own_key, Some(entry.revision)).put(&own_key, &entry.value);
-        self.store.commit(claimed).await?;
+        let revision = self.store.commit_revision(claimed).await?;
         tracing::info!(services = entry.value.services.len(), "what was left unfinished is cleared away");
-        self.clear_away(note, &entry.value).await
+        self.clear_away(note, &entry.value, revision).await
     }
 }

@@ -9,7 +9,7 @@ use protocol::outage::Reconcile;
 
 use super::{Ask, Refused, State, encode, return_key, worker_key};
 use crate::cluster::instance::Phase;
-use crate::cluster::worker::{Standing, Worker};
+use crate::cluster::worker::{Standing, UNREACHABLE_AFTER, Worker};
 
 impl State {
     /// One that runs something still, as far as is known, or about which an operator has said something, is never forgotten.
@@ -39,8 +39,10 @@ impl State {
         if self.hears_nobody_since.is_some() {
             return Err(Refused::HearsNobody { host });
         }
-        if worker.standing() == Standing::Reachable {
-            return Err(Refused::IsHeard { host, silence: worker.silence(now) });
+        // Who was excused, since nobody could be heard, counts as heard for a while, whatever he was before.
+        let silence = worker.silence(now);
+        if worker.standing() == Standing::Reachable || silence < UNREACHABLE_AFTER {
+            return Err(Refused::IsHeard { host, silence });
         }
         self.told_otherwise(id);
         self.worker_lost(id);

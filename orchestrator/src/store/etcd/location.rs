@@ -54,7 +54,9 @@ impl FromStr for Location {
         };
         let endpoint = |host: &str| {
             let (name, port) = host.rsplit_once(':').ok_or(InvalidLocation("a host has no port"))?;
-            if name.is_empty() || port.parse::<u16>().is_err() || host.contains(['?', '#', ' ']) {
+            // Or else it is a user and a password, and @ was mistyped: messages are to hold none of it.
+            let is_name = name.starts_with('[') || !name.contains(':');
+            if !is_name || name.is_empty() || port.parse::<u16>().is_err() || host.contains(['?', '#', ' ']) {
                 return Err(InvalidLocation("a host or its port is none"));
             }
             Ok(format!("{scheme}://{host}"))

@@ -80,8 +80,12 @@ async fn listen(
             Ok(None) | Err(ApiError::Unreachable(_)) => return Ok(End::Silence),
             Err(error) => return Err(error.into()),
         };
-        if news.moment.is_some() {
-            *moment = news.moment;
+        if let Some(now) = news.moment {
+            // Another root, whose ids may begin before those of the one that was heard.
+            if moment.as_deref().is_some_and(|before| epoch(before) != epoch(&now)) {
+                *last = None;
+            }
+            *moment = Some(now);
         }
         let Some((Topic::Events, change)) = news.of else { continue };
         let (Change::All(told) | Change::Some { upsert: told, .. }) = change;
@@ -103,6 +107,11 @@ async fn listen(
             return Ok(End::Enough);
         }
     }
+}
+
+/// Which root has said it.
+fn epoch(moment: &str) -> &str {
+    moment.split_once('-').map_or(moment, |(epoch, _)| epoch)
 }
 
 /// Those that are later than the last one that was told, in order.

@@ -143,6 +143,9 @@ fn a_worker_that_is_heard_or_of_which_nobody_knows_is_not_deleted() {
     world.run(Duration::from_secs(60));
     let refused = world.state.delete_worker(id, world.now).unwrap_err();
     assert!(refused.to_string().starts_with("the broker is out of reach"), "{refused}");
+    world.state.hears_again(world.now);
+    let refused = world.state.delete_worker(id, world.now).unwrap_err();
+    assert!(refused.to_string().starts_with("worker pi0 is heard from (last 0 s ago)"), "{refused}");
     assert_eq!((world.running(0).len(), count(&world, WORKERS)), (1, 1));
 }
 
