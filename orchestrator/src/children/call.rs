@@ -112,7 +112,10 @@ pub(crate) enum Declined {
 /// Passes a wish on to the worker's cluster, which has kept it then.
 pub(crate) async fn wish(client: &Client, cluster: &Cluster, worker: Id, wish: Wish) -> Result<(), Declined> {
     let url = format!("http://{}/api/worker/{worker}/{}", cluster.authority(), wish.verb());
-    of_worker(cluster, client.post(url)).await
+    // There is no state of a worker in which it may not be said.
+    of_worker(cluster, client.post(url))
+        .await
+        .map_err(|(Declined::Conflict(why) | Declined::Otherwise(why))| Declined::Otherwise(why))
 }
 
 /// Has the worker's cluster forget it, since it is gone for good.

@@ -83,7 +83,9 @@ async fn an_operator_s_word_is_passed_on_and_shown_when_the_cluster_has_kept_it(
         home.told(&format!("POST /api/worker/{PI}/{verb}")).await;
         assert_eq!(listed(&bed).await["workers"][0]["cordoned"], json!(cordoned));
     }
-    for (answer, said) in [(StatusCode::NOT_FOUND, "does not know"), (StatusCode::CONFLICT, "answered 409")] {
+    for (answer, said) in
+        [(StatusCode::NOT_FOUND, "does not know"), (StatusCode::CONFLICT, "Cluster home: not now.")]
+    {
         home.refuse(Some(answer));
         let refused = bed.post(&format!("/v1/workers/{PI}/cordon"), json!({})).await.is(502);
         assert!(refused["message"].as_str().unwrap().contains(said), "{refused}");
