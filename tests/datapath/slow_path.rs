@@ -42,7 +42,8 @@ fn retransmitted(container: &Container) -> u64 {
 
 fn try_connect(client: &Container, address: Ipv4Addr) -> std::io::Result<TcpStream> {
     let target = SocketAddr::from((address, PORT));
-    client.netns.run(|| TcpStream::connect_timeout(&target, Duration::from_secs(20))).unwrap()
+    // The kernel's own time limit: one of ours would be kept by polling, which has seen an end of which it could not say why.
+    client.netns.run(|| TcpStream::connect(target)).unwrap()
 }
 
 #[test]
