@@ -76,7 +76,8 @@ impl Instance {
     /// Takes over what its cluster says. Says whether that is to be kept.
     pub(super) fn observe(&mut self, reported: Document) -> bool {
         let lasting = lasting(&reported);
-        self.document = reported;
+        // The one above makes its own histories of what it is told.
+        self.document = Document { cpu_history: Vec::new(), memory_history: Vec::new(), ..reported };
         self.refusal = None;
         if self.kept.document == lasting {
             return false;

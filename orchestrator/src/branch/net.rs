@@ -24,7 +24,7 @@ use crate::parent::client::{ParentClient, ParentError};
 use crate::parent::subject::Subject;
 use crate::problem::{Problem, no_route, ok, read};
 use crate::registration::CLUSTER_HEADER;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Transaction};
 
 /// What the handlers need.
 #[derive(Debug)]
@@ -93,9 +93,13 @@ async fn subnet_back(
     let address: Ipv4Addr = dotted(&text).ok_or_else(unknown)?;
     let key = key::subnet(address);
     let owner = net.store.get::<Id>(&key).await?;
-    owner.filter(|owner| callers.contains(&owner.value)).ok_or_else(unknown)?;
+    let owner = owner.filter(|owner| callers.contains(&owner.value)).ok_or_else(unknown)?;
     net.parent.return_subnet(address).await?;
-    net.store.delete(&key).await?;
+    match net.store.commit(Transaction::new().expect(&key, Some(owner.revision)).delete(&key)).await {
+        // The one above has given it to another cluster of ours meanwhile.
+        Err(StoreError::Conflict { .. }) => {}
+        other => other?,
+    }
     Ok(ok())
 }
 

@@ -94,7 +94,12 @@ impl State {
                     }
                 }
                 None if is_gone => {
-                    self.departed.push((service, job_name.clone(), document));
+                    let is_number =
+                        |(id, _, gone): &(Id, _, Document)| *id == service && gone.instance_number == number;
+                    if !self.departed.iter().any(is_number) {
+                        let gone = Document::new(number, Status::Undeployed);
+                        self.departed.push((service, job_name.clone(), gone));
+                    }
                 }
                 Some(_) if is_gone => {}
                 Some(_) | None => {
@@ -146,9 +151,14 @@ impl State {
         self.live.node_itself(address).cloned()
     }
 
-    /// What is shown of an instance whose cluster is silent.
+    /// What is shown of an instance, also when its cluster is silent. Nothing of one that ran before a restart and whose cluster
+    /// has not been heard since: the one above may have given it to another one meanwhile, and would take it back from there.
     pub(super) fn document(&self, service: Id, number: u32, now: Moment) -> Option<Document> {
         let instance = self.services.get(&service)?.get(&number)?;
+        let is_unheard = instance.kept.cluster.is_some_and(|cluster| self.live.cluster(cluster).is_none());
+        if is_unheard && instance.document.status == Status::Running {
+            return None;
+        }
         let mut document = Document { cluster_id: self.id, ..instance.document.clone() };
         let is_silent = instance.kept.cluster.is_some_and(|cluster| self.live.is_silent(cluster, now));
         if is_silent && !instance.is_unschedulable() {

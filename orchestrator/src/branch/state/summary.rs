@@ -7,6 +7,7 @@ use protocol::cluster::{Largest, Report, ReportedService, ReportedWorker, Worker
 use protocol::constraint::names_of;
 use protocol::id::Id;
 use protocol::location;
+use protocol::service::Instance as Document;
 use protocol::status::Status;
 use serde_json::{Map, Value};
 
@@ -98,6 +99,9 @@ impl State {
             let numbers = instances.keys();
             let instance_list: Vec<_> =
                 numbers.filter_map(|number| self.document(*id, *number, now)).collect();
+            if instance_list.is_empty() {
+                continue;
+            }
             let odd = instance_list.iter().find(|instance| instance.status != Status::Running);
             let status = Some(odd.map_or(Status::Running, |instance| instance.status));
             let Some(job_name) = instances.values().next().map(|one| one.kept.service.job_name.clone())
@@ -106,7 +110,10 @@ impl State {
             };
             jobs.insert(*id, ReportedService { id: *id, job_name, status, instance_list });
         }
-        for (id, name, document) in &self.departed {
+        let is_back = |id: &Id, gone: &Document| {
+            self.services.get(id).is_some_and(|all| all.contains_key(&gone.instance_number))
+        };
+        for (id, name, document) in self.departed.iter().filter(|(id, _, gone)| !is_back(id, gone)) {
             let job = jobs.entry(*id).or_insert_with(|| ReportedService {
                 id: *id,
                 job_name: name.clone(),
