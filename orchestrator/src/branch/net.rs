@@ -2,7 +2,6 @@
 //! above, under the branch's name, and the branch remembers who asked.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -18,6 +17,7 @@ use serde_json::Value;
 use super::control::Handle;
 use super::key;
 use crate::children::cluster::{self, NoCaller};
+use crate::children::dotted::dotted;
 use crate::error::chain;
 use crate::http::Peer;
 use crate::parent::client::{ParentClient, ParentError};
@@ -212,11 +212,6 @@ impl Net {
             }
         }
     }
-}
-
-/// What a path names whose dots are written as `_`; nothing: it is no such thing.
-fn dotted<T: FromStr>(text: &str) -> Option<T> {
-    text.replace('_', ".").parse().ok()
 }
 
 fn no_service(text: &str) -> Problem {

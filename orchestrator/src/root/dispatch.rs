@@ -21,6 +21,7 @@ use crate::store::{Entry, Store, StoreError};
 
 /// Commands that a cluster is sent at the same time: it makes durable together what comes together.
 const AT_ONCE: usize = 64;
+
 /// What clusters are to run, and to run no more.
 pub(super) struct Commands(pub(super) Arc<Root>);
 

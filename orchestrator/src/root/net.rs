@@ -2,7 +2,6 @@
 //! are reached. A cluster that asked for a service's table is told when it changes.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -21,6 +20,7 @@ use super::instance::notify_others;
 use super::record::Record;
 use super::{Root, key};
 use crate::children::cluster::{self, NoCaller};
+use crate::children::dotted::dotted;
 use crate::http::Peer;
 use crate::registration::CLUSTER_HEADER;
 
@@ -119,11 +119,6 @@ async fn node(
     let unknown = || Failure::NotFound { kind: "node with address", id: text.clone() };
     let address: IpAddr = dotted(&text).ok_or_else(unknown)?;
     root.live().node_itself(address).cloned().map(Json).ok_or_else(unknown)
-}
-
-/// What a path names whose dots are written as `_`; nothing: it is no such thing.
-fn dotted<T: FromStr>(text: &str) -> Option<T> {
-    text.replace('_', ".").parse().ok()
 }
 
 async fn settle(
